@@ -1,0 +1,1 @@
+//! Keeps what services are to run with.

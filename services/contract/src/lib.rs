@@ -1,0 +1,1 @@
+//! Keeps what services promise: raw descriptor sets by digest.

@@ -1,0 +1,1 @@
+//! Keeps what runs as it is wanted.

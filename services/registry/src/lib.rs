@@ -1,0 +1,1 @@
+//! Keeps who is alive, and where.

@@ -1,0 +1,69 @@
+//! Keeps what must not be lost: a revisioned map with transactions, watches and leases, after etcd's semantics.
+//!
+//! Two backends answer one [`Store`] trait: embedded (one process, durable on local disk) and etcd (shared by nodes). It
+//! knows nothing of what the roles keep in it.
+
+pub mod model;
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use futures_util::stream::BoxStream;
+
+pub use model::{Batch, Compare, Entry, Event, Key, LeaseId, Op, Outcome, Ranged, Revision, Txn};
+
+/// What went wrong in the store. See the variants of each backend's errors in the source.
+pub use error::Error;
+
+mod error;
+
+/// The law: every write has one revision, greater than all before; reads are linearizable; a transaction happens whole
+/// or not at all; a watch has no gap.
+#[tonic::async_trait]
+pub trait Store: Debug + Send + Sync + 'static {
+    /// Reads all entries whose keys begin with `prefix`, in the order of keys, at most `limit` of them, beginning after
+    /// the key `after` if one is given (for paging).
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the backend cannot be reached in time.
+    async fn range(&self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Ranged, Error>;
+
+    /// Reads one entry.
+    ///
+    /// # Errors
+    /// As [`Store::range`].
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, Error>;
+
+    /// If all compares hold, does all operations at one new revision; otherwise does nothing. The answer tells which.
+    /// Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; [`Error::LeaseUnknown`] for a put under a lease that is gone; [`Error::TooLarge`] over the
+    /// limits of [`model`]. After [`Error::Unavailable`] the transaction may or may not have happened.
+    async fn txn(&self, txn: Txn) -> Result<Outcome, Error>;
+
+    /// Follows all changes to keys that begin with `prefix` and have a revision greater than `after`. One item holds all
+    /// events of one or more whole revisions, in order. Reconnects by itself, without a gap.
+    ///
+    /// The stream ends after an error: [`Error::Compacted`] when the history before is gone (read the range again and
+    /// compare), [`Error::Lagged`] when the reader was too slow (the same), [`Error::Closed`] when the store closes.
+    async fn watch(&self, prefix: &Key, after: Revision) -> Result<BoxStream<'static, Result<Batch, Error>>, Error>;
+
+    /// Grants a lease: keys put under it are deleted when nobody has kept it alive for `ttl` (at least 2 s).
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn grant(&self, ttl: Duration) -> Result<LeaseId, Error>;
+
+    /// Keeps a lease alive for another `ttl`.
+    ///
+    /// # Errors
+    /// [`Error::LeaseUnknown`] when it is gone; [`Error::Unavailable`].
+    async fn keep_alive(&self, lease: LeaseId) -> Result<(), Error>;
+
+    /// Ends a lease and deletes its keys. Ending one that is gone changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn revoke(&self, lease: LeaseId) -> Result<(), Error>;
+}

@@ -1,0 +1,1 @@
+//! What the stories share: a landscape started from the real binary.
