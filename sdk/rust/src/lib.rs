@@ -3,6 +3,7 @@
 pub mod fault;
 pub mod lifecycle;
 pub mod link;
+pub mod settings;
 
 pub use link::Link;
 /// The platform's own contracts.

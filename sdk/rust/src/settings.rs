@@ -1,0 +1,3 @@
+//! Settings: how they are read from text.
+
+pub mod duration;
