@@ -1,1 +1,20 @@
-//! The review service.
+//! The review service: keeps the reviews of products.
+
+mod error;
+mod service;
+mod table;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+/// The contract, generated.
+#[expect(clippy::all, clippy::semicolon_if_nothing_returned, clippy::needless_pass_by_value)]
+pub mod pb {
+    tonic::include_proto!("shop.review.v1");
+}
+
+pub use error::Error;
+pub use service::Service;
+
+/// The schema of the database, and what the shop's first day brought.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
