@@ -2,7 +2,7 @@
 //!
 //! No logic lives here. What the words mean is written in the `.proto` files, which are the documentation.
 
-#![expect(missing_docs, clippy::all, clippy::semicolon_if_nothing_returned, clippy::needless_pass_by_value)]
+#![expect(missing_docs, clippy::all)]
 
 /// Contracts of the roles, one module a package.
 pub mod ninefold {

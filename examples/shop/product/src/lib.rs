@@ -5,7 +5,7 @@ mod service;
 mod table;
 
 /// The contract, generated.
-#[expect(clippy::all, clippy::semicolon_if_nothing_returned, clippy::needless_pass_by_value)]
+#[expect(clippy::all)]
 pub mod pb {
     tonic::include_proto!("shop.product.v1");
 }

@@ -7,7 +7,7 @@ mod table;
 mod tests;
 
 /// The contract, generated.
-#[expect(clippy::all, clippy::semicolon_if_nothing_returned, clippy::needless_pass_by_value)]
+#[expect(clippy::all)]
 pub mod pb {
     tonic::include_proto!("shop.recommendation.v1");
 }
