@@ -1,5 +1,6 @@
 //! Checks of what callers send: every mistake is told, not only the first.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use ninefold::fault::Violation;
@@ -52,6 +53,14 @@ impl Checks {
     pub fn list(&mut self, field: &str, length: usize, length_max: usize) {
         if length > length_max {
             self.0.push(Violation::new(field, format!("has {length} elements, must have at most {length_max}")));
+        }
+    }
+
+    /// Checks that no number is there twice.
+    pub fn distinct(&mut self, field: &str, numbers: impl IntoIterator<Item = i32>) {
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = numbers.into_iter().find(|number| !seen.insert(*number)) {
+            self.0.push(Violation::new(field, format!("has number {twice} more than once")));
         }
     }
 

@@ -1,6 +1,6 @@
 //! Where a service keeps its data: SQLite unless told otherwise, or PostgreSQL, with the same statements.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
@@ -76,7 +76,7 @@ pub fn sqlite_url(service: &str, folder: Option<&Path>) -> Result<String, Error>
 }
 
 /// Writes a path as a URL that makes the file if it is not there.
-fn file_url(file: &PathBuf) -> String {
+fn file_url(file: &Path) -> String {
     let mut url = String::from("sqlite://");
     for letter in file.display().to_string().chars() {
         match letter {

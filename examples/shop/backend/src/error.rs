@@ -5,9 +5,6 @@ use ninefold::fault::{Fault, Kind, Violation};
 /// What can go wrong behind the composite, whichever the service.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The settings that the program was started with are wrong.
-    #[error("wrong settings: {}", .0.join("; "))]
-    SettingsInvalid(Vec<String>),
     /// The database cannot be opened, or its schema not brought up to date.
     #[error("cannot open the database of {service}")]
     Unopenable {
@@ -48,7 +45,7 @@ impl Error {
 impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::SettingsInvalid(_) | Self::ProductIdInvalid(_) | Self::PageInvalid(_) => Kind::InvalidInput,
+            Self::ProductIdInvalid(_) | Self::PageInvalid(_) => Kind::InvalidInput,
             Self::Unopenable { .. } | Self::Mishap { .. } => Kind::Unavailable,
             Self::Database { source, .. } => match source {
                 sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => Kind::Unavailable,
@@ -60,7 +57,6 @@ impl Fault for Error {
 
     fn reason(&self) -> &'static str {
         match self {
-            Self::SettingsInvalid(_) => "SHOP_SETTINGS_INVALID",
             Self::Unopenable { .. } => "SHOP_DATABASE_UNOPENABLE",
             Self::Database { .. } => "SHOP_DATABASE_FAILED",
             Self::ProductIdInvalid(_) => "PRODUCT_ID_INVALID",
@@ -73,9 +69,7 @@ impl Fault for Error {
         match self {
             Self::ProductIdInvalid(id) => vec![Violation::new("product_id", format!("is {id}, must be at least 1"))],
             Self::PageInvalid(violation) => vec![violation.clone()],
-            Self::SettingsInvalid(_) | Self::Unopenable { .. } | Self::Database { .. } | Self::Mishap { .. } => {
-                Vec::new()
-            }
+            Self::Unopenable { .. } | Self::Database { .. } | Self::Mishap { .. } => Vec::new(),
         }
     }
 }

@@ -102,6 +102,7 @@ pub fn service_address(instance: &str, address: Option<SocketAddr>) -> String {
 }
 
 /// Turns an error into the status that the caller gets; what is not the caller's mistake is logged.
+#[expect(clippy::needless_pass_by_value, reason = "map_err hands the error over")]
 pub fn refuse(error: impl Fault) -> Status {
     match error.kind() {
         Kind::Internal | Kind::DataLoss => tracing::error!(error = %fault::chain(&error), "call failed"),

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ninefold::settings::duration;
+use ninefold::{Error, Mistake};
 use serde::{Deserialize, Deserializer};
-
-use crate::Error;
 
 /// Elements of a page if neither the caller nor the configuration says.
 const PAGE_SIZE: i32 = 20;
@@ -84,7 +83,7 @@ impl Settings {
     /// Reads the settings of this process.
     ///
     /// # Errors
-    /// [`Error::SettingsInvalid`] with all mistakes.
+    /// [`Error::Settings`] with all mistakes.
     pub fn of_process() -> Result<Self, Error> {
         Self::read(std::env::args().skip(1), |name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
@@ -96,39 +95,42 @@ impl Settings {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, Error> {
         let mut mistakes = Vec::new();
+        let mut mistake = |setting: &str, value: &str, problem: &str| {
+            mistakes.push(Mistake { setting: setting.into(), value: value.into(), problem: problem.into() });
+        };
         let mut database = variable("SHOP_DATABASE_URL").or_else(|| variable("DATABASE_URL"));
         let mut delay = variable("SHOP_DELAY").map(|value| ("SHOP_DELAY".to_owned(), value));
         let mut fail = variable("SHOP_FAIL").map(|value| ("SHOP_FAIL".to_owned(), value));
 
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
-            let Some(option) = argument.strip_prefix("--") else { continue };
-            let (name, value) = match option.split_once('=') {
+            if !argument.starts_with("--") {
+                continue;
+            }
+            let (name, value) = match argument.split_once('=') {
                 Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-                None => (option.to_owned(), arguments.next()),
+                None => (argument, arguments.next()),
             };
             match (name.as_str(), value) {
-                ("database", Some(value)) => database = Some(value),
-                ("delay", Some(value)) => delay = Some((argument, value)),
-                ("fail", Some(value)) => fail = Some((argument, value)),
-                ("database" | "delay" | "fail", None) => mistakes.push(format!("--{name} needs a value")),
-                (unknown, _) => mistakes.push(format!("--{unknown} is not known: use --database, --delay or --fail")),
+                ("--database", Some(value)) => database = Some(value),
+                ("--delay", Some(value)) => delay = Some((name, value)),
+                ("--fail", Some(value)) => fail = Some((name, value)),
+                ("--database" | "--delay" | "--fail", None) => mistake(&name, "", "needs a value"),
+                (_, value) => {
+                    mistake(&name, &value.unwrap_or_default(), "is not known: use --database, --delay or --fail");
+                }
             }
         }
 
-        let delay = delay.and_then(|(name, value)| match duration::parse(&value) {
-            Ok(delay) => Some(delay),
-            Err(error) => {
-                mistakes.push(format!("{name}: {error}"));
-                None
-            }
+        let delay = delay.and_then(|(name, value)| {
+            duration::parse(&value).map_err(|error| mistake(&name, &value, &error.to_string())).ok()
         });
         let fail = fail.and_then(|(name, value)| {
-            let share = value.parse().map_err(|_| format!("{value:?} is not a number")).and_then(Share::parse);
-            share.map_err(|error| mistakes.push(format!("{name}: {error}, write a share such as 0.3"))).ok()
+            let share = value.parse().map_err(|_| "is not a number".to_owned()).and_then(Share::parse);
+            share.map_err(|error| mistake(&name, &value, &format!("{error}; write a share such as 0.3"))).ok()
         });
         if !mistakes.is_empty() {
-            return Err(Error::SettingsInvalid(mistakes));
+            return Err(Error::Settings(mistakes));
         }
         let data = variable("NINEFOLD_DATA").map(|folder| PathBuf::from(folder).join("shop"));
         Ok(Self { database, data, tuning: Tuning { delay, fail, page_size: None } })
@@ -157,7 +159,7 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_told_at_once() {
-        let Err(Error::SettingsInvalid(mistakes)) =
+        let Err(Error::Settings(mistakes)) =
             read(&["--delay", "soon", "--fial", "1", "--database"], &[("SHOP_FAIL", "2")])
         else {
             panic!("the settings were taken")

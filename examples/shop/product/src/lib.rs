@@ -5,7 +5,6 @@ mod service;
 mod table;
 
 /// The contract, generated.
-#[expect(clippy::all)]
 pub mod pb {
     tonic::include_proto!("shop.product.v1");
 }

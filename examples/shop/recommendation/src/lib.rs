@@ -7,7 +7,6 @@ mod table;
 mod tests;
 
 /// The contract, generated.
-#[expect(clippy::all)]
 pub mod pb {
     tonic::include_proto!("shop.recommendation.v1");
 }

@@ -17,6 +17,7 @@ pub(crate) fn check(product_id: i32, recommendations: &[Recommendation]) -> Resu
     let mut checks = Checks::default();
     checks.number("product_id", product_id, 1..=i32::MAX);
     checks.list("recommendations", recommendations.len(), ADDED_MAX);
+    checks.distinct("recommendations", recommendations.iter().map(|recommendation| recommendation.recommendation_id));
     for (index, recommendation) in recommendations.iter().take(ADDED_MAX).enumerate() {
         let field = |name: &str| format!("recommendations[{index}].{name}");
         checks.number(&field("recommendation_id"), recommendation.recommendation_id, 1..=i32::MAX);

@@ -65,6 +65,7 @@ async fn malformed_recommendations_are_refused_with_every_violation() {
     let error = crate::table::check(0, &[warm(1), cold]).unwrap_err();
     let fields: Vec<_> = error.violations().into_iter().map(|violation| violation.field).collect();
     assert_eq!(fields, ["product_id", "recommendations[1].author", "recommendations[1].rate"]);
+    assert!(crate::table::check(5, &[warm(1), warm(1)]).is_err());
 }
 
 #[tokio::test]

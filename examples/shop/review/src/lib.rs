@@ -8,7 +8,6 @@ mod tests;
 mod watch;
 
 /// The contract, generated.
-#[expect(clippy::all)]
 pub mod pb {
     tonic::include_proto!("shop.review.v1");
 }

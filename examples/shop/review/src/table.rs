@@ -17,6 +17,7 @@ pub(crate) fn check(product_id: i32, reviews: &[Review]) -> Result<(), Error> {
     let mut checks = Checks::default();
     checks.number("product_id", product_id, 1..=i32::MAX);
     checks.list("reviews", reviews.len(), ADDED_MAX);
+    checks.distinct("reviews", reviews.iter().map(|review| review.review_id));
     for (index, review) in reviews.iter().take(ADDED_MAX).enumerate() {
         let field = |name: &str| format!("reviews[{index}].{name}");
         checks.number(&field("review_id"), review.review_id, 1..=i32::MAX);

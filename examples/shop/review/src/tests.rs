@@ -10,7 +10,6 @@ use ninefold::tonic::{Code, Request, Status};
 use shop_backend::{Backend, Settings, Tuning};
 
 use crate::pb::review_service_server::ReviewService as _;
-use crate::pb::watch_reviews_response::Change;
 use crate::pb::{CreateReviewsRequest, DeleteReviewsRequest, ListReviewsRequest, Review, WatchReviewsRequest};
 use crate::{MIGRATIONS, Service};
 
@@ -80,6 +79,7 @@ async fn malformed_reviews_are_refused_with_every_violation() {
     let error = crate::table::check(5, &[long]).unwrap_err();
     let fields: Vec<_> = error.violations().into_iter().map(|violation| violation.field).collect();
     assert_eq!(fields, ["reviews[0].review_id", "reviews[0].subject"]);
+    assert!(crate::table::check(5, &[fine(1), fine(1)]).is_err());
 }
 
 #[tokio::test]
@@ -89,16 +89,15 @@ async fn a_watcher_is_told_what_another_instance_writes() {
     there.create(77, vec![fine(1)]).await.unwrap();
     let request = Request::new(WatchReviewsRequest { product_id: 77 });
     let stream = here.service.watch_reviews(request).await.unwrap().into_inner();
-    let mut changes = stream.map(|told| told.expect("the database answers").change.expect("something changed"));
+    let mut states = stream.map(|told| told.expect("the database answers").reviews);
 
-    assert_eq!(changes.next().await, Some(Change::Added(fine(1))));
+    assert_eq!(states.next().await, Some(vec![fine(1)]));
     there.create(77, vec![fine(2)]).await.unwrap();
-    assert_eq!(changes.next().await, Some(Change::Added(fine(2))));
+    assert_eq!(states.next().await, Some(vec![fine(1), fine(2)]));
     there.delete(77).await.unwrap();
-    assert_eq!(changes.next().await, Some(Change::RemovedReviewId(1)));
-    assert_eq!(changes.next().await, Some(Change::RemovedReviewId(2)));
+    assert_eq!(states.next().await, Some(vec![]));
 
-    let (end, late) = tokio::join!(changes.next(), here.scope.close(Duration::from_secs(5)));
+    let (end, late) = tokio::join!(states.next(), here.scope.close(Duration::from_secs(5)));
     assert_eq!((end, late), (None, vec![]), "a stream ends when the instance drains");
 }
 
