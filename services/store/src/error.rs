@@ -1,6 +1,6 @@
 //! What can go wrong in the store.
 
-use ninefold::fault::{Fault, Kind};
+use ninefold::fault::{Fault, Kind, Violation};
 
 use crate::model::{Key, LeaseId, Revision};
 
@@ -42,6 +42,17 @@ pub enum Error {
         /// How much is allowed.
         max: usize,
     },
+    /// A transaction that no backend accepts.
+    #[error("the transaction on {key:?} is malformed: {why}", key = .key.as_str())]
+    Malformed {
+        /// Where.
+        key: Key,
+        /// Which rule it breaks.
+        why: &'static str,
+    },
+    /// The settings cannot be used.
+    #[error("the settings of the store are wrong: {}", told(.0))]
+    Misconfigured(Vec<Violation>),
     /// Stored data cannot be read.
     #[error("the store's data is damaged: {0}")]
     Damaged(String),
@@ -58,12 +69,18 @@ pub enum Error {
     Closed,
 }
 
+/// All mistakes in one line.
+fn told(mistakes: &[Violation]) -> String {
+    let each: Vec<_> = mistakes.iter().map(|mistake| format!("{} {}", mistake.field, mistake.description)).collect();
+    each.join("; ")
+}
+
 impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
             Self::Unavailable { .. } | Self::Closed | Self::Lagged { .. } => Kind::Unavailable,
             Self::Compacted { .. } | Self::LeaseUnknown(_) | Self::Open { .. } => Kind::Precondition,
-            Self::TooLarge { .. } => Kind::InvalidInput,
+            Self::TooLarge { .. } | Self::Malformed { .. } | Self::Misconfigured(_) => Kind::InvalidInput,
             Self::Damaged(_) => Kind::DataLoss,
         }
     }
@@ -75,9 +92,26 @@ impl Fault for Error {
             Self::Lagged { .. } => "STORE_WATCHER_LAGGED",
             Self::LeaseUnknown(_) => "STORE_LEASE_UNKNOWN",
             Self::TooLarge { .. } => "STORE_VALUE_TOO_LARGE",
+            Self::Malformed { .. } => "STORE_TXN_MALFORMED",
+            Self::Misconfigured(_) => "STORE_MISCONFIGURED",
             Self::Damaged(_) => "STORE_DAMAGED",
             Self::Open { .. } => "STORE_UNOPENABLE",
             Self::Closed => "STORE_CLOSED",
+        }
+    }
+
+    fn violations(&self) -> Vec<Violation> {
+        match self {
+            Self::Misconfigured(mistakes) => mistakes.clone(),
+            Self::Unavailable { .. }
+            | Self::Compacted { .. }
+            | Self::Lagged { .. }
+            | Self::LeaseUnknown(_)
+            | Self::TooLarge { .. }
+            | Self::Malformed { .. }
+            | Self::Damaged(_)
+            | Self::Open { .. }
+            | Self::Closed => Vec::new(),
         }
     }
 }

@@ -3,19 +3,40 @@
 //! Two backends answer one [`Store`] trait: embedded (one process, durable on local disk) and etcd (shared by nodes). It
 //! knows nothing of what the roles keep in it.
 
+mod config;
+mod error;
 pub mod model;
 
+mod limits;
+
+mod embedded;
+
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
+use ninefold::lifecycle::Scope;
 
+pub use config::{Backend, Config};
+pub use error::Error;
 pub use model::{Batch, Compare, Entry, Event, Key, LeaseId, Op, Outcome, Ranged, Revision, Txn};
 
-/// What went wrong in the store. See the variants of each backend's errors in the source.
-pub use error::Error;
-
-mod error;
+/// Opens the store that the settings ask for. Its tasks live in `scope`; when that closes, the store does.
+///
+/// # Errors
+/// [`Error::Misconfigured`] with all mistakes in the settings; [`Error::Open`] when the embedded backend's folder cannot
+/// be used; [`Error::Unavailable`] when etcd does not answer within five seconds.
+pub async fn open(config: &Config, scope: &Scope) -> Result<Arc<dyn Store>, Error> {
+    let mistakes = config.mistakes();
+    if !mistakes.is_empty() {
+        return Err(Error::Misconfigured(mistakes));
+    }
+    match config.backend {
+        Backend::Embedded => Ok(Arc::new(embedded::open(config, scope).await?)),
+        Backend::Etcd => Err(Error::Misconfigured(vec![ninefold::fault::Violation::new("backend", "etcd comes next")])),
+    }
+}
 
 /// The law: every write has one revision, greater than all before; reads are linearizable; a transaction happens whole
 /// or not at all; a watch has no gap.

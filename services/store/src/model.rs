@@ -1,5 +1,7 @@
 //! The nouns of the store. Pure.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 /// Longest key, in bytes.
@@ -8,6 +10,10 @@ pub const KEY_BYTES_MAX: usize = 512;
 pub const VALUE_BYTES_MAX: usize = 1024 * 1024;
 /// Most compares and operations of one transaction; etcd's default is 128.
 pub const TXN_OPS_MAX: usize = 100;
+/// Most bytes of one transaction: its keys and values, and 64 for each compare and operation. Stays below etcd's 1.5 MiB.
+pub const TXN_BYTES_MAX: usize = 1_400 * 1024;
+/// Shortest lease; a shorter one is made this long. etcd's own floor.
+pub const LEASE_TTL_MIN: Duration = Duration::from_secs(2);
 
 /// A key: path segments joined by slashes, such as `registry/instances/product/p-1`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,9 +78,9 @@ pub enum Compare {
     Absent(Key),
     /// The key is there.
     Present(Key),
-    /// The key's last put was at this revision.
+    /// The key's last put was at this revision. Revision 0 means that it is not there.
     Modified(Key, Revision),
-    /// The key was made at this revision. Fences out whoever held it before.
+    /// The key was made at this revision; 0 means that it is not there. Fences out whoever held it before.
     Created(Key, Revision),
 }
 
@@ -101,7 +107,7 @@ pub enum Op {
 pub struct Txn {
     /// The conditions.
     pub compares: Vec<Compare>,
-    /// The changes, on distinct keys.
+    /// The changes. A key that is put must not be changed by another operation, nor lie under a prefix that is deleted.
     pub ops: Vec<Op>,
 }
 
@@ -110,7 +116,7 @@ pub struct Txn {
 pub struct Outcome {
     /// Whether all conditions held and the changes were made.
     pub committed: bool,
-    /// Revision of the changes, or at which a condition did not hold.
+    /// Revision of the changes; or at which a condition did not hold; or, if nothing had to change, of the last change.
     pub revision: Revision,
 }
 
@@ -128,10 +134,28 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The key that changed.
+    pub const fn key(&self) -> &Key {
+        match self {
+            Self::Put(entry) => &entry.key,
+            Self::Delete { key, .. } => key,
+        }
+    }
+
+    /// When it changed.
+    pub const fn revision(&self) -> Revision {
+        match self {
+            Self::Put(entry) => entry.modified,
+            Self::Delete { revision, .. } => *revision,
+        }
+    }
+}
+
 /// All changes of one or more whole revisions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// The last revision in it.
+    /// The last revision in it: a watch after it gets the rest. No less than that of the last event.
     pub revision: Revision,
     /// The changes, in order.
     pub events: Vec<Event>,
