@@ -166,6 +166,12 @@ pub fn reason(status: &Status) -> Option<String> {
     status.get_details_error_info().map(|info| info.reason)
 }
 
+/// What a status says is wrong with the request, if it says so.
+pub fn violations(status: &Status) -> Vec<Violation> {
+    let told = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
+    told.into_iter().map(|told| Violation::new(told.field, told.description)).collect()
+}
+
 /// An error's text followed by those of its sources, for the log and the terminal.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -207,8 +213,7 @@ mod tests {
         assert_eq!(status.code(), Code::InvalidArgument);
         assert_eq!(status.message(), "the name \"A\" is malformed");
         assert_eq!(reason(&status).as_deref(), Some("NAME_MALFORMED"));
-        let violations = status.get_details_bad_request().expect("the details hold a BadRequest").field_violations;
-        assert_eq!(violations[0].field, "name");
+        assert_eq!(violations(&status), [Violation::new("name", "must be lowercase")]);
     }
 
     #[test]
