@@ -10,6 +10,7 @@ pub mod model;
 mod limits;
 
 mod embedded;
+mod etcd;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ pub async fn open(config: &Config, scope: &Scope) -> Result<Arc<dyn Store>, Erro
     }
     match config.backend {
         Backend::Embedded => Ok(Arc::new(embedded::open(config, scope).await?)),
-        Backend::Etcd => Err(Error::Misconfigured(vec![ninefold::fault::Violation::new("backend", "etcd comes next")])),
+        Backend::Etcd => Ok(Arc::new(etcd::open(config, scope).await?)),
     }
 }
 

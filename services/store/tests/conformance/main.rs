@@ -4,6 +4,7 @@
 
 mod changes;
 mod embedded;
+mod etcd;
 mod leases;
 mod reads;
 mod watches;
