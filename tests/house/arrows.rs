@@ -1,0 +1,176 @@
+//! Who may use whom.
+//!
+//! Arrows point down: words, manners, store and gateway, roles, the whole. Siblings share only words. A new arrow is a line
+//! in this file, and that is where it is argued.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+
+use crate::tree;
+
+/// Each crate, and which of ours it may use. Tests and benches may use anything in theirs.
+const OURS: &[(&str, &[&str])] = &[
+    // words
+    ("ninefold-build", &[]),
+    ("ninefold-proto", &["ninefold-build"]),
+    // manners
+    ("ninefold", &["ninefold-proto"]),
+    // where things are kept, and the door; the door never sees the store
+    ("ninefold-store", &["ninefold"]),
+    ("ninefold-gateway", &["ninefold", "ninefold-proto"]),
+    // roles: siblings, none uses another
+    ("ninefold-contract", &["ninefold", "ninefold-proto", "ninefold-store"]),
+    ("ninefold-registry", &["ninefold", "ninefold-proto", "ninefold-store"]),
+    ("ninefold-config", &["ninefold", "ninefold-proto", "ninefold-store"]),
+    ("ninefold-monitor", &["ninefold", "ninefold-proto", "ninefold-store"]),
+    ("ninefold-control", &["ninefold", "ninefold-proto", "ninefold-store"]),
+    // the sample landscape is built as a user would build it
+    ("shop-backend", &["ninefold"]),
+    ("shop-product", &["ninefold", "ninefold-build", "shop-backend"]),
+    ("shop-recommendation", &["ninefold", "ninefold-build", "shop-backend"]),
+    ("shop-review", &["ninefold", "ninefold-build", "shop-backend"]),
+    ("shop-product-composite", &["ninefold", "ninefold-build"]),
+    // the whole
+    (
+        "ninefold-cli",
+        &[
+            "ninefold",
+            "ninefold-proto",
+            "ninefold-store",
+            "ninefold-gateway",
+            "ninefold-contract",
+            "ninefold-registry",
+            "ninefold-config",
+            "ninefold-monitor",
+            "ninefold-control",
+            "shop-product",
+            "shop-recommendation",
+            "shop-review",
+            "shop-product-composite",
+        ],
+    ),
+    // what tests and measures the whole
+    ("tests-house", &[]),
+    ("tests-landscape", &["ninefold", "ninefold-proto"]),
+    ("bench-startup", &[]),
+];
+
+/// Libraries that have owners: replacing one means editing its owners, and nobody else. `*` ends a family's name.
+const THEIRS: &[(&str, &[&str])] = &[
+    ("protox", &["ninefold-build"]),
+    ("tonic-prost-build", &["ninefold-build"]),
+    ("protoc-bin-vendored", &["ninefold-proto"]),
+    // The monitor takes what OTLP says; only the SDK says it.
+    ("opentelemetry-proto", &["ninefold-monitor"]),
+    ("opentelemetry", &["ninefold"]),
+    ("opentelemetry_sdk", &["ninefold"]),
+    ("opentelemetry-otlp", &["ninefold"]),
+    ("opentelemetry-appender-tracing", &["ninefold"]),
+    ("tracing-opentelemetry", &["ninefold"]),
+    ("tracing-subscriber", &["ninefold"]),
+    ("tonic-health", &["ninefold"]),
+    ("tonic-types", &["ninefold"]),
+    // The command line asks other programs' reflection; the SDK answers it.
+    ("tonic-reflection", &["ninefold", "ninefold-cli"]),
+    // The door speaks it to the outside, the node to the page and the console.
+    ("tonic-web", &["ninefold-gateway", "ninefold-cli"]),
+    ("etcd-client", &["ninefold-store"]),
+    ("redb", &["ninefold-store"]),
+    // Descriptors of strangers: checked at the store, turned into JSON at the door and at the terminal.
+    ("prost-reflect", &["ninefold-contract", "ninefold-gateway", "ninefold-cli"]),
+    ("bb8*", &["ninefold-gateway"]),
+    ("jsonwebtoken", &["ninefold-gateway"]),
+    ("datafusion*", &["ninefold-monitor"]),
+    ("parquet", &["ninefold-monitor"]),
+    ("object_store", &["ninefold-monitor"]),
+    ("promql-parser", &["ninefold-monitor"]),
+    ("clickhouse", &["ninefold-monitor"]),
+    ("sqlx", &["ninefold-monitor", "shop-backend", "shop-product", "shop-recommendation", "shop-review"]),
+    ("bollard", &["ninefold-control"]),
+    ("kube*", &["ninefold-control"]),
+    ("axum", &["ninefold-monitor", "ninefold-cli"]),
+    ("clap*", &["ninefold-cli"]),
+    // Elsewhere an error is an enum.
+    ("anyhow", &["ninefold-cli", "tests-landscape", "bench-startup"]),
+];
+
+struct Arrow {
+    from: String,
+    to: String,
+}
+
+/// All dependencies that end up in a crate or build it.
+fn arrows() -> Vec<Arrow> {
+    let manifest = tree::root().join("Cargo.toml");
+    let metadata = MetadataCommand::new()
+        .manifest_path(manifest)
+        .no_deps()
+        .other_options(["--offline".to_owned()])
+        .exec()
+        .expect("cargo describes the workspace");
+    let mut arrows = Vec::new();
+    for package in metadata.packages {
+        for dependency in package.dependencies {
+            if dependency.kind != DependencyKind::Development {
+                arrows.push(Arrow { from: package.name.to_string(), to: dependency.name });
+            }
+        }
+        // A crate without dependencies is in the table too.
+        arrows.push(Arrow { from: package.name.to_string(), to: package.name.to_string() });
+    }
+    arrows
+}
+
+#[test]
+fn every_crate_has_a_line_and_every_line_a_crate() {
+    let crates: BTreeSet<String> = arrows().into_iter().map(|arrow| arrow.from).collect();
+    let lines: BTreeSet<String> = OURS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(crates, lines);
+}
+
+#[test]
+fn arrows_between_our_crates_point_down() {
+    let allowed: BTreeMap<&str, &[&str]> = OURS.iter().copied().collect();
+    let offences: Vec<String> = arrows()
+        .iter()
+        .filter(|arrow| allowed.contains_key(arrow.to.as_str()) && arrow.from != arrow.to)
+        .filter(|arrow| !allowed.get(arrow.from.as_str()).is_some_and(|to| to.contains(&arrow.to.as_str())))
+        .map(|arrow| format!("{} uses {}", arrow.from, arrow.to))
+        .collect();
+    tree::none("arrows that the table does not have", &offences);
+}
+
+#[test]
+fn a_library_is_used_by_its_owners_only() {
+    let is_owned = |pattern: &str, name: &str| match pattern.strip_suffix('*') {
+        Some(family) => name.starts_with(family),
+        None => name == pattern,
+    };
+    let mut offences = Vec::new();
+    for arrow in arrows() {
+        for (pattern, owners) in THEIRS {
+            if is_owned(pattern, &arrow.to) && !owners.contains(&arrow.from.as_str()) {
+                offences.push(format!("{} uses {}, which belongs to {}", arrow.from, arrow.to, owners.join(", ")));
+            }
+        }
+    }
+    tree::none("libraries in strange hands", &offences);
+}
+
+#[test]
+fn floors_have_no_cycles() {
+    let allowed: BTreeMap<&str, &[&str]> = OURS.iter().copied().collect();
+    for (name, _) in OURS {
+        let mut above = vec![*name];
+        let mut seen = BTreeSet::new();
+        while let Some(next) = above.pop() {
+            for below in allowed.get(next).copied().unwrap_or_default() {
+                assert_ne!(below, name, "{name} would use itself by way of {next}");
+                if seen.insert(*below) {
+                    above.push(below);
+                }
+            }
+        }
+    }
+}
