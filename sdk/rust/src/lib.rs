@@ -1,5 +1,6 @@
 //! What a service says to join a Ninefold landscape.
 
+pub mod connect;
 mod error;
 pub mod fault;
 pub mod lifecycle;
@@ -8,6 +9,7 @@ pub mod serve;
 pub mod settings;
 pub mod telemetry;
 
+pub use connect::{Channel, is_unavailable};
 pub use error::{Error, Mistake, Result};
 pub use link::Link;
 /// The platform's own contracts.

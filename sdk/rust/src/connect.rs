@@ -1,0 +1,65 @@
+//! Calls to other services: who is there, whom to ask, and what to do when the answer does not come.
+//!
+//! [`Discovery`] follows the registry; a [`Channel`] made from it is a tower service that generated clients take
+//! unchanged. The channel picks between instances, keeps their connections alive, carries the caller's deadline and
+//! trace on, keeps away from instances that fail, and repeats calls where that is harmless. [`platform`] reaches the
+//! platform itself, which no registry can announce.
+//!
+//! Every failure leaves as an answer with a gRPC status, so a generated client sees a proper [`tonic::Status`] with a
+//! `google.rpc.ErrorInfo`: `NO_INSTANCE`, `INSTANCE_UNREACHABLE`, `CONNECTION_LOST`, `STREAM_RESET`, `BREAKER_OPEN`,
+//! `CALL_DEADLINE`, `PLATFORM_UNREACHABLE`. No service mesh lives here: TLS, hedging and zones do not.
+
+mod answer;
+mod balance;
+pub mod breaker;
+mod budget;
+mod channel;
+mod connection;
+pub mod deadline;
+mod discovery;
+mod endpoint;
+mod error;
+mod landscape;
+mod observer;
+mod platform;
+mod policy;
+mod pool;
+mod replay;
+mod trace;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+pub use channel::Channel;
+pub use discovery::{Discovery, Interest};
+pub use error::{Cause, Error};
+pub use landscape::{Address, Instance, LandscapeView, Protocol, State};
+pub use platform::platform;
+pub use policy::{Idempotency, Policy};
+
+/// A request extension: only instances whose contract digest is in the set may answer.
+///
+/// The gateway uses it while a service's instances keep different contracts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Among(pub Arc<BTreeSet<String>>);
+
+/// A request extension: this call may be repeated, whatever its method's name says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idempotent;
+
+/// A response extension: who answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnsweredBy {
+    /// Name of the service.
+    pub service: Arc<str>,
+    /// Id of the instance.
+    pub instance_id: Arc<str>,
+    /// Its address, as `host:port`.
+    pub address: Arc<str>,
+}
+
+/// Whether a call failed because nobody could answer it in time: no instance, an open breaker, a lost connection, or a
+/// deadline. What the callee itself refused is not meant.
+pub fn is_unavailable(status: &tonic::Status) -> bool {
+    matches!(status.code(), tonic::Code::Unavailable | tonic::Code::DeadlineExceeded)
+}

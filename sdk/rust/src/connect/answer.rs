@@ -1,0 +1,115 @@
+//! The body of an answer, watched to its end: a gRPC call is over at its trailers, not at its headers.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep};
+use tonic::{Code, Status};
+
+use crate::connect::error::Error;
+use crate::fault;
+
+/// Who wants to know how an answer ends.
+pub(crate) trait Listener<E> {
+    /// What to tell the caller when the body breaks.
+    fn broken(&self, error: E) -> Error;
+    /// What to tell the caller when time runs out.
+    fn late(&self) -> Error;
+    /// The answer ended with this status. Called at most once; not at all if the caller drops the body.
+    fn ended(&mut self, status: &Status);
+}
+
+/// A body that reports its end, ends at a deadline, and breaks with a status instead of an error.
+pub(crate) struct Answer<B, L> {
+    /// Gone when the answer has ended.
+    source: Option<B>,
+    listener: L,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B, L> Answer<B, L>
+where
+    B: Body<Data = Bytes> + Unpin,
+    L: Listener<B::Error>,
+{
+    /// Watches the body of an answer whose headers are `headers`.
+    pub(crate) fn new(headers: &http::HeaderMap, source: B, mut listener: L, deadline: Option<Instant>) -> Self {
+        // A status in the headers is the whole answer.
+        let status = Status::from_header_map(headers);
+        let is_over = status.is_some() || source.is_end_stream();
+        if is_over {
+            listener.ended(&status.unwrap_or_else(missing));
+        }
+        let deadline = deadline.filter(|_| !is_over).map(|end| Box::pin(tokio::time::sleep_until(end)));
+        Self { source: (!is_over).then_some(source), listener, deadline }
+    }
+
+    fn end_with(&mut self, error: &Error) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let status = fault::status(error);
+        self.source = None;
+        self.listener.ended(&status);
+        let mut trailers = http::HeaderMap::new();
+        let written = status.add_header(&mut trailers);
+        Poll::Ready(Some(written.map(|()| Frame::trailers(trailers))))
+    }
+}
+
+/// An answer without a status.
+fn missing() -> Status {
+    Status::new(Code::Unknown, "the answer has no grpc-status")
+}
+
+impl<B, L> Body for Answer<B, L>
+where
+    B: Body<Data = Bytes> + Unpin,
+    L: Listener<B::Error> + Unpin,
+{
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        let Some(source) = &mut this.source else { return Poll::Ready(None) };
+        match Pin::new(source).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    let status = Status::from_header_map(trailers).unwrap_or_else(missing);
+                    this.source = None;
+                    this.listener.ended(&status);
+                } else if this.deadline.as_ref().is_some_and(|deadline| deadline.is_elapsed()) {
+                    let late = this.listener.late();
+                    return this.end_with(&late);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let broken = this.listener.broken(error);
+                this.end_with(&broken)
+            }
+            Poll::Ready(None) => {
+                this.source = None;
+                this.listener.ended(&missing());
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                let is_late = this.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready());
+                if !is_late {
+                    return Poll::Pending;
+                }
+                let late = this.listener.late();
+                this.end_with(&late)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.source.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.source.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}

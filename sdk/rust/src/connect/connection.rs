@@ -1,0 +1,183 @@
+//! One HTTP/2 connection, and how to make it.
+
+use std::error::Error as _;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tonic::body::Body;
+
+use crate::connect::error::Cause;
+use crate::connect::landscape::Address;
+use crate::lifecycle::Scope;
+
+/// How long an address has to answer.
+const CONNECT_WAIT: Duration = Duration::from_secs(2);
+/// How often the peer of a connection is asked whether it is there, even while idle: a partition leaves no other trace.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// How long it has to answer.
+const PING_WAIT: Duration = Duration::from_secs(5);
+
+/// An open HTTP/2 connection.
+#[derive(Debug)]
+pub(crate) struct Line {
+    sender: SendRequest<Body>,
+    in_flight: AtomicU32,
+    is_retired: AtomicBool,
+}
+
+/// How a request failed before there were response headers.
+#[derive(Debug)]
+pub(crate) enum SendError {
+    /// No server can have begun to work on it: it was not sent, was refused, or lies behind a GOAWAY.
+    Unsent(hyper::Error),
+    /// The server gave it up.
+    Reset(hyper::Error),
+    /// The connection broke.
+    Lost(hyper::Error),
+}
+
+impl Line {
+    /// Connects. `ended` is notified when the connection has ended.
+    pub(crate) async fn open(address: &Address, scope: &Scope, ended: Arc<Notify>) -> Result<Self, Cause> {
+        let handshake = async {
+            let stream = TcpStream::connect((address.host.as_str(), address.port)).await;
+            let stream = stream.map_err(|error| Cause::Io(Arc::new(error)))?;
+            stream.set_nodelay(true).map_err(|error| Cause::Io(Arc::new(error)))?;
+            http2::Builder::new(Tasks(scope.clone()))
+                .timer(TokioTimer::new())
+                .keep_alive_interval(PING_INTERVAL)
+                .keep_alive_timeout(PING_WAIT)
+                .keep_alive_while_idle(true)
+                .adaptive_window(true)
+                .handshake(TokioIo::new(stream))
+                .await
+                .map_err(|error| Cause::Handshake(Arc::new(error)))
+        };
+        let made = tokio::time::timeout(CONNECT_WAIT, handshake).await;
+        let (sender, connection) = made.map_err(|_| Cause::Timeout(CONNECT_WAIT))??;
+        scope.run("connect.hold", |stop| async move {
+            tokio::select! {
+                outcome = connection => {
+                    if let Err(error) = outcome {
+                        tracing::debug!(error = %crate::fault::chain(&error), "a connection broke");
+                    }
+                }
+                () = stop.asked() => {}
+            }
+            ended.notify_one();
+        });
+        Ok(Self { sender, in_flight: AtomicU32::new(0), is_retired: AtomicBool::new(false) })
+    }
+
+    /// Whether new calls may go here.
+    pub(crate) fn is_usable(&self) -> bool {
+        !self.sender.is_closed() && !self.is_retired.load(Ordering::Relaxed)
+    }
+
+    /// Calls on this connection that are not over.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Counts a call until the guard is dropped.
+    pub(crate) fn occupy(self: &Arc<Self>) -> Occupied {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Occupied(self.clone())
+    }
+
+    /// Sends a request and waits for the response's headers. Dropping it cancels the call at the peer.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
+        let mut failure = match self.sender.clone().try_send_request(request).await {
+            Ok(response) => return Ok(response),
+            Err(failure) => failure,
+        };
+        let is_unsent = failure.take_message().is_some();
+        let error = failure.into_error();
+        let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+        let is_going_away = cause.is_some_and(|cause| cause.is_go_away() && cause.is_remote());
+        let is_refused =
+            cause.is_some_and(|cause| cause.is_remote() && cause.reason() == Some(h2::Reason::REFUSED_STREAM));
+        if is_unsent || is_going_away {
+            // The peer takes no more calls here; those that it has may end.
+            self.is_retired.store(true, Ordering::Relaxed);
+        }
+        if is_unsent || is_going_away || is_refused {
+            Err(SendError::Unsent(error))
+        } else if cause.is_some_and(h2::Error::is_reset) {
+            Err(SendError::Reset(error))
+        } else {
+            Err(SendError::Lost(error))
+        }
+    }
+}
+
+/// A call on a connection.
+#[derive(Debug)]
+pub(crate) struct Occupied(Arc<Line>);
+
+impl std::ops::Deref for Occupied {
+    type Target = Line;
+
+    fn deref(&self) -> &Line {
+        &self.0
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Gives the tasks of HTTP/2 an owner.
+#[derive(Clone, Debug)]
+struct Tasks(Scope);
+
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        self.0.run("connect.http2", |stop| async move {
+            tokio::select! {
+                () = task => {}
+                () = stop.asked() => {}
+            }
+        });
+    }
+}
+
+/// Waits that double, with jitter, from 50 ms to a most.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    next: Duration,
+    most: Duration,
+    random: fastrand::Rng,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(50);
+
+    pub(crate) fn new(most: Duration, seed: u64) -> Self {
+        Self { next: Self::FIRST, most, random: fastrand::Rng::with_seed(seed) }
+    }
+
+    /// The next wait: half of it is sure, half is drawn.
+    pub(crate) fn wait(&mut self) -> Duration {
+        let wait = self.next.mul_f64(0.5 + 0.5 * self.random.f64());
+        self.next = (self.next * 2).min(self.most);
+        wait
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.next = Self::FIRST;
+    }
+}

@@ -1,0 +1,61 @@
+//! Tells what a channel saw: events for the registry, a line in the log, counters.
+
+use std::sync::Arc;
+
+use ninefold_proto::ninefold::registry::v1 as words;
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::Counter;
+use tokio::sync::broadcast;
+
+use crate::connect::breaker::{Phase, Transition};
+
+/// Events kept for a reader that is slow; older ones are lost to it.
+const EVENTS_MAX: usize = 256;
+
+/// Where observations go. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Observer {
+    events: broadcast::Sender<words::Event>,
+    transitions: Counter<u64>,
+    retries: Counter<u64>,
+}
+
+impl Observer {
+    pub(crate) fn new() -> Self {
+        let meter = opentelemetry::global::meter("ninefold");
+        Self {
+            events: broadcast::Sender::new(EVENTS_MAX),
+            transitions: meter.u64_counter("ninefold_connect_breaker_transitions_total").build(),
+            retries: meter.u64_counter("ninefold_connect_retries_total").build(),
+        }
+    }
+
+    pub(crate) fn events(&self) -> broadcast::Receiver<words::Event> {
+        self.events.subscribe()
+    }
+
+    /// A breaker moved on.
+    pub(crate) fn moved(&self, service: &Arc<str>, instance_id: &Arc<str>, transition: Transition) {
+        let (kind, phase) = match transition.to {
+            Phase::Open => (words::EventKind::BreakerOpened, "open"),
+            Phase::HalfOpen => (words::EventKind::BreakerHalfOpened, "half_open"),
+            Phase::Closed => (words::EventKind::BreakerClosed, "closed"),
+        };
+        tracing::warn!(service = %service, instance = %instance_id, phase, reason = %transition.reason, "a breaker moved");
+        self.transitions.add(1, &[KeyValue::new("service", service.to_string()), KeyValue::new("phase", phase)]);
+        // Nobody has to listen.
+        let _ = self.events.send(words::Event {
+            time: Some(std::time::SystemTime::now().into()),
+            service: service.to_string(),
+            instance_id: instance_id.to_string(),
+            kind: kind.into(),
+            reason: transition.reason,
+            observer: String::new(),
+        });
+    }
+
+    /// A call is repeated.
+    pub(crate) fn repeated(&self, service: &Arc<str>) {
+        self.retries.add(1, &[KeyValue::new("service", service.to_string())]);
+    }
+}
