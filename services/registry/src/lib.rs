@@ -1,1 +1,79 @@
 //! Keeps who is alive, and where.
+//!
+//! An instance holds a session with one node; its record lies in the store, under a lease of that node; every node
+//! follows the store and tells watchers what it sees there. While the store is away, the last known state is told on. The
+//! registry never calls an instance: whether one answers is for its callers to find out, and to report.
+
+mod config;
+mod error;
+mod events;
+mod follow;
+mod lease;
+mod model;
+mod page;
+mod service;
+mod session;
+mod table;
+mod view;
+mod watch;
+mod wire;
+
+use std::sync::Arc;
+
+use ninefold::lifecycle::Scope;
+use ninefold_proto::ninefold::registry::v1::registry_service_server::RegistryServiceServer;
+use ninefold_store::Store;
+use tonic::service::RoutesBuilder;
+
+pub use config::Config;
+pub use error::Error;
+pub use model::{InstanceId, InstanceKey, ServiceName};
+
+/// Largest message that is read: a report of 64 events, or an instance with all that it may have.
+const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+
+/// What the registry needs of its node.
+#[derive(Clone, Debug)]
+pub struct Deps {
+    /// Where the instances lie.
+    pub store: Arc<dyn Store>,
+    /// Id of this node, the same after a restart, and no other node's.
+    pub node: String,
+}
+
+/// The registry of one node.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    service: service::Service,
+}
+
+impl Registry {
+    /// Reads what the store knows, and starts to follow it. From the first answer on, nothing that is registered is
+    /// missing.
+    ///
+    /// # Errors
+    /// [`Error::Misconfigured`]; [`Error::Store`] when the store cannot be read.
+    pub async fn start(config: Config, deps: Deps, scope: &Scope) -> Result<Self, Error> {
+        let mistakes = config.mistakes();
+        if !mistakes.is_empty() {
+            return Err(Error::Misconfigured(mistakes));
+        }
+        let loaded = follow::load(deps.store.as_ref()).await;
+        let (revision, instances) = loaded.map_err(|source| Error::Store { doing: "read the instances", source })?;
+        let view = Arc::new(view::View::new(revision, instances, config.events_max));
+        let hub = Arc::new(session::Hub::new(config, deps.node, deps.store.clone(), view.clone()));
+
+        let scope = scope.child("registry");
+        let told = hub.clone();
+        scope.run("registry.follow", |stop| follow::follow(deps.store, view, move |steps| told.wake(steps), stop));
+        let keeper = hub.clone();
+        scope.run("registry.keep_leases", |stop| async move { keeper.leases.keep(stop).await });
+        Ok(Self { service: service::Service::new(hub, scope) })
+    }
+
+    /// Adds the registry's service to a server.
+    pub fn add_to(&self, routes: &mut RoutesBuilder) {
+        let server = RegistryServiceServer::new(self.service.clone());
+        routes.add_service(server.max_decoding_message_size(MESSAGE_BYTES_MAX));
+    }
+}

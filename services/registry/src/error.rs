@@ -1,0 +1,153 @@
+//! What can go wrong in the registry.
+
+use std::time::Duration;
+
+use ninefold::fault::{Fault, Kind, Violation};
+use ninefold_store as store;
+
+use crate::model::{InstanceKey, ServiceName};
+
+/// What can go wrong in the registry.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An instance is malformed, or a state was set that cannot be set.
+    #[error("the instance is malformed: {}", list(.0))]
+    InstanceInvalid(Vec<Violation>),
+    /// A live session holds the id.
+    #[error("a live session holds {0}")]
+    InstanceTaken(InstanceKey),
+    /// Several nodes wrote the instance at the same time, again and again.
+    #[error("the registration of {0} is contended")]
+    InstanceContended(InstanceKey),
+    /// There is no such instance.
+    #[error("no instance {id} of {service} is registered")]
+    InstanceUnknown {
+        /// The service asked for.
+        service: String,
+        /// The id asked for.
+        id: String,
+    },
+    /// A service has as many instances as it may have.
+    #[error("{service} has {max} instances, as many as it may have")]
+    ServiceFull {
+        /// Which.
+        service: ServiceName,
+        /// The limit.
+        max: usize,
+    },
+    /// The first message of a session was no registration, or none came in time.
+    #[error("the session was not opened: its first message must be a registration")]
+    SessionUnopened,
+    /// A session registered twice.
+    #[error("the session is open already: an instance registers once")]
+    SessionReopened,
+    /// An instance missed its beats.
+    #[error("nothing was heard for {}", ninefold::settings::duration::format(*.0))]
+    SessionSilent(Duration),
+    /// An instance does not read what it is answered.
+    #[error("the instance does not read its answers")]
+    SessionUnread,
+    /// The node holds as many sessions as it may hold.
+    #[error("this node holds {max} sessions, as many as it may hold")]
+    SessionsFull {
+        /// The limit.
+        max: usize,
+    },
+    /// A watch asks for too much, or for what cannot be.
+    #[error("the watch is malformed: {}", list(.0))]
+    WatchInvalid(Vec<Violation>),
+    /// The node serves as many watches as it may serve.
+    #[error("this node serves {max} watches, as many as it may serve")]
+    WatchersFull {
+        /// The limit.
+        max: usize,
+    },
+    /// A page token was not made by this list.
+    #[error("the page token is not one of this list")]
+    PageTokenInvalid,
+    /// A page size is negative.
+    #[error("the page size {0} is negative")]
+    PageSizeInvalid(i32),
+    /// The node is going down; another one, or the same after its restart, takes over.
+    #[error("this node is stopping")]
+    Stopping,
+    /// A setting has a value that cannot work.
+    #[error("the registry's settings cannot work: {}", list(.0))]
+    Misconfigured(Vec<Violation>),
+    /// The store failed.
+    #[error("could not {doing}")]
+    Store {
+        /// What was being done.
+        doing: &'static str,
+        /// What the store said.
+        source: store::Error,
+    },
+}
+
+fn list(violations: &[Violation]) -> String {
+    violations.iter().map(|one| format!("{} {}", one.field, one.description)).collect::<Vec<_>>().join("; ")
+}
+
+impl Fault for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::InstanceInvalid(_)
+            | Self::WatchInvalid(_)
+            | Self::PageTokenInvalid
+            | Self::PageSizeInvalid(_)
+            | Self::Misconfigured(_) => Kind::InvalidInput,
+            Self::InstanceTaken(_) => Kind::AlreadyExists,
+            Self::InstanceContended(_) => Kind::Conflict,
+            Self::InstanceUnknown { .. } => Kind::NotFound,
+            Self::ServiceFull { .. } | Self::SessionsFull { .. } | Self::WatchersFull { .. } | Self::SessionUnread => {
+                Kind::Exhausted
+            }
+            Self::SessionUnopened | Self::SessionReopened => Kind::Precondition,
+            Self::SessionSilent(_) => Kind::Deadline,
+            Self::Stopping => Kind::Unavailable,
+            Self::Store { source, .. } => source.kind(),
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::InstanceInvalid(_) => "INSTANCE_INVALID",
+            Self::InstanceTaken(_) => "INSTANCE_TAKEN",
+            Self::InstanceContended(_) => "INSTANCE_CONTENDED",
+            Self::InstanceUnknown { .. } => "INSTANCE_UNKNOWN",
+            Self::ServiceFull { .. } => "SERVICE_FULL",
+            Self::SessionUnopened => "SESSION_UNOPENED",
+            Self::SessionReopened => "SESSION_REOPENED",
+            Self::SessionSilent(_) => "SESSION_SILENT",
+            Self::SessionUnread => "SESSION_UNREAD",
+            Self::SessionsFull { .. } => "SESSIONS_FULL",
+            Self::WatchInvalid(_) => "WATCH_INVALID",
+            Self::WatchersFull { .. } => "WATCHERS_FULL",
+            Self::PageTokenInvalid => "PAGE_TOKEN_INVALID",
+            Self::PageSizeInvalid(_) => "PAGE_SIZE_INVALID",
+            Self::Stopping => "NODE_STOPPING",
+            Self::Misconfigured(_) => "REGISTRY_MISCONFIGURED",
+            Self::Store { source, .. } => source.reason(),
+        }
+    }
+
+    fn violations(&self) -> Vec<Violation> {
+        match self {
+            Self::InstanceInvalid(found) | Self::WatchInvalid(found) | Self::Misconfigured(found) => found.clone(),
+            Self::PageTokenInvalid => vec![Violation::new("page_token", "must come from the answer before, unchanged")],
+            Self::PageSizeInvalid(_) => vec![Violation::new("page_size", "must not be negative")],
+            Self::InstanceTaken(_)
+            | Self::InstanceContended(_)
+            | Self::InstanceUnknown { .. }
+            | Self::ServiceFull { .. }
+            | Self::SessionUnopened
+            | Self::SessionReopened
+            | Self::SessionSilent(_)
+            | Self::SessionUnread
+            | Self::SessionsFull { .. }
+            | Self::WatchersFull { .. }
+            | Self::Stopping
+            | Self::Store { .. } => Vec::new(),
+        }
+    }
+}

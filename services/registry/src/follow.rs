@@ -1,0 +1,115 @@
+//! Follows the store, so that the table of every node tells the same.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use ninefold::fault;
+use ninefold::lifecycle::Stop;
+use ninefold_store::{self as store, Entry, Event, Key, Revision, Store};
+
+use crate::model::{INSTANCES, Instance, InstanceKey};
+use crate::table::{News, Step};
+use crate::view::View;
+use crate::wire;
+
+/// Most entries of one read; keeps an answer of the store below a few megabytes.
+const PAGE_ENTRIES: usize = 1000;
+/// First and longest pause before the store is asked again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Reads all instances, and the revision after which a watch misses nothing.
+///
+/// # Errors
+/// Those of [`Store::range`].
+pub(crate) async fn load(store: &dyn Store) -> Result<(Revision, Vec<Instance>), store::Error> {
+    let prefix = Key::new(INSTANCES);
+    let mut page = store.range(&prefix, None, PAGE_ENTRIES).await?;
+    // Later pages may be newer than the first; what the watch then tells again changes nothing.
+    let revision = page.revision;
+    let mut instances = Vec::new();
+    loop {
+        instances.extend(page.entries.iter().filter_map(read));
+        let Some(last) = page.entries.last().filter(|_| page.more) else { return Ok((revision, instances)) };
+        let last = last.key.clone();
+        page = store.range(&prefix, Some(&last), PAGE_ENTRIES).await?;
+    }
+}
+
+fn read(entry: &Entry) -> Option<Instance> {
+    let instance = wire::read_record(&entry.value, entry.modified);
+    // A record under another's key would be in the table twice.
+    let instance = instance.filter(|instance| instance.key.path() == entry.key);
+    if instance.is_none() {
+        tracing::warn!(key = %entry.key, "skipped a record that is no instance");
+    }
+    instance
+}
+
+/// Follows the store until asked to stop; `told` hears each step after the table has it. While the store is away the
+/// table stays as it was.
+pub(crate) async fn follow(store: Arc<dyn Store>, view: Arc<View>, told: impl Fn(&[Step]), stop: Stop) {
+    let mut pause = PAUSE.0;
+    let mut must_reload = false;
+    while !stop.is_asked() {
+        let outcome = tokio::select! {
+            () = stop.asked() => return,
+            outcome = round(store.as_ref(), &view, &told, must_reload) => outcome,
+        };
+        let progressed = outcome.progressed;
+        match outcome.error {
+            Some(error @ (store::Error::Compacted { .. } | store::Error::Lagged { .. })) => {
+                tracing::info!(reason = %error, "reading the instances again");
+                must_reload = true;
+            }
+            Some(error) => {
+                tracing::warn!(error = %fault::chain(&error), "lost the store; the last known instances stay");
+                must_reload = outcome.must_reload;
+            }
+            None => must_reload = false,
+        }
+        pause = if progressed { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
+        tokio::select! {
+            () = stop.asked() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+struct Round {
+    error: Option<store::Error>,
+    must_reload: bool,
+    progressed: bool,
+}
+
+async fn round(store: &dyn Store, view: &View, told: &impl Fn(&[Step]), reload: bool) -> Round {
+    let mut progressed = false;
+    if reload {
+        match load(store).await {
+            Ok((revision, instances)) => told(&view.replace(revision, instances)),
+            Err(error) => return Round { error: Some(error), must_reload: true, progressed },
+        }
+    }
+    let after = view.table().revision();
+    let mut batches = match store.watch(&Key::new(INSTANCES), after).await {
+        Ok(batches) => batches,
+        Err(error) => return Round { error: Some(error), must_reload: false, progressed },
+    };
+    while let Some(batch) = batches.next().await {
+        match batch {
+            Ok(batch) => {
+                progressed = true;
+                told(&view.apply(batch.revision, batch.events.iter().filter_map(news).collect()));
+            }
+            Err(error) => return Round { error: Some(error), must_reload: false, progressed },
+        }
+    }
+    Round { error: None, must_reload: false, progressed }
+}
+
+fn news(event: &Event) -> Option<News> {
+    match event {
+        Event::Put(entry) => read(entry).map(|instance| News::Written(Arc::new(instance))),
+        Event::Delete { key, revision } => InstanceKey::from_path(key).map(|key| News::Erased(key, *revision)),
+    }
+}

@@ -1,0 +1,105 @@
+//! Page tokens: opaque outside, the last thing told inside. Pure.
+
+use crate::error::Error;
+use crate::events::Place;
+use crate::model::{InstanceId, InstanceKey, ServiceName};
+
+/// Size of a page when none is asked for.
+const SIZE_DEFAULT: usize = 100;
+/// Largest page.
+const SIZE_MAX: usize = 1000;
+/// Longest token that is looked at: hex of two names and a mark.
+const TOKEN_BYTES_MAX: usize = 512;
+
+/// Reads the size of a page that a request asks for. More than the largest is read as the largest.
+pub(crate) fn size(asked: i32) -> Result<usize, Error> {
+    match usize::try_from(asked) {
+        Ok(0) => Ok(SIZE_DEFAULT),
+        Ok(size) => Ok(size.min(SIZE_MAX)),
+        Err(_) => Err(Error::PageSizeInvalid(asked)),
+    }
+}
+
+/// Where a list of services goes on.
+pub(crate) fn services_token(last: &ServiceName) -> String {
+    seal(&format!("s/{last}"))
+}
+
+/// Reads [`services_token`].
+pub(crate) fn read_services(token: &str) -> Result<Option<ServiceName>, Error> {
+    read(token, |text| ServiceName::parse(text.strip_prefix("s/")?))
+}
+
+/// Where a list of instances goes on.
+pub(crate) fn instances_token(last: &InstanceKey) -> String {
+    seal(&format!("i/{last}"))
+}
+
+/// Reads [`instances_token`]. It belongs to a list of one service, or of all.
+pub(crate) fn read_instances(token: &str, service: Option<&str>) -> Result<Option<InstanceKey>, Error> {
+    read(token, |text| {
+        let (name, id) = text.strip_prefix("i/")?.split_once('/')?;
+        let key = InstanceKey { service: ServiceName::parse(name)?, id: InstanceId::parse(id)? };
+        service.is_none_or(|wanted| wanted == name).then_some(key)
+    })
+}
+
+/// Where a list of events goes on.
+pub(crate) fn events_token(last: Place) -> String {
+    seal(&format!("e/{}", last.0))
+}
+
+/// Reads [`events_token`].
+pub(crate) fn read_events(token: &str) -> Result<Option<Place>, Error> {
+    read(token, |text| text.strip_prefix("e/")?.parse().ok().map(Place))
+}
+
+fn read<T>(token: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Error> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    open(token).and_then(|text| parse(&text)).map(Some).ok_or(Error::PageTokenInvalid)
+}
+
+fn seal(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn open(token: &str) -> Option<String> {
+    if token.len() > TOKEN_BYTES_MAX || !token.len().is_multiple_of(2) {
+        return None;
+    }
+    let digit = |letter: &u8| char::from(*letter).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let bytes = token.as_bytes().chunks(2).map(|pair| match pair {
+        [high, low] => Some(digit(high)? << 4 | digit(low)?),
+        _ => None,
+    });
+    String::from_utf8(bytes.collect::<Option<Vec<u8>>>()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_by_its_own_list_only() {
+        let service = ServiceName::parse("pump").unwrap();
+        let key = InstanceKey { service: service.clone(), id: InstanceId::parse("p-1").unwrap() };
+        let token = instances_token(&key);
+        assert_eq!(read_instances(&token, None).unwrap(), Some(key.clone()));
+        assert_eq!(read_instances(&token, Some("pump")).unwrap(), Some(key));
+        assert!(read_instances(&token, Some("valve")).is_err());
+        assert!(read_services(&token).is_err());
+        assert!(read_events(&token).is_err());
+        assert_eq!(read_services(&services_token(&service)).unwrap(), Some(service));
+        assert_eq!(read_events(&events_token(Place(7))).unwrap(), Some(Place(7)));
+    }
+
+    #[test]
+    fn nonsense_is_no_token() {
+        for bad in ["x", "zz", "ff", "äö", "732f", &"00".repeat(1000)] {
+            assert!(read_services(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(read_services("").unwrap(), None);
+    }
+}

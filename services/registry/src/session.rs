@@ -1,0 +1,384 @@
+//! A session: an instance's hold on its place in the landscape.
+//!
+//! One task a session hears the instance, keeps its record as it ought to be, and cleans up after it. Every write is
+//! fenced by the revision of the write before, so a session that was overtaken changes nothing any more.
+
+mod hub;
+mod record;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use ninefold::fault::{self, Fault as _};
+use ninefold::lifecycle::Stop;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use hub::Claim;
+pub(crate) use hub::{Hub, Place, take_place};
+use record::{Record, Standing};
+
+use crate::error::Error;
+use crate::model::{Event, Instance, Report, State};
+
+/// Most answers that wait for an instance to read them.
+pub(crate) const ANSWERS_MAX: usize = 16;
+/// How long a new stream may take to say who it is.
+const OPEN_WITHIN: Duration = Duration::from_secs(5);
+/// Beats that may be missed.
+const BEATS_MISSED_MAX: u32 = 3;
+/// How long an answer waits for this node's own table to show what was written.
+const SEEN_WITHIN: Duration = Duration::from_secs(1);
+/// First and longest pause before a failed write is tried again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// What an instance says.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// Who it is.
+    Register(Box<Instance>),
+    /// That it lives.
+    Beat,
+    /// Its new state, and why.
+    SetState(State, String),
+    /// What it saw of others.
+    Report(Vec<Report>),
+    /// That it leaves, and why.
+    Deregister(String),
+}
+
+/// Why nothing more is heard, though nobody left.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// What was said makes no sense.
+    Fault(Error),
+    /// The stream broke; with what the transport says.
+    Lost(String),
+}
+
+/// What an instance is answered.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// It is registered.
+    Registered { instance: Box<Instance>, beat_interval: Duration, lease: Duration },
+    /// Its state is changed.
+    StateChanged { instance: Box<Instance> },
+}
+
+pub(crate) type Inbound = BoxStream<'static, Result<Said, Broken>>;
+pub(crate) type Outbound = mpsc::Sender<Result<Answer, Error>>;
+
+/// How a session ends.
+#[derive(Debug)]
+enum End {
+    /// The instance left.
+    Left(String),
+    /// The instance is not heard any more, or not understood.
+    Lost { why: String, fault: Option<Error> },
+    /// Another session holds the instance.
+    Overtaken,
+    /// The node stops.
+    Stopping,
+}
+
+impl End {
+    fn fault(error: Error) -> Self {
+        Self::Lost { why: format!("session ended: {error}"), fault: Some(error) }
+    }
+}
+
+/// Holds a session from its first message until its instance is gone, or somebody else's.
+pub(crate) async fn hold(hub: Arc<Hub>, place: Place, mut inbound: Inbound, out: Outbound, stop: Stop) {
+    let opened = tokio::select! {
+        () = stop.asked() => Err(Error::Stopping),
+        opened = open(&hub, &mut inbound) => opened,
+    };
+    let mut session = match opened {
+        Ok((claim, record)) => {
+            Session { hold: Hold { hub, claim, record }, out, heard: Instant::now(), unsettled: None }
+        }
+        Err(error) => {
+            tracing::info!(reason = error.reason(), error = %fault::chain(&error), "refused a session");
+            // The channel is new and empty; if this does not fit, nobody listens.
+            let _ = out.try_send(Err(error));
+            return;
+        }
+    };
+    let end = session.attend(&mut inbound, &stop).await;
+    // What the instance still sends is not read; let the transport know at once.
+    drop(inbound);
+    session.end(end, &stop).await;
+    drop(place);
+}
+
+async fn open(hub: &Arc<Hub>, inbound: &mut Inbound) -> Result<(Claim, Record), Error> {
+    let first = tokio::time::timeout(OPEN_WITHIN, inbound.next()).await;
+    let mut instance = match first {
+        Ok(Some(Ok(Said::Register(instance)))) => *instance,
+        Ok(Some(Err(Broken::Fault(fault)))) => return Err(fault),
+        Ok(Some(
+            Ok(Said::Beat | Said::SetState(..) | Said::Report(_) | Said::Deregister(_)) | Err(Broken::Lost(_)),
+        ))
+        | Ok(None)
+        | Err(_) => return Err(Error::SessionUnopened),
+    };
+    let key = instance.key.clone();
+    let known = {
+        let table = hub.view.table();
+        let known = table.get(key.service.as_str(), key.id.as_str()).map(|known| known.revision);
+        let max = hub.config.instances_max;
+        if known.is_none() && table.count(&key.service) >= max {
+            return Err(Error::ServiceFull { service: key.service, max });
+        }
+        known
+    };
+    let claim = hub.claim(&key)?;
+    instance.node.clone_from(&hub.node);
+    let mut record = Record::new(hub.clone(), instance, known);
+    match record.write(Standing::Newcomer, &claim).await {
+        Ok(()) => Ok((claim, record)),
+        Err(error) => {
+            hub.release(&claim);
+            Err(error)
+        }
+    }
+}
+
+/// An open session.
+struct Session {
+    hold: Hold,
+    out: Outbound,
+    heard: Instant,
+    /// A write that is still to be done.
+    unsettled: Option<Unsettled>,
+}
+
+struct Unsettled {
+    /// Whether the instance waits for an answer.
+    must_answer: bool,
+    retry_at: Instant,
+    pause: Duration,
+}
+
+impl Session {
+    async fn attend(&mut self, inbound: &mut Inbound, stop: &Stop) -> End {
+        let config = &self.hold.hub.config;
+        let (silence_max, beat_interval, lease) =
+            (config.beat_interval * BEATS_MISSED_MAX, config.beat_interval, config.lease);
+        self.hold.hub.view.reached(self.hold.record.revision(), SEEN_WITHIN).await;
+        let instance = Box::new(self.hold.record.instance().clone());
+        tracing::info!(instance = %instance.key, "registered");
+        if let Err(end) = self.answer(Answer::Registered { instance, beat_interval, lease }) {
+            return end;
+        }
+        loop {
+            let retry_at = self.unsettled.as_ref().map(|unsettled| unsettled.retry_at);
+            let done = tokio::select! {
+                // What was said counts before what was not: a slow write of ours must not look like a silence of theirs.
+                biased;
+                () = stop.asked() => return End::Stopping,
+                said = inbound.next() => self.hear(said).await,
+                () = self.hold.claim.woken() => self.look().await,
+                () = at(retry_at) => self.settle().await,
+                () = self.out.closed() => {
+                    Err(End::Lost { why: "session lost: the instance closed it".to_owned(), fault: None })
+                }
+                () = tokio::time::sleep_until(self.heard + silence_max) => {
+                    Err(End::fault(Error::SessionSilent(silence_max)))
+                }
+            };
+            if let Err(end) = done {
+                return end;
+            }
+        }
+    }
+
+    async fn hear(&mut self, said: Option<Result<Said, Broken>>) -> Result<(), End> {
+        self.heard = Instant::now();
+        match said {
+            Some(Ok(Said::Beat)) => Ok(()),
+            Some(Ok(Said::SetState(state, reason))) => {
+                self.hold.record.set(state, reason, SystemTime::now());
+                self.unsettled = Some(Unsettled { must_answer: true, retry_at: self.heard, pause: PAUSE.0 });
+                self.settle().await
+            }
+            Some(Ok(Said::Report(reports))) => {
+                reports.into_iter().for_each(|report| self.report(report));
+                Ok(())
+            }
+            Some(Ok(Said::Deregister(reason))) => Err(End::Left(reason)),
+            Some(Ok(Said::Register(_))) => Err(End::fault(Error::SessionReopened)),
+            Some(Err(Broken::Fault(error))) => Err(End::fault(error)),
+            Some(Err(Broken::Lost(why))) => Err(End::Lost { why: format!("session lost: {why}"), fault: None }),
+            None => Err(End::Lost { why: "session lost: it ended without a word".to_owned(), fault: None }),
+        }
+    }
+
+    fn report(&self, report: Report) {
+        self.hold.hub.view.report(Event {
+            time: SystemTime::now(),
+            service: report.service,
+            instance: report.instance,
+            kind: report.kind,
+            reason: report.reason,
+            observer: self.hold.record.instance().key.id.to_string(),
+        });
+    }
+
+    /// Looks what the table tells of the instance: others write there too, and leases run out.
+    async fn look(&mut self) -> Result<(), End> {
+        match self.hold.record.compare_with_view() {
+            record::Seen::AsWritten => Ok(()),
+            record::Seen::Overtaken => Err(End::Overtaken),
+            record::Seen::Missing => {
+                tracing::warn!(instance = %self.hold.claim.key(), "a live instance lost its record; writing it again");
+                if self.unsettled.is_none() {
+                    self.unsettled = Some(Unsettled { must_answer: false, retry_at: Instant::now(), pause: PAUSE.0 });
+                }
+                self.settle().await
+            }
+        }
+    }
+
+    /// Writes what is unsettled, and answers; a store that is away is tried again later.
+    async fn settle(&mut self) -> Result<(), End> {
+        let Some(unsettled) = &mut self.unsettled else { return Ok(()) };
+        match self.hold.record.write(Standing::Holder, &self.hold.claim).await {
+            Ok(()) => {
+                let must_answer = unsettled.must_answer;
+                self.unsettled = None;
+                if must_answer {
+                    self.hold.hub.view.reached(self.hold.record.revision(), SEEN_WITHIN).await;
+                    self.answer(Answer::StateChanged { instance: Box::new(self.hold.record.instance().clone()) })?;
+                }
+                Ok(())
+            }
+            Err(Error::InstanceTaken(_)) => Err(End::Overtaken),
+            Err(error) if error.kind().is_passing() => {
+                tracing::warn!(instance = %self.hold.claim.key(), error = %fault::chain(&error), "will write again");
+                unsettled.retry_at = Instant::now() + jittered(unsettled.pause);
+                unsettled.pause = (unsettled.pause * 2).min(PAUSE.1);
+                Ok(())
+            }
+            Err(error) => Err(End::fault(error)),
+        }
+    }
+
+    fn answer(&self, answer: Answer) -> Result<(), End> {
+        match self.out.try_send(Ok(answer)) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(End::fault(Error::SessionUnread)),
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                Err(End::Lost { why: "session lost: the instance closed it".to_owned(), fault: None })
+            }
+        }
+    }
+
+    async fn end(self, end: End, stop: &Stop) {
+        let Self { mut hold, out, .. } = self;
+        let key = hold.claim.key().clone();
+        // If an error does not fit, the instance does not read, and learns from the end of the stream.
+        match end {
+            End::Stopping => {
+                // The instance lives and finds another node, or this one after its restart; the lease covers the while.
+                let _ = out.try_send(Err(Error::Stopping));
+                return;
+            }
+            End::Overtaken => {
+                tracing::info!(instance = %key, "another session holds the instance now");
+                let _ = out.try_send(Err(Error::InstanceTaken(key)));
+            }
+            End::Left(reason) => {
+                hold.remove(reason, stop).await;
+                tracing::info!(instance = %key, "deregistered");
+                // Only now does the stream end, well: the instance knows that it is gone.
+                drop(out);
+            }
+            End::Lost { why, fault } => {
+                tracing::info!(instance = %key, reason = %why, "lost a session");
+                if let Some(fault) = fault {
+                    let _ = out.try_send(Err(fault));
+                }
+                drop(out);
+                hold.mourn(why, stop).await;
+            }
+        }
+        hold.hub.release(&hold.claim);
+    }
+}
+
+/// What a session leaves behind, to be cleaned up.
+struct Hold {
+    hub: Arc<Hub>,
+    claim: Claim,
+    record: Record,
+}
+
+impl Hold {
+    /// Makes the instance suspect, gives it its grace time to come back, and removes it.
+    async fn mourn(&mut self, why: String, stop: &Stop) {
+        let end = Instant::now() + self.hub.config.grace;
+        self.hub.lose(&self.claim);
+        self.record.set(State::Suspect, why.clone(), SystemTime::now());
+        if !self.write_until_done(stop).await {
+            return;
+        }
+        tokio::select! {
+            () = stop.asked() => return,
+            () = self.claim.passed_on() => return,
+            () = tokio::time::sleep_until(end) => {}
+        }
+        self.remove(why, stop).await;
+    }
+
+    /// Takes the instance out of the landscape: first a record that tells why, then nothing.
+    async fn remove(&mut self, reason: String, stop: &Stop) {
+        self.record.set(State::Gone, reason, SystemTime::now());
+        if self.write_until_done(stop).await {
+            self.hub.view.reached(self.record.revision(), SEEN_WITHIN).await;
+            self.record.erase().await;
+        }
+    }
+
+    /// Writes the record, again and again if the store is away: the lease is shared and does not end with this session.
+    /// Tells whether it was done; if not, the instance is somebody else's now, or the node stops.
+    async fn write_until_done(&mut self, stop: &Stop) -> bool {
+        let mut pause = PAUSE.0;
+        loop {
+            if !self.claim.is_valid() {
+                return false;
+            }
+            match self.record.write(Standing::Heir, &self.claim).await {
+                Ok(()) => return true,
+                Err(error) if error.kind().is_passing() => {
+                    tracing::warn!(instance = %self.claim.key(), error = %fault::chain(&error), "will write again");
+                }
+                Err(Error::InstanceTaken(_) | Error::InstanceUnknown { .. }) => return false,
+                Err(error) => {
+                    tracing::error!(instance = %self.claim.key(), error = %fault::chain(&error), "could not clean up");
+                    return false;
+                }
+            }
+            tokio::select! {
+                () = stop.asked() => return false,
+                () = self.claim.passed_on() => return false,
+                () = tokio::time::sleep(jittered(pause)) => {}
+            }
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Spreads sessions that fail together over time: 0.5 to 1 times the pause.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + fastrand::f64() / 2.0)
+}

@@ -1,0 +1,150 @@
+//! Who holds which instance on this node.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ninefold_store::Store;
+use tokio::sync::{Notify, watch};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::lease::Leases;
+use crate::model::InstanceKey;
+use crate::table::Step;
+use crate::view::View;
+
+/// What all sessions of this node share.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    pub(crate) config: Config,
+    pub(crate) node: String,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) view: Arc<View>,
+    pub(crate) leases: Leases,
+    holders: Mutex<HashMap<InstanceKey, Holder>>,
+    open: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+struct Holder {
+    wake: Arc<Notify>,
+    /// Set to false when another session takes the place of one that was lost.
+    valid: watch::Sender<bool>,
+    is_live: bool,
+}
+
+/// A session's right to an instance on this node.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    key: InstanceKey,
+    wake: Arc<Notify>,
+    valid: watch::Receiver<bool>,
+}
+
+impl Claim {
+    /// The instance.
+    pub(crate) fn key(&self) -> &InstanceKey {
+        &self.key
+    }
+
+    /// Whether no other session of this node has taken over.
+    pub(crate) fn is_valid(&self) -> bool {
+        *self.valid.borrow()
+    }
+
+    /// Waits until the table has something new about the instance. Cancel safe.
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Waits until another session of this node has taken over. Cancel safe.
+    pub(crate) async fn passed_on(&self) {
+        let mut valid = self.valid.clone();
+        // An error means that the holder is gone from the map, which only its own session does.
+        if valid.wait_for(|valid| !valid).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// One of the sessions that a node may hold; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Takes one of `max` places that are counted in `taken`.
+pub(crate) fn take_place(taken: &Arc<AtomicUsize>, max: usize) -> Option<Place> {
+    let took = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < max).then_some(count + 1));
+    took.is_ok().then(|| Place(taken.clone()))
+}
+
+impl Hub {
+    pub(crate) fn new(config: Config, node: String, store: Arc<dyn Store>, view: Arc<View>) -> Self {
+        let leases = Leases::new(store.clone(), config.lease);
+        let (holders, open) = (Mutex::new(HashMap::new()), Arc::new(AtomicUsize::new(0)));
+        Self { config, node, store, view, leases, holders, open }
+    }
+
+    /// Takes one of the places that this node has for sessions.
+    ///
+    /// # Errors
+    /// [`Error::SessionsFull`].
+    pub(crate) fn place(&self) -> Result<Place, Error> {
+        let max = self.config.sessions_max;
+        take_place(&self.open, max).ok_or(Error::SessionsFull { max })
+    }
+
+    fn holders(&self) -> MutexGuard<'_, HashMap<InstanceKey, Holder>> {
+        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Claims an instance, from a session that was lost if there is one.
+    ///
+    /// # Errors
+    /// [`Error::InstanceTaken`] if a live session of this node holds it.
+    pub(crate) fn claim(&self, key: &InstanceKey) -> Result<Claim, Error> {
+        let mut holders = self.holders();
+        if let Some(holder) = holders.get(key) {
+            if holder.is_live {
+                return Err(Error::InstanceTaken(key.clone()));
+            }
+            holder.valid.send_replace(false);
+        }
+        let wake = Arc::new(Notify::new());
+        let (valid, receiver) = watch::channel(true);
+        holders.insert(key.clone(), Holder { wake: wake.clone(), valid, is_live: true });
+        Ok(Claim { key: key.clone(), wake, valid: receiver })
+    }
+
+    /// Lets others claim the instance, while its session still cleans up.
+    pub(crate) fn lose(&self, claim: &Claim) {
+        if let Some(holder) = self.holders().get_mut(&claim.key)
+            && claim.is_valid()
+        {
+            holder.is_live = false;
+        }
+    }
+
+    /// Gives a claim back.
+    pub(crate) fn release(&self, claim: &Claim) {
+        let mut holders = self.holders();
+        // Once passed on, the place in the map is another session's.
+        if claim.is_valid() {
+            holders.remove(&claim.key);
+        }
+    }
+
+    /// Wakes the sessions whose instances changed.
+    pub(crate) fn wake(&self, steps: &[Step]) {
+        let holders = self.holders();
+        for holder in steps.iter().filter_map(|step| holders.get(&step.key)) {
+            holder.wake.notify_one();
+        }
+    }
+}

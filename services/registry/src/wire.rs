@@ -1,0 +1,255 @@
+//! Between the words of `ninefold.registry.v1` and the model. The only place that knows both.
+
+mod register;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ninefold::fault::Violation;
+use ninefold_proto::ninefold::registry::v1 as proto;
+use ninefold_store::Revision;
+use prost::Message as _;
+use proto::hold_session_request::Message as Asked;
+use proto::hold_session_response::Message as Answered;
+use proto::watch_instances_response::Message as Watched;
+
+pub(crate) use register::instance as parse_instance;
+
+use crate::error::Error;
+use crate::model::{Address, Event, EventKind, Instance, InstanceKey, Interest, Protocol, Report, ServiceName, State};
+use crate::session::{Answer, Said};
+use crate::table::{Changes, Summary};
+
+/// Longest reason that is kept; the rest is cut off.
+const REASON_CHARS_MAX: usize = 256;
+/// Most events of one report; the rest is dropped.
+const REPORT_EVENTS_MAX: usize = 64;
+/// Most services that one watch names.
+const WATCH_SERVICES_MAX: usize = 1000;
+
+/// Writes an instance as it lies in the store.
+pub(crate) fn record(instance: &Instance) -> Bytes {
+    let mut proto = to_instance(instance);
+    // The store knows the revision; written into the record it would be the one before.
+    proto.revision = 0;
+    proto.encode_to_vec().into()
+}
+
+/// Reads [`record`] back; `None` for what no registry wrote.
+pub(crate) fn read_record(value: &[u8], revision: Revision) -> Option<Instance> {
+    let proto = proto::Instance::decode(value).ok()?;
+    let state = match proto.state() {
+        proto::InstanceState::Starting => State::Starting,
+        proto::InstanceState::Serving => State::Serving,
+        proto::InstanceState::Draining => State::Draining,
+        proto::InstanceState::Suspect => State::Suspect,
+        proto::InstanceState::Gone => State::Gone,
+        proto::InstanceState::Unspecified => return None,
+    };
+    let changed = proto.change_time?.try_into().ok()?;
+    let (node, state_reason) = (proto.node.clone(), proto.state_reason.clone());
+    let instance = parse_instance(proto, changed).ok()?;
+    Some(Instance { state, state_reason, node, revision, ..instance })
+}
+
+/// Tells an instance.
+pub(crate) fn to_instance(instance: &Instance) -> proto::Instance {
+    proto::Instance {
+        service: instance.key.service.to_string(),
+        instance_id: instance.key.id.to_string(),
+        addresses: instance.addresses.iter().map(to_address).collect(),
+        version: instance.version.clone(),
+        zone: instance.zone.clone(),
+        labels: instance.labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        protobuf_services: instance.protobuf_services.clone(),
+        contract_digest: instance.contract_digest.clone(),
+        weight: instance.weight,
+        state: to_state(instance.state).into(),
+        state_reason: instance.state_reason.clone(),
+        start_time: instance.started.map(Into::into),
+        change_time: Some(instance.changed.into()),
+        revision: instance.revision.0,
+        node: instance.node.clone(),
+        protocol: match instance.protocol {
+            Protocol::Grpc => proto::Protocol::Grpc,
+            Protocol::Http => proto::Protocol::Http,
+        }
+        .into(),
+    }
+}
+
+fn to_address(address: &Address) -> proto::Address {
+    proto::Address { host: address.host.clone(), port: address.port.into() }
+}
+
+fn to_state(state: State) -> proto::InstanceState {
+    match state {
+        State::Starting => proto::InstanceState::Starting,
+        State::Serving => proto::InstanceState::Serving,
+        State::Draining => proto::InstanceState::Draining,
+        State::Suspect => proto::InstanceState::Suspect,
+        State::Gone => proto::InstanceState::Gone,
+    }
+}
+
+fn to_key(key: &InstanceKey) -> proto::InstanceKey {
+    proto::InstanceKey { service: key.service.to_string(), instance_id: key.id.to_string() }
+}
+
+/// Reads what an instance says. A message of a later version is heard as a beat.
+pub(crate) fn said(request: proto::HoldSessionRequest) -> Result<Said, Error> {
+    match request.message {
+        Some(Asked::Register(register)) => {
+            let now = std::time::SystemTime::now();
+            let instance = register
+                .instance
+                .ok_or_else(|| Error::InstanceInvalid(vec![Violation::new("instance", "is missing")]))?;
+            Ok(Said::Register(Box::new(parse_instance(instance, now)?)))
+        }
+        Some(Asked::SetState(set)) => {
+            let state = match set.state() {
+                proto::InstanceState::Starting => State::Starting,
+                proto::InstanceState::Serving => State::Serving,
+                proto::InstanceState::Draining => State::Draining,
+                proto::InstanceState::Unspecified | proto::InstanceState::Gone | proto::InstanceState::Suspect => {
+                    return Err(Error::InstanceInvalid(vec![Violation::new(
+                        "set_state.state",
+                        "must be STARTING, SERVING or DRAINING",
+                    )]));
+                }
+            };
+            Ok(Said::SetState(state, cut(set.reason)))
+        }
+        Some(Asked::ReportEvents(report)) => {
+            Ok(Said::Report(report.events.into_iter().take(REPORT_EVENTS_MAX).filter_map(report_of).collect()))
+        }
+        Some(Asked::Deregister(deregister)) => Ok(Said::Deregister(cut(deregister.reason))),
+        Some(Asked::Beat(_)) | None => Ok(Said::Beat),
+    }
+}
+
+/// Only breakers are reported by callers; the registry sees everything else itself.
+fn report_of(event: proto::Event) -> Option<Report> {
+    let kind = match event.kind() {
+        proto::EventKind::BreakerOpened => EventKind::BreakerOpened,
+        proto::EventKind::BreakerHalfOpened => EventKind::BreakerHalfOpened,
+        proto::EventKind::BreakerClosed => EventKind::BreakerClosed,
+        proto::EventKind::Unspecified
+        | proto::EventKind::Registered
+        | proto::EventKind::Serving
+        | proto::EventKind::Draining
+        | proto::EventKind::Suspect
+        | proto::EventKind::Deregistered
+        | proto::EventKind::Expired => return None,
+    };
+    ServiceName::parse(&event.service)?;
+    Some(Report { service: event.service, instance: cut(event.instance_id), kind, reason: cut(event.reason) })
+}
+
+fn cut(mut reason: String) -> String {
+    if let Some((end, _)) = reason.char_indices().nth(REASON_CHARS_MAX) {
+        reason.truncate(end);
+    }
+    reason
+}
+
+/// Tells what a session is answered.
+pub(crate) fn to_answer(answer: Answer) -> proto::HoldSessionResponse {
+    let message = match answer {
+        Answer::Registered { instance, beat_interval, lease } => Answered::Registered(proto::Registered {
+            instance: Some(to_instance(&instance)),
+            beat_interval: Some(to_duration(beat_interval)),
+            lease: Some(to_duration(lease)),
+        }),
+        Answer::StateChanged { instance } => {
+            Answered::StateChanged(proto::StateChanged { instance: Some(to_instance(&instance)) })
+        }
+    };
+    proto::HoldSessionResponse { message: Some(message) }
+}
+
+fn to_duration(duration: Duration) -> prost_types::Duration {
+    // Fails only over ten thousand years, and settings in hours do not get there.
+    duration.try_into().unwrap_or_default()
+}
+
+/// Reads what a watch asks for.
+pub(crate) fn interest(request: &proto::WatchInstancesRequest) -> Result<Interest, Error> {
+    if request.services.is_empty() {
+        return Ok(Interest::All);
+    }
+    let mut violations = Vec::new();
+    if request.services.len() > WATCH_SERVICES_MAX {
+        violations.push(Violation::new(
+            "services",
+            format!("names {} services, at most {WATCH_SERVICES_MAX}", request.services.len()),
+        ));
+        return Err(Error::WatchInvalid(violations));
+    }
+    let mut names = BTreeSet::new();
+    for (index, text) in request.services.iter().enumerate() {
+        match ServiceName::parse(text) {
+            Some(name) => _ = names.insert(name),
+            None => violations.push(Violation::new(format!("services[{index}]"), register::SERVICE_NAME_RULE)),
+        }
+    }
+    if violations.is_empty() { Ok(Interest::Named(names)) } else { Err(Error::WatchInvalid(violations)) }
+}
+
+/// Tells all that a watcher asked for.
+pub(crate) fn to_snapshot(instances: &[Arc<Instance>], revision: Revision) -> proto::WatchInstancesResponse {
+    let instances = instances.iter().map(|instance| to_instance(instance)).collect();
+    watched(Watched::Snapshot(proto::Snapshot { instances }), revision)
+}
+
+/// Tells what changed.
+pub(crate) fn to_delta(changes: &Changes, revision: Revision) -> proto::WatchInstancesResponse {
+    let upserts = changes.upserts.iter().map(|instance| to_instance(instance)).collect();
+    let removes = changes.removes.iter().map(to_key).collect();
+    watched(Watched::Delta(proto::Delta { upserts, removes }), revision)
+}
+
+/// Tells that a watch lives.
+pub(crate) fn to_heartbeat(revision: Revision) -> proto::WatchInstancesResponse {
+    watched(Watched::Heartbeat(proto::Heartbeat {}), revision)
+}
+
+fn watched(message: Watched, revision: Revision) -> proto::WatchInstancesResponse {
+    proto::WatchInstancesResponse { message: Some(message), revision: revision.0 }
+}
+
+/// Tells how many instances a service has.
+pub(crate) fn to_service(summary: Summary) -> proto::Service {
+    proto::Service {
+        service: summary.service.to_string(),
+        instances: u32::try_from(summary.instances).unwrap_or(u32::MAX),
+        serving: u32::try_from(summary.serving).unwrap_or(u32::MAX),
+        protobuf_services: summary.protobuf_services.into_iter().collect(),
+        revision: summary.revision.0,
+    }
+}
+
+/// Tells an event.
+pub(crate) fn to_event(event: Event) -> proto::Event {
+    let kind = match event.kind {
+        EventKind::Registered => proto::EventKind::Registered,
+        EventKind::Serving => proto::EventKind::Serving,
+        EventKind::Draining => proto::EventKind::Draining,
+        EventKind::Suspect => proto::EventKind::Suspect,
+        EventKind::Deregistered => proto::EventKind::Deregistered,
+        EventKind::Expired => proto::EventKind::Expired,
+        EventKind::BreakerOpened => proto::EventKind::BreakerOpened,
+        EventKind::BreakerHalfOpened => proto::EventKind::BreakerHalfOpened,
+        EventKind::BreakerClosed => proto::EventKind::BreakerClosed,
+    };
+    proto::Event {
+        time: Some(event.time.into()),
+        service: event.service,
+        instance_id: event.instance,
+        kind: kind.into(),
+        reason: event.reason,
+        observer: event.observer,
+    }
+}

@@ -1,0 +1,9 @@
+//! The registry as its users meet it: through its gRPC face, with time held where that can be.
+
+mod embedded;
+mod house;
+mod lists;
+mod memory;
+mod nodes;
+mod sessions;
+mod watches;
