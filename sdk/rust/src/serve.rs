@@ -28,6 +28,7 @@ use tower::ServiceExt as _;
 
 pub use deadline::Deadlined;
 pub use health::Health;
+pub(crate) use health::services_of;
 
 use crate::error::Error;
 use crate::telemetry::Served;

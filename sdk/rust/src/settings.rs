@@ -1,3 +1,171 @@
-//! Settings: how they are read from text.
+//! Settings: how a service finds its place, read from the environment.
 
 pub mod duration;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Uri;
+
+use crate::error::{Error, Mistake};
+use crate::telemetry;
+
+/// Where the platform is, unless told otherwise.
+const ENDPOINT: &str = "http://127.0.0.1:9900";
+
+/// Longest names of services and environments.
+const NAME_LENGTH_MAX: usize = 63;
+
+/// What a service reads from its environment before it starts.
+#[derive(Clone, Debug)]
+pub struct SdkSettings {
+    /// The nodes of the platform; any one will do. `NINEFOLD_ENDPOINT`, separated by commas.
+    pub endpoints: Vec<Uri>,
+    /// Where to listen. `NINEFOLD_LISTEN`, or `127.0.0.1:$PORT`; otherwise a free port of the loopback address.
+    pub listen: String,
+    /// Host, or host and port, that others are to call, where it differs from where the service listens.
+    /// `NINEFOLD_ADVERTISE`.
+    pub advertise: Option<String>,
+    /// Id of the instance. `NINEFOLD_INSTANCE_ID`; otherwise one is made.
+    pub instance_id: Option<String>,
+    /// Which documents to run with. `NINEFOLD_ENVIRONMENT`, otherwise `default`.
+    pub environment: String,
+    /// Failure domain. `NINEFOLD_ZONE`, otherwise empty.
+    pub zone: String,
+    /// Version of the program, over the one that it names itself. `NINEFOLD_VERSION`.
+    pub version: Option<String>,
+    /// Where the last good config is kept. `NINEFOLD_CACHE_DIR`, otherwise `ninefold` in the user's cache folder; `None`
+    /// where there is no such folder.
+    pub cache_dir: Option<PathBuf>,
+    /// Longest time that calls have to finish when the service stops. `NINEFOLD_DRAIN`, otherwise 10 s.
+    pub drain: Duration,
+    /// What to tell, and to whom.
+    pub telemetry: telemetry::Config,
+}
+
+impl SdkSettings {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] with everything that cannot be used.
+    pub fn from_env() -> Result<Self, Error> {
+        Self::read(&|name| std::env::var(name).ok())
+    }
+
+    fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let mut mistakes = Vec::new();
+        let named = |name: &str| lookup(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        let mut refuse = |setting: &str, value: &str, problem: &str| {
+            let (setting, value, problem) = (setting.to_owned(), value.to_owned(), problem.to_owned());
+            mistakes.push(Mistake { setting, value, problem });
+        };
+
+        let mut endpoints = Vec::new();
+        let text = named("NINEFOLD_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned());
+        for one in text.split(',').map(str::trim) {
+            match one.parse::<Uri>() {
+                Ok(uri) if uri.scheme_str() == Some("http") && uri.authority().is_some() => endpoints.push(uri),
+                _ => refuse("NINEFOLD_ENDPOINT", one, "is no address such as http://127.0.0.1:9900"),
+            }
+        }
+
+        let listen = match (named("NINEFOLD_LISTEN"), named("PORT")) {
+            (Some(listen), _) => {
+                if listen.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+                    refuse("NINEFOLD_LISTEN", &listen, "is no address and port such as 127.0.0.1:8081");
+                }
+                listen
+            }
+            (None, Some(port)) => {
+                if port.parse::<u16>().is_err() {
+                    refuse("PORT", &port, "is no port, 0 to 65535");
+                }
+                format!("127.0.0.1:{port}")
+            }
+            (None, None) => "127.0.0.1:0".to_owned(),
+        };
+
+        let environment = named("NINEFOLD_ENVIRONMENT").unwrap_or_else(|| "default".to_owned());
+        if !is_name(&environment) {
+            refuse("NINEFOLD_ENVIRONMENT", &environment, NAME_RULE);
+        }
+        let drain = match named("NINEFOLD_DRAIN") {
+            None => Duration::from_secs(10),
+            Some(text) => duration::parse(&text).unwrap_or_else(|_| {
+                refuse("NINEFOLD_DRAIN", &text, "is no duration such as 250ms or 10s");
+                Duration::ZERO
+            }),
+        };
+        let cache_dir = named("NINEFOLD_CACHE_DIR")
+            .map(PathBuf::from)
+            .or_else(|| Some(PathBuf::from(named("XDG_CACHE_HOME")?).join("ninefold")))
+            .or_else(|| Some(PathBuf::from(named("HOME")?).join(".cache/ninefold")));
+        let telemetry = telemetry::Config::read(lookup, &endpoints, &mut mistakes);
+        if !mistakes.is_empty() {
+            return Err(Error::Settings(mistakes));
+        }
+        Ok(Self {
+            endpoints,
+            listen,
+            advertise: named("NINEFOLD_ADVERTISE"),
+            instance_id: named("NINEFOLD_INSTANCE_ID"),
+            environment,
+            zone: named("NINEFOLD_ZONE").unwrap_or_default(),
+            version: named("NINEFOLD_VERSION"),
+            cache_dir,
+            drain,
+            telemetry,
+        })
+    }
+}
+
+/// What names of services and environments look like.
+pub(crate) const NAME_RULE: &str = "is no name: lowercase letters, digits and hyphens, 1 to 63 characters";
+
+/// Whether a text can name a service or an environment.
+pub(crate) fn is_name(text: &str) -> bool {
+    (1..=NAME_LENGTH_MAX).contains(&text.len())
+        && text.bytes().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<SdkSettings, Error> {
+        SdkSettings::read(&|name| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn an_empty_environment_gives_settings_that_work() {
+        let settings = read(&[]).unwrap();
+        assert_eq!(settings.endpoints, ["http://127.0.0.1:9900/"]);
+        assert_eq!(settings.listen, "127.0.0.1:0");
+        assert_eq!(settings.environment, "default");
+        assert_eq!(settings.cache_dir, None);
+        assert_eq!(settings.telemetry.endpoints, settings.endpoints);
+    }
+
+    #[test]
+    fn a_port_alone_is_enough_and_an_address_overrides_it() {
+        assert_eq!(read(&[("PORT", "8081")]).unwrap().listen, "127.0.0.1:8081");
+        assert_eq!(read(&[("PORT", "8081"), ("NINEFOLD_LISTEN", "0.0.0.0:1")]).unwrap().listen, "0.0.0.0:1");
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let error = read(&[
+            ("NINEFOLD_ENDPOINT", "http://a:1,nowhere"),
+            ("PORT", "99999"),
+            ("NINEFOLD_ENVIRONMENT", "Prod!"),
+            ("NINEFOLD_DRAIN", "soon"),
+            ("RUST_LOG", "a=b=c"),
+        ])
+        .unwrap_err();
+        let Error::Settings(mistakes) = error else { panic!("{error:?}") };
+        let told: Vec<_> = mistakes.iter().map(|mistake| mistake.setting.as_str()).collect();
+        assert_eq!(told, ["NINEFOLD_ENDPOINT", "PORT", "NINEFOLD_ENVIRONMENT", "NINEFOLD_DRAIN", "RUST_LOG"]);
+    }
+}

@@ -95,7 +95,7 @@ impl Config {
             match EnvFilter::try_new(&value) {
                 Ok(_) => config.filter = value,
                 Err(error) => {
-                    refuse(name, value, format!("is no log filter, such as info or my_crate=debug ({error})"))
+                    refuse(name, value, format!("is no log filter, such as info or my_crate=debug ({error})"));
                 }
             }
         }
@@ -110,7 +110,7 @@ impl Config {
         if let Some((name, value)) = named("OTEL_EXPORTER_OTLP_ENDPOINT") {
             match value.parse::<Uri>() {
                 Ok(uri) if uri.scheme_str() == Some("http") && uri.authority().is_some() => {
-                    config.endpoints = vec![uri]
+                    config.endpoints = vec![uri];
                 }
                 _ => refuse(name, value, "is no address such as http://127.0.0.1:4317".to_owned()),
             }

@@ -23,6 +23,12 @@ pub async fn scope<F: Future>(deadline: Instant, work: F) -> F::Output {
     DEADLINE.scope(deadline, work).await
 }
 
+/// Runs a synchronous part of some work, such as polling a stream, under a deadline, as [`scope`] does.
+pub(crate) fn sync_scope<T>(deadline: Instant, work: impl FnOnce() -> T) -> T {
+    let deadline = current().map_or(deadline, |outer| outer.min(deadline));
+    DEADLINE.sync_scope(deadline, work)
+}
+
 /// The deadline of the work around the caller, if it has one.
 pub fn current() -> Option<Instant> {
     DEADLINE.try_with(|deadline| *deadline).ok()

@@ -5,7 +5,6 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -17,6 +16,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::{Service, ServiceExt as _};
 
+use crate::connect::deadline;
 use crate::fault::{self, Fault, Kind};
 
 /// The caller's time ran out before the answer was complete.
@@ -60,44 +60,25 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let handler = self.0.clone();
-        match timeout(request.headers()) {
+        match deadline::left(request.headers()) {
             Some(timeout) => answer(handler, request, Instant::now() + timeout).boxed(),
             None => handler.oneshot(request).boxed(),
         }
     }
 }
 
-async fn answer<S>(handler: S, request: Request<Body>, deadline: Instant) -> Result<Response<Body>, Infallible>
+async fn answer<S>(handler: S, request: Request<Body>, at: Instant) -> Result<Response<Body>, Infallible>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
-    match tokio::time::timeout_at(deadline, handler.oneshot(request)).await {
+    match tokio::time::timeout_at(at, deadline::scope(at, handler.oneshot(request))).await {
         Ok(response) => Ok(response?.map(|body| {
             if body.is_end_stream() {
                 return body;
             }
-            Body::new(Ending { inner: Some(body), end: Box::pin(tokio::time::sleep_until(deadline)) })
+            Body::new(Ending { inner: Some(body), at, end: Box::pin(tokio::time::sleep_until(at)) })
         })),
         Err(_) => Ok(fault::status(&Passed).into_http()),
-    }
-}
-
-/// Reads `grpc-timeout`: at most eight digits and a unit. What is malformed counts as absent.
-fn timeout(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    let number: u64 = digits.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(number * 3600)),
-        "M" => Some(Duration::from_secs(number * 60)),
-        "S" => Some(Duration::from_secs(number)),
-        "m" => Some(Duration::from_millis(number)),
-        "u" => Some(Duration::from_micros(number)),
-        "n" => Some(Duration::from_nanos(number)),
-        _ => None,
     }
 }
 
@@ -105,6 +86,7 @@ fn timeout(headers: &HeaderMap) -> Option<Duration> {
 struct Ending {
     /// Gone once the deadline has passed.
     inner: Option<Body>,
+    at: Instant,
     end: Pin<Box<Sleep>>,
 }
 
@@ -115,7 +97,8 @@ impl http_body::Body for Ending {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
         let Some(body) = &mut this.inner else { return Poll::Ready(None) };
-        if let Poll::Ready(frame) = Pin::new(body).poll_frame(context) {
+        // Streams call others too, while they are read.
+        if let Poll::Ready(frame) = deadline::sync_scope(this.at, || Pin::new(body).poll_frame(context)) {
             return Poll::Ready(frame);
         }
         if this.end.as_mut().poll(context).is_pending() {
@@ -134,21 +117,5 @@ impl http_body::Body for Ending {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.as_ref().map_or_else(SizeHint::default, http_body::Body::size_hint)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_timeout_is_read_as_the_protocol_says() {
-        let read =
-            |text: &str| timeout(&HeaderMap::from_iter([("grpc-timeout".parse().unwrap(), text.parse().unwrap())]));
-        assert_eq!(read("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
-        for malformed in ["", "m", "123456789m", "1.5S", "-1S", "5x", "5", "+5S"] {
-            assert_eq!(read(malformed), None, "{malformed}");
-        }
     }
 }

@@ -9,6 +9,7 @@ use opentelemetry_otlp::{LogExporter, MetricExporter, RetryPolicy, SpanExporter,
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::{BatchConfigBuilder as LogBatch, BatchLogProcessor, SdkLogger, SdkLoggerProvider};
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{BatchConfigBuilder as SpanBatch, BatchSpanProcessor, SdkTracer, SdkTracerProvider};
 use tokio::sync::oneshot;
 use tracing_opentelemetry::OpenTelemetryLayer;
@@ -90,9 +91,11 @@ impl Exporters {
         OpenTelemetryTracingBridge::new(&self.logs)
     }
 
-    /// Makes the meters of this process the ones that everybody gets, and begins to measure the process itself.
+    /// Makes the meters and the trace context of this process the ones that everybody gets, and begins to measure the
+    /// process itself.
     pub(super) fn measure(&self) {
         opentelemetry::global::set_meter_provider(self.measurements.clone());
+        opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
         process::measure(&opentelemetry::global::meter("ninefold"));
     }
 

@@ -59,7 +59,7 @@ impl<S: Subscriber> Layer<S> for Lines {
         let _ = SystemTime.format_time(&mut Writer::new(&mut time));
         let (level, target) = (*event.metadata().level(), event.metadata().target());
         self.stdout.write(match self.look {
-            Look::Json => self.json(&time, level, target, said, ids),
+            Look::Json => self.json(&time, level, target, said, ids.as_ref()),
             Look::Plain => human(&time, level, target, &said, false),
             Look::Coloured => human(&time, level, target, &said, true),
         });
@@ -67,7 +67,7 @@ impl<S: Subscriber> Layer<S> for Lines {
 }
 
 impl Lines {
-    fn json(&self, time: &str, level: Level, target: &str, said: Said, ids: Option<(String, String)>) -> String {
+    fn json(&self, time: &str, level: Level, target: &str, said: Said, ids: Option<&(String, String)>) -> String {
         let mut line = Map::new();
         let mut put = |key: &str, value: &str| line.insert(key.to_owned(), Value::from(value));
         put("time", time);
@@ -76,7 +76,7 @@ impl Lines {
         put("target", target);
         put("service", &self.service);
         put("instance_id", &self.instance_id);
-        if let Some((trace_id, span_id)) = &ids {
+        if let Some((trace_id, span_id)) = ids {
             put("trace_id", trace_id);
             put("span_id", span_id);
         }

@@ -1,0 +1,250 @@
+//! One attempt to hold a session: contract, registration, beats, until the stream ends.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::{BoxStream, Fuse};
+use ninefold_proto::ninefold::contract::v1::contract_service_client::ContractServiceClient;
+use ninefold_proto::ninefold::contract::v1::{CheckContractRequest, PutContractRequest};
+use ninefold_proto::ninefold::registry::v1::hold_session_request::Message as Say;
+use ninefold_proto::ninefold::registry::v1::hold_session_response::Message as Hear;
+use ninefold_proto::ninefold::registry::v1::registry_service_client::RegistryServiceClient;
+use ninefold_proto::ninefold::registry::v1::{
+    Beat, Deregister, Event, HoldSessionRequest, HoldSessionResponse, InstanceState, Register, Registered,
+    ReportEvents, SetState,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Interval;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Status, Streaming};
+use tonic_types::StatusExt as _;
+
+use super::{Known, Registration, Wanted, digest};
+use crate::link::Link;
+
+/// Longest wait for an answer before the session stands.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Longest wait for the platform to end the stream after the instance left.
+const FAREWELL_MAX: Duration = Duration::from_millis(500);
+/// Messages that wait to leave. The platform reads at once; a full queue means that it is gone.
+const QUEUE_MAX: usize = 16;
+/// Most events in one message, as the contract says.
+const EVENTS_MAX: usize = 64;
+/// Interval of beats where the platform names none.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+/// Largest contract that is handed in. The platform has a limit of its own.
+const CONTRACT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How an attempt ended.
+pub(super) enum Ended {
+    /// As the instance wished.
+    Left,
+    /// The platform is away, or broke the stream. Worth another attempt soon.
+    Lost(Status),
+    /// The platform said no, and will say it again.
+    Refused(Status),
+}
+
+impl From<Status> for Ended {
+    fn from(status: Status) -> Self {
+        match status.code() {
+            Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated | Code::FailedPrecondition => {
+                Self::Refused(status)
+            }
+            // ALREADY_EXISTS is INSTANCE_TAKEN: a node that does not know yet that the session before was lost.
+            _ => Self::Lost(status),
+        }
+    }
+}
+
+/// What attempts share.
+pub(super) struct Attempt {
+    registration: Registration,
+    platform: Link,
+    events: Fuse<BoxStream<'static, Event>>,
+    wanted: watch::Receiver<Wanted>,
+    /// Keeps the watch open after the last handle of the session is gone.
+    _wants: watch::Sender<Wanted>,
+    tell: watch::Sender<Known>,
+}
+
+/// An open stream: what is said, and what is heard.
+struct Line {
+    say: mpsc::Sender<HoldSessionRequest>,
+    hear: Streaming<HoldSessionResponse>,
+}
+
+impl Attempt {
+    pub(super) fn new(
+        mut registration: Registration,
+        platform: Link,
+        events: BoxStream<'static, Event>,
+        wants: watch::Sender<Wanted>,
+        tell: watch::Sender<Known>,
+    ) -> Self {
+        if let Some(set) = &registration.descriptor_set {
+            registration.instance.contract_digest = digest(set);
+        }
+        Self { registration, platform, events: events.fuse(), wanted: wants.subscribe(), _wants: wants, tell }
+    }
+
+    /// Holds a session until it ends; tells how, and whether it ever stood.
+    pub(super) async fn hold(&mut self) -> (Ended, bool) {
+        let open = async {
+            self.hand_in_contract().await?;
+            self.register().await
+        };
+        let opened = match tokio::time::timeout(ANSWER_MAX, open).await {
+            Ok(opened) => opened,
+            Err(_) => Err(Status::deadline_exceeded("the platform does not answer")),
+        };
+        let (line, registered) = match opened {
+            Ok(opened) => opened,
+            Err(status) => return (status.into(), false),
+        };
+        let ended = self.stay(line, registered).await;
+        self.tell.send_modify(|known| known.instance = None);
+        (ended, true)
+    }
+
+    /// Waits; tells whether the instance left meanwhile.
+    pub(super) async fn leaves_within(&mut self, wait: Duration) -> bool {
+        let leaves = tokio::time::timeout(wait, self.wanted.wait_for(|wanted| wanted.leaving.is_some()));
+        let left = leaves.await.is_ok();
+        if left {
+            self.tell.send_modify(|known| known.left = true);
+        }
+        left
+    }
+
+    async fn hand_in_contract(&mut self) -> Result<(), Status> {
+        let Some(set) = &self.registration.descriptor_set else { return Ok(()) };
+        let digest = self.registration.instance.contract_digest.clone();
+        let mut contracts =
+            ContractServiceClient::new(self.platform.clone()).max_encoding_message_size(CONTRACT_BYTES_MAX);
+        if contracts.check_contract(CheckContractRequest { digest }).await?.into_inner().known {
+            return Ok(());
+        }
+        let service = self.registration.instance.service.clone();
+        contracts.put_contract(PutContractRequest { service, descriptor_set: set.to_vec() }).await?;
+        tracing::info!(bytes = set.len(), "handed in the contract");
+        Ok(())
+    }
+
+    async fn register(&mut self) -> Result<(Line, Registered), Status> {
+        let mut instance = self.registration.instance.clone();
+        // DRAINING is not taken at registration; it is told right after.
+        instance.set_state(match self.wanted.borrow().state {
+            InstanceState::Serving => InstanceState::Serving,
+            _ => InstanceState::Starting,
+        });
+        let (say, said) = mpsc::channel(QUEUE_MAX);
+        let register = request(Say::Register(Register { instance: Some(instance) }));
+        say.try_send(register).map_err(|_| Status::internal("a fresh queue is full"))?;
+        let mut registry = RegistryServiceClient::new(self.platform.clone());
+        let mut hear = registry.hold_session(Request::new(ReceiverStream::new(said))).await?.into_inner();
+        match hear.message().await?.and_then(|response| response.message) {
+            Some(Hear::Registered(registered)) => Ok((Line { say, hear }, registered)),
+            _ => Err(Status::unavailable("the platform did not answer the registration")),
+        }
+    }
+
+    /// Keeps an open session until it ends.
+    async fn stay(&mut self, mut line: Line, registered: Registered) -> Ended {
+        let every = registered.beat_interval.and_then(|interval| Duration::try_from(interval).ok());
+        let mut beat = interval(every.filter(|every| !every.is_zero()).unwrap_or(BEAT_EVERY));
+        tracing::info!(instance_id = self.registration.instance.instance_id, "joined the landscape");
+        // What is wanted may have changed since, and is compared with what is written.
+        let mut told = registered.instance.as_ref().map_or(InstanceState::Unspecified, |instance| instance.state());
+        self.tell.send_modify(|known| known.instance = registered.instance);
+        self.wanted.mark_changed();
+        loop {
+            // All arms are cancel safe: streams, a watch and an interval lose nothing when they are not polled on.
+            let said = tokio::select! {
+                heard = line.hear.message() => match heard {
+                    Ok(Some(heard)) => {
+                        self.heard(heard);
+                        continue;
+                    }
+                    Ok(None) => return Ended::Lost(Status::unavailable("the platform ended the session")),
+                    Err(status) => return status.into(),
+                },
+                _ = self.wanted.changed() => {
+                    let wanted = self.wanted.borrow_and_update().clone();
+                    if let Some(reason) = wanted.leaving {
+                        return self.farewell(line, reason).await;
+                    }
+                    if wanted.state == told {
+                        continue;
+                    }
+                    told = wanted.state;
+                    Say::SetState(SetState { state: wanted.state.into(), reason: wanted.reason })
+                },
+                Some(event) = self.events.next() => Say::ReportEvents(ReportEvents { events: self.more_events(event) }),
+                _ = beat.tick() => Say::Beat(Beat {}),
+            };
+            if line.say.try_send(request(said)).is_err() {
+                return Ended::Lost(Status::unavailable("the platform does not read the session"));
+            }
+        }
+    }
+
+    fn heard(&self, heard: HoldSessionResponse) {
+        match heard.message {
+            Some(Hear::Registered(Registered { instance, .. })) => {
+                self.tell.send_modify(|known| known.instance = instance);
+            }
+            Some(Hear::StateChanged(changed)) => self.tell.send_modify(|known| known.instance = changed.instance),
+            Some(Hear::DrainRequested(drain)) => {
+                tracing::info!(reason = drain.reason, "the platform asks to drain");
+                self.tell.send_modify(|known| known.drain = Some(drain.reason));
+            }
+            // A word of a newer platform.
+            None => {}
+        }
+    }
+
+    /// Takes the events that wait behind the first, as many as fit into one message.
+    fn more_events(&mut self, first: Event) -> Vec<Event> {
+        use futures_util::FutureExt as _;
+        let mut events = vec![first];
+        while events.len() < EVENTS_MAX {
+            match self.events.next().now_or_never() {
+                Some(Some(event)) => events.push(event),
+                _ => break,
+            }
+        }
+        events
+    }
+
+    async fn farewell(&mut self, mut line: Line, reason: String) -> Ended {
+        // If it cannot be said any more, the platform notices the lost stream.
+        let _ = line.say.try_send(request(Say::Deregister(Deregister { reason })));
+        drop(line.say);
+        let until_the_end = async { while let Ok(Some(_)) = line.hear.message().await {} };
+        let _ = tokio::time::timeout(FAREWELL_MAX, until_the_end).await;
+        self.tell.send_modify(|known| {
+            known.instance = None;
+            known.left = true;
+        });
+        Ended::Left
+    }
+}
+
+fn request(message: Say) -> HoldSessionRequest {
+    HoldSessionRequest { message: Some(message) }
+}
+
+fn interval(every: Duration) -> Interval {
+    let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
+}
+
+/// What the platform says is wrong with a request, as one text.
+pub(super) fn violations(status: &Status) -> String {
+    let Some(request) = status.get_details_bad_request() else { return String::new() };
+    let texts: Vec<_> =
+        request.field_violations.iter().map(|one| format!("{} {}", one.field, one.description)).collect();
+    texts.join("; ")
+}
