@@ -26,7 +26,7 @@ use tower::Service;
 use crate::config::{self, Cache, Follow, Live};
 use crate::connect::{self, Channel, Discovery, Interest, Policy};
 use crate::error::{Error, Mistake};
-use crate::lifecycle::{OnError, Scope};
+use crate::lifecycle::{OnError, Scope, Stop};
 use crate::link::Link;
 use crate::serve::{self, Health, Listener, ServeConfig};
 use crate::session::{self, Registration};
@@ -63,6 +63,8 @@ pub struct App {
     start_time: SystemTime,
     /// Tasks that must outlive the calls: whom to call, what to run with.
     scope: Scope,
+    /// Closes when the instance drains. Holds no task: it is there to be waited for.
+    calls: Scope,
     telemetry: Option<Telemetry>,
 }
 
@@ -92,6 +94,8 @@ impl App {
         let instance_id = given.and_then(|settings| settings.instance_id.clone()).unwrap_or_else(|| new_id(name));
         let version = given.and_then(|settings| settings.version.clone()).unwrap_or_default();
         let platform = connect::platform(given.map_or(&[], |settings| &settings.endpoints));
+        let scope = Scope::root(name);
+        let calls = scope.child("calls");
         Self {
             name: name.to_owned(),
             instance_id,
@@ -103,7 +107,8 @@ impl App {
             platform,
             discovery: OnceLock::new(),
             start_time: SystemTime::now(),
-            scope: Scope::root(name),
+            scope,
+            calls,
             telemetry: None,
         }
         .with_telemetry()
@@ -196,6 +201,12 @@ impl App {
         &self.scope
     }
 
+    /// Is asked when the instance drains, while its last calls still run: answers that never end by themselves, such as
+    /// watches, end then, and their callers go on with another instance.
+    pub fn draining(&self) -> Stop {
+        self.calls.stop()
+    }
+
     /// Id of this instance.
     pub fn instance_id(&self) -> &str {
         &self.instance_id
@@ -286,6 +297,7 @@ impl App {
         if session.set_state(InstanceState::Draining, reason, NOTICE_MAX).await {
             tokio::time::sleep(NOTICE).await;
         }
+        self.calls.close(Duration::ZERO).await;
         drop(ask);
         // Ends by itself within the drain time; an error only says that it has ended.
         let _ = has_ended.await;

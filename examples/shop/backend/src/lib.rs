@@ -13,6 +13,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ninefold::App;
 use ninefold::fault::{self, Fault, Kind};
 use ninefold::tonic::{Request, Status};
 use sqlx::AnyPool;
@@ -34,6 +35,19 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// Opens the database of `service` as this process was told to, tuned by the central configuration.
+    ///
+    /// # Errors
+    /// [`ninefold::Error::Settings`] with all mistakes; [`ninefold::Error::Start`] if the database cannot be had.
+    pub async fn join(app: &App, service: &str, migrations: &Migrator) -> ninefold::Result<Self> {
+        let settings = Settings::of_process()?;
+        let central = app.config::<Tuning>().await?;
+        let started = settings.tuning.clone();
+        let tuning = move || central.get().or(&started);
+        let backend = Self::open(service, app.instance_id(), &settings, migrations, tuning).await;
+        backend.map_err(|error| ninefold::Error::start("start the backend", error))
+    }
+
     /// Opens the service's database and brings its schema up to date. `tuning` answers what holds at the moment.
     ///
     /// # Errors

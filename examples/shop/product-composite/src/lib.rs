@@ -11,4 +11,22 @@ mod tests;
 mod watch;
 mod wire;
 
+use ninefold::Link;
+use parts::Parts;
+use pb::composite::composite_service_server::CompositeServiceServer;
+use service::Composite;
+
 pub use error::Error;
+
+/// Runs an instance until it is asked to stop.
+///
+/// # Errors
+/// Those of [`ninefold::App::run`].
+pub async fn run() -> ninefold::Result {
+    let app =
+        ninefold::app("product-composite").version(env!("CARGO_PKG_VERSION")).contract(pb::composite::DESCRIPTOR_SET);
+    let link = |service| Link::new(app.channel(service));
+    let parts = Parts::new(link("product"), link("recommendation"), link("review"));
+    let composite = Composite::new(parts, app.instance_id(), app.draining());
+    app.service(CompositeServiceServer::new(composite)).run().await
+}

@@ -2,7 +2,7 @@
 
 /// What the service keeps.
 pub mod composite {
-    tonic::include_proto!("shop.composite.v1");
+    ninefold::include_proto!("shop.composite.v1");
 }
 
 /// Who knows the products.
