@@ -2,6 +2,7 @@
 
 mod cache;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ninefold_proto::ninefold::config::v1::config_service_client::ConfigServiceClient;
@@ -9,7 +10,6 @@ use ninefold_proto::ninefold::config::v1::{
     AcknowledgeDocumentRequest, Acknowledgement, Document, GetDocumentRequest, WatchDocumentRequest,
 };
 use serde::de::DeserializeOwned;
-use std::sync::Arc;
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
@@ -138,7 +138,6 @@ impl Follower {
         let mut random = fastrand::Rng::new();
         let mut pause = RETRY_MIN;
         let mut warned = !known;
-        self.acknowledge().await;
         loop {
             let (status, heard) = self.listen(&send).await;
             if heard {
@@ -164,6 +163,7 @@ impl Follower {
             Ok(response) => response.into_inner(),
             Err(status) => return (status, false),
         };
+        // The first reminder is due at once: a new node may not have heard.
         let mut remind = tokio::time::interval(ACKNOWLEDGE_EVERY);
         loop {
             // Both arms are cancel safe.

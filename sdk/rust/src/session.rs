@@ -82,12 +82,16 @@ pub fn hold(registration: Registration, platform: Link, events: BoxStream<'stati
 
 impl Session {
     /// Says in which state the instance is, and waits until the platform has written it down, for `patience` at the
-    /// longest. Tells whether it has. The state is told anew after a lost session.
+    /// longest. Tells whether it has; at once if there is no session. The state is told anew after a lost session.
     pub async fn set_state(&self, state: InstanceState, reason: &str, patience: Duration) -> bool {
         self.wanted.send_modify(|wanted| {
             wanted.state = state;
             wanted.reason = reason.to_owned();
         });
+        if self.known.borrow().instance.is_none() {
+            // Nobody is there to write it down; it is told with the next registration.
+            return false;
+        }
         let mut known = self.known.clone();
         let written = known.wait_for(|known| known.instance.as_ref().is_some_and(|instance| instance.state() == state));
         tokio::time::timeout(patience, written).await.is_ok_and(|written| written.is_ok())

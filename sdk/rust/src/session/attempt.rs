@@ -22,11 +22,11 @@ use tonic_types::StatusExt as _;
 use super::{Known, Registration, Wanted, digest};
 use crate::link::Link;
 
-/// Longest wait for an answer before the session stands.
+/// Longest wait for an answer before the session stands, and for the platform to read what is said.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Longest wait for the platform to end the stream after the instance left.
 const FAREWELL_MAX: Duration = Duration::from_millis(500);
-/// Messages that wait to leave. The platform reads at once; a full queue means that it is gone.
+/// Messages that wait to leave. The platform reads at once; a queue that stays full means that it is gone.
 const QUEUE_MAX: usize = 16;
 /// Most events in one message, as the contract says.
 const EVENTS_MAX: usize = 64;
@@ -183,7 +183,7 @@ impl Attempt {
                 Some(event) = self.events.next() => Say::ReportEvents(ReportEvents { events: self.more_events(event) }),
                 _ = beat.tick() => Say::Beat(Beat {}),
             };
-            if line.say.try_send(request(said)).is_err() {
+            if !matches!(tokio::time::timeout(ANSWER_MAX, line.say.send(request(said))).await, Ok(Ok(()))) {
                 return Ended::Lost(Status::unavailable("the platform does not read the session"));
             }
         }

@@ -11,7 +11,8 @@ use greeter::{GREETER, Greeter, ask, bare_client, greeter, settings};
 use ninefold::lifecycle::{OnError, Scope};
 use ninefold::proto::ninefold::contract::v1::GetContractRequest;
 use ninefold::proto::ninefold::contract::v1::contract_service_client::ContractServiceClient;
-use ninefold::proto::ninefold::registry::v1::{Address, InstanceState};
+use ninefold::proto::ninefold::registry::v1::{Address, Event, EventKind, Instance, InstanceState};
+use ninefold::session::{self, Registration};
 use ninefold::tonic::transport::{Channel, Endpoint};
 use ninefold::tonic::{Code, Request};
 use ninefold::{App, Error};
@@ -152,6 +153,23 @@ async fn a_service_whose_contract_is_refused_serves_on() {
     app.stop();
     assert_eq!(app.outcome().await, "ok");
     assert_eq!(platform.notes.borrow().registrations, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_instance_saw_of_others_reaches_the_platform() {
+    use futures_util::StreamExt as _;
+    let platform = Platform::start().await;
+    let event = Event { service: "review".to_owned(), kind: EventKind::BreakerOpened.into(), ..Event::default() };
+    let seen = futures_util::stream::iter(vec![event; 100]).chain(futures_util::stream::pending());
+    let scope = Scope::root("test");
+    let instance = Instance { service: "probe".to_owned(), instance_id: "probe-1".to_owned(), ..Instance::default() };
+    let link = ninefold::connect::platform(&[at(&platform).parse().unwrap()]);
+    let registration = Registration { instance, descriptor_set: None };
+    // Nobody keeps the handle: the session is the scope's.
+    drop(session::hold(registration, link, seen.boxed(), &scope));
+    let notes =
+        platform.until("all events, and beats after them", |notes| notes.events.len() == 100 && notes.beats > 1).await;
+    assert_eq!(notes.events[99].service, "review");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

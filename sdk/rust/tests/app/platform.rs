@@ -35,6 +35,7 @@ pub(crate) struct Notes {
     pub(crate) puts: usize,
     pub(crate) document: Option<Document>,
     pub(crate) acknowledgements: Vec<Acknowledgement>,
+    pub(crate) events: Vec<registry::Event>,
     pub(crate) drain: bool,
     /// Registrations that are answered with INSTANCE_TAKEN before one is accepted.
     pub(crate) taken: usize,
@@ -138,7 +139,10 @@ impl Fake {
                     self.0.send_modify(|notes| notes.beats += 1);
                     continue;
                 }
-                Said::ReportEvents(_) => continue,
+                Said::ReportEvents(report) => {
+                    self.0.send_modify(|notes| notes.events.extend(report.events));
+                    continue;
+                }
             };
             let _ = answer.send(Ok(registry::HoldSessionResponse { message: Some(reply) })).await;
         }
