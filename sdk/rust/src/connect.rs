@@ -31,6 +31,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub use channel::Channel;
+pub(crate) use connection::{CONNECTION_WINDOW, STREAM_WINDOW};
 pub use discovery::{Discovery, Interest};
 pub use error::{Cause, Error};
 pub use landscape::{Address, Instance, LandscapeView, Protocol, State};
@@ -48,7 +49,7 @@ pub struct Among(pub Arc<BTreeSet<String>>);
 pub struct Idempotent;
 
 /// A response extension: who answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AnsweredBy {
     /// Name of the service.
     pub service: Arc<str>,

@@ -30,6 +30,7 @@ pub use deadline::Deadlined;
 pub use health::Health;
 pub(crate) use health::services_of;
 
+use crate::connect::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::error::Error;
 use crate::telemetry::Served;
 
@@ -175,6 +176,8 @@ async fn connection<S>(
         .timer(TokioTimer::new())
         .max_concurrent_streams(config.streams_max)
         .max_header_list_size(config.headers_bytes_max)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(5));
     let mut served = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-/// Differences in latency below this are noise of the machine, not load.
-const LATENCY_FLOOR: f64 = 0.005;
-/// Over how long a latency is forgotten.
-const DECAY: Duration = Duration::from_secs(10);
+/// Latencies below this are all as good: their differences are noise of the machine, not load.
+const LATENCY_FLOOR: f64 = 0.01;
+/// Latencies that differ by less than this factor are as good, too: one hiccup must not silence an instance.
+const LATENCY_FACTOR: f64 = 2.0;
+/// Over how long a latency is forgotten. Short, for landscapes of few calls: an endpoint that was slow once is asked
+/// again within seconds, and at many calls a second the average is over many all the same.
+const DECAY: Duration = Duration::from_secs(3);
 /// The weight that means "as much as any other".
 const WEIGHT_USUAL: f64 = 100.0;
 
-/// The latency of an endpoint: follows peaks at once, forgets them over ten seconds. After Finagle's peak EWMA.
+/// The latency of an endpoint: follows peaks at once, forgets them over seconds. After Finagle's peak EWMA.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Latency(Option<Sample>);
 
@@ -66,6 +69,8 @@ impl Load {
             (Some(mine), Some(others)) => (mine.max(LATENCY_FLOOR), others.max(LATENCY_FLOOR)),
             (None, _) | (_, None) => (1.0, 1.0),
         };
+        let is_alike = mine < others * LATENCY_FACTOR && others < mine * LATENCY_FACTOR;
+        let (mine, others) = if is_alike { (1.0, 1.0) } else { (mine, others) };
         mine * self.queue() < others * other.queue()
     }
 
@@ -151,7 +156,7 @@ mod tests {
         latency.observe(Duration::ZERO, Duration::from_secs(1));
         let slow = |seconds| Load { latency: latency.seconds(Duration::from_secs(seconds)), ..load(100.0) };
         assert_eq!(shares(&[(Rank::Usual, slow(0)), (Rank::Usual, load(100.0))])[0], 0);
-        assert!(shares(&[(Rank::Usual, slow(60)), (Rank::Usual, load(100.0))])[0] > 4_000);
+        assert!(shares(&[(Rank::Usual, slow(20)), (Rank::Usual, load(100.0))])[0] > 4_000);
     }
 
     #[test]
@@ -175,7 +180,7 @@ mod tests {
         latency.observe(now, Duration::from_millis(10));
         latency.observe(now, Duration::from_millis(500));
         assert_eq!(latency.seconds(now), Some(0.5));
-        latency.observe(now + Duration::from_secs(10), Duration::from_millis(10));
-        assert!(latency.seconds(now + Duration::from_secs(10)).unwrap() < 0.25);
+        latency.observe(now + Duration::from_secs(3), Duration::from_millis(10));
+        assert!(latency.seconds(now + Duration::from_secs(3)).unwrap() < 0.25);
     }
 }

@@ -25,6 +25,13 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// How long it has to answer.
 const PING_WAIT: Duration = Duration::from_secs(5);
 
+/// How much one answer may send ahead of its reader.
+pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
+/// How much all answers on a connection may. Far more than their sum needs, because h2 (since 0.4.16) ends a connection
+/// on which the small frames waiting to be read cost more than half of this, at 256 bytes each less their length: with
+/// the usual 64 KiB, 130 short answers that arrive at once would do.
+pub(crate) const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
+
 /// An open HTTP/2 connection.
 #[derive(Debug)]
 pub(crate) struct Line {
@@ -56,7 +63,8 @@ impl Line {
                 .keep_alive_interval(PING_INTERVAL)
                 .keep_alive_timeout(PING_WAIT)
                 .keep_alive_while_idle(true)
-                .adaptive_window(true)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
                 .handshake(TokioIo::new(stream))
                 .await
                 .map_err(|error| Cause::Handshake(Arc::new(error)))

@@ -19,10 +19,10 @@ use tonic::transport::{self, Endpoint};
 use tower::{Service, ServiceExt as _};
 
 use crate::connect::answer::{Answer, Listener};
-use crate::connect::deadline;
 use crate::connect::error::Error;
 use crate::connect::policy::Idempotency;
 use crate::connect::replay::Replay;
+use crate::connect::{CONNECTION_WINDOW, STREAM_WINDOW, deadline};
 use crate::fault;
 use crate::link::Link;
 
@@ -67,7 +67,8 @@ pub fn platform(endpoints: &[Uri]) -> Link {
         .http2_keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_WAIT)
         .keep_alive_while_idle(true)
-        .http2_adaptive_window(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .connect_with_connector_lazy(connector);
     Link::new(Platform { channel, names: names.join(", ").into() })
 }

@@ -1,0 +1,300 @@
+//! A registry that says what the test wants, and instances that answer as the test wants.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use http::{HeaderMap, HeaderValue};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use ninefold::Link;
+use ninefold::lifecycle::Scope;
+use ninefold::proto::ninefold::registry::v1 as words;
+use ninefold::serve::{Listener, ServeConfig, run};
+use ninefold::tonic::body::Body;
+use ninefold::tonic::service::Routes;
+use ninefold::tonic::{Code, Request, Response, Status, async_trait};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt as _};
+use words::registry_service_server::{RegistryService, RegistryServiceServer};
+use words::watch_instances_response::Message;
+
+type Known = BTreeMap<(String, String), words::Instance>;
+
+/// What the registry knows.
+#[derive(Clone)]
+pub(crate) struct Registry {
+    known: watch::Sender<Known>,
+    is_away: watch::Sender<bool>,
+}
+
+impl Registry {
+    pub(crate) fn new() -> Self {
+        Self { known: watch::Sender::new(Known::new()), is_away: watch::Sender::new(false) }
+    }
+
+    pub(crate) fn put(&self, instance: words::Instance) {
+        let key = (instance.service.clone(), instance.instance_id.clone());
+        self.known.send_modify(|known| drop(known.insert(key, instance)));
+    }
+
+    pub(crate) fn forget_all(&self) {
+        self.known.send_modify(Known::clear);
+    }
+
+    /// Ends all streams and answers none.
+    pub(crate) fn go_away(&self) {
+        self.is_away.send_replace(true);
+    }
+
+    pub(crate) fn come_back(&self) {
+        self.is_away.send_replace(false);
+    }
+
+    pub(crate) fn link(&self) -> Link {
+        let inner = Link::from(Routes::new(RegistryServiceServer::new(self.clone())));
+        let is_away = self.is_away.subscribe();
+        Link::new(tower::service_fn(move |request| {
+            let (inner, is_away) = (inner.clone(), *is_away.borrow());
+            async move { if is_away { Ok(Status::unavailable("away").into_http()) } else { inner.oneshot(request).await } }
+        }))
+    }
+}
+
+#[async_trait]
+impl RegistryService for Registry {
+    type HoldSessionStream = stream::Pending<Result<words::HoldSessionResponse, Status>>;
+    type WatchInstancesStream = stream::BoxStream<'static, Result<words::WatchInstancesResponse, Status>>;
+
+    async fn watch_instances(
+        &self,
+        request: Request<words::WatchInstancesRequest>,
+    ) -> Result<Response<Self::WatchInstancesStream>, Status> {
+        let services = request.into_inner().services;
+        let mut known = self.known.subscribe();
+        known.mark_changed();
+        let messages = stream::unfold((known, None), move |(mut known, last): (_, Option<Known>)| {
+            let services = services.clone();
+            async move {
+                known.changed().await.ok()?;
+                let mut now = known.borrow_and_update().clone();
+                now.retain(|(service, _), _| services.is_empty() || services.contains(service));
+                let message = match last {
+                    None => Message::Snapshot(words::Snapshot { instances: now.values().cloned().collect() }),
+                    Some(last) => Message::Delta(delta(&last, &now)),
+                };
+                let message = words::WatchInstancesResponse { message: Some(message), revision: 1 };
+                Some((Ok(message), (known, Some(now))))
+            }
+        });
+        let mut is_away = self.is_away.subscribe();
+        let end = async move { drop(is_away.wait_for(|is_away| *is_away).await) };
+        Ok(Response::new(messages.take_until(end).boxed()))
+    }
+
+    async fn hold_session(
+        &self,
+        _: Request<ninefold::tonic::Streaming<words::HoldSessionRequest>>,
+    ) -> Result<Response<Self::HoldSessionStream>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn list_services(
+        &self,
+        _: Request<words::ListServicesRequest>,
+    ) -> Result<Response<words::ListServicesResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn list_instances(
+        &self,
+        _: Request<words::ListInstancesRequest>,
+    ) -> Result<Response<words::ListInstancesResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn get_instance(
+        &self,
+        _: Request<words::GetInstanceRequest>,
+    ) -> Result<Response<words::GetInstanceResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn list_events(
+        &self,
+        _: Request<words::ListEventsRequest>,
+    ) -> Result<Response<words::ListEventsResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+}
+
+fn delta(last: &Known, now: &Known) -> words::Delta {
+    let gone = last.keys().filter(|key| !now.contains_key(*key));
+    let removes = gone.map(|(service, id)| words::InstanceKey { service: service.clone(), instance_id: id.clone() });
+    let changed = now.iter().filter(|(key, instance)| last.get(*key) != Some(*instance));
+    words::Delta { removes: removes.collect(), upserts: changed.map(|(_, instance)| instance.clone()).collect() }
+}
+
+/// How an instance answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// With one message, after a while.
+    Answer(Duration),
+    /// With a status, and nothing else.
+    Refuse(Code),
+    /// Never.
+    Hang,
+    /// With a message every so often, for ever.
+    Stream(Duration),
+}
+
+/// An instance of the service "pump", listening on a port of its own.
+pub(crate) struct Instance {
+    pub(crate) id: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) calls: Arc<AtomicU32>,
+    manner: Arc<Mutex<Manner>>,
+    headers: Arc<Mutex<HeaderMap>>,
+    killed: CancellationToken,
+    stopped: CancellationToken,
+}
+
+impl Instance {
+    pub(crate) async fn start(id: &str, scope: &Scope) -> Self {
+        let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+        let instance = Self {
+            id: id.to_owned(),
+            address: listener.address(),
+            calls: Arc::default(),
+            manner: Arc::new(Mutex::new(Manner::Answer(Duration::ZERO))),
+            headers: Arc::default(),
+            killed: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+        };
+        let answering = Answering {
+            calls: instance.calls.clone(),
+            manner: instance.manner.clone(),
+            headers: instance.headers.clone(),
+        };
+        let (killed, stopped) = (instance.killed.clone(), instance.stopped.clone());
+        scope.run("test.serve", |stop| async move {
+            let served = run(listener, Routes::new(answering), ServeConfig::default(), stopped.cancelled_owned());
+            tokio::select! {
+                served = served => served.unwrap(),
+                () = killed.cancelled() => {}
+                () = stop.asked() => {}
+            }
+        });
+        instance
+    }
+
+    pub(crate) fn behave(&self, manner: Manner) {
+        *self.manner.lock().unwrap() = manner;
+    }
+
+    pub(crate) fn calls(&self) -> u32 {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    /// The headers of the last call.
+    pub(crate) fn headers(&self) -> HeaderMap {
+        self.headers.lock().unwrap().clone()
+    }
+
+    /// Drops the socket and all connections, as the system does for a process that is killed.
+    pub(crate) fn kill(&self) {
+        self.killed.cancel();
+    }
+
+    /// Tells the callers to go elsewhere and finishes their calls.
+    pub(crate) fn stop(&self) {
+        self.stopped.cancel();
+    }
+
+    /// The instance as the registry knows it while it serves.
+    pub(crate) fn words(&self) -> words::Instance {
+        words::Instance {
+            service: "pump".to_owned(),
+            instance_id: self.id.clone(),
+            addresses: vec![words::Address { host: self.address.ip().to_string(), port: self.address.port().into() }],
+            contract_digest: format!("sha256:{}", self.id),
+            state: words::InstanceState::Serving.into(),
+            ..words::Instance::default()
+        }
+    }
+
+    pub(crate) fn words_in(&self, state: words::InstanceState) -> words::Instance {
+        words::Instance { state: state.into(), ..self.words() }
+    }
+}
+
+/// Answers any method of the config service: an empty message is a valid one of any type.
+#[derive(Clone)]
+struct Answering {
+    calls: Arc<AtomicU32>,
+    manner: Arc<Mutex<Manner>>,
+    headers: Arc<Mutex<HeaderMap>>,
+}
+
+impl ninefold::tonic::server::NamedService for Answering {
+    const NAME: &'static str = "ninefold.config.v1.ConfigService";
+}
+
+impl Service<http::Request<Body>> for Answering {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        *self.headers.lock().unwrap() = request.headers().clone();
+        let manner = *self.manner.lock().unwrap();
+        async move { Ok(answer(manner).await) }.boxed()
+    }
+}
+
+async fn answer(manner: Manner) -> http::Response<Body> {
+    let message = || Ok::<_, Status>(Frame::data(Bytes::from_static(&[0; 5])));
+    let body = match manner {
+        Manner::Answer(after) => {
+            tokio::time::sleep(after).await;
+            let ok = HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), HeaderValue::from(0))]);
+            Body::new(StreamBody::new(stream::iter([message(), Ok(Frame::trailers(ok))])))
+        }
+        Manner::Refuse(code) => return Status::new(code, "as the test wants").into_http(),
+        Manner::Hang => std::future::pending().await,
+        Manner::Stream(every) => Body::new(StreamBody::new(stream::unfold((), move |()| async move {
+            tokio::time::sleep(every).await;
+            Some((message(), ()))
+        }))),
+    };
+    let mut response = http::Response::new(body);
+    response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+    response
+}
+
+/// A flag that a loop of callers looks at.
+#[derive(Clone, Default)]
+pub(crate) struct Flag(Arc<AtomicBool>);
+
+impl Flag {
+    pub(crate) fn raise(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_raised(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
