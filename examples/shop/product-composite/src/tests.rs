@@ -1,5 +1,7 @@
 //! What the shop promises, told with the real services behind it, in one process.
 
+mod postgres;
+
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,7 @@ use crate::pb::composite::{
     Recommendation, Review, WatchReviewsRequest,
 };
 use crate::service::Composite;
+use postgres::Postgres;
 
 /// The whole shop in one process.
 struct Shop {
@@ -36,7 +39,13 @@ struct Shop {
 }
 
 impl Shop {
+    /// With SQLite databases.
     async fn open() -> Self {
+        Self::open_on(|_| None).await
+    }
+
+    /// With the databases that have these URLs.
+    async fn open_on(database: impl Fn(&str) -> Option<String>) -> Self {
         let folder = tempfile::tempdir().expect("the temporary folder is writable");
         let review_scope = Scope::root("review");
         let tuning = Arc::new(Mutex::new(Tuning::default()));
@@ -44,10 +53,15 @@ impl Shop {
             let tuning = tuning.clone();
             move || tuning.lock().expect("nobody panicked").clone()
         };
-        let product = backend(&folder, "product", &shop_product::MIGRATIONS, Tuning::default).await;
+        let settings = |service: &str| Settings {
+            database: database(service),
+            data: Some(folder.path().to_owned()),
+            ..Settings::default()
+        };
+        let product = backend("product", &settings, &shop_product::MIGRATIONS, Tuning::default).await;
         let recommendation =
-            backend(&folder, "recommendation", &shop_recommendation::MIGRATIONS, Tuning::default).await;
-        let review = backend(&folder, "review", &shop_review::MIGRATIONS, as_told).await;
+            backend("recommendation", &settings, &shop_recommendation::MIGRATIONS, Tuning::default).await;
+        let review = backend("review", &settings, &shop_review::MIGRATIONS, as_told).await;
         let product = Routes::new(ProductServiceServer::new(shop_product::Service::new(product)));
         let recommendation = shop_recommendation::Service::new(recommendation);
         let recommendation = Routes::new(RecommendationServiceServer::new(recommendation));
@@ -79,13 +93,12 @@ impl Shop {
 }
 
 async fn backend(
-    folder: &tempfile::TempDir,
     service: &str,
+    settings: impl Fn(&str) -> Settings,
     migrations: &sqlx::migrate::Migrator,
     tuning: impl Fn() -> Tuning + Send + Sync + 'static,
 ) -> Backend {
-    let settings = Settings { data: Some(folder.path().to_owned()), ..Settings::default() };
-    let backend = Backend::open(service, &format!("{service}-1"), &settings, migrations, tuning).await;
+    let backend = Backend::open(service, &format!("{service}-1"), &settings(service), migrations, tuning).await;
     backend.expect("the database opens")
 }
 
@@ -180,6 +193,20 @@ async fn a_product_lives_from_create_to_delete() {
 }
 
 #[tokio::test]
+async fn the_same_shop_stands_on_postgresql() {
+    let postgres = Postgres::start(&["product", "recommendation", "review"]).await;
+    let shop = Shop::open_on(|service| Some(postgres.url(service))).await;
+    let again = Shop::open_on(|service| Some(postgres.url(service))).await;
+    shop.create(kettle(77)).await.unwrap();
+    assert_eq!(again.get(77).await.unwrap().product.unwrap(), kettle(77));
+    assert_eq!(again.create(kettle(77)).await.unwrap_err().code(), Code::AlreadyExists);
+    assert_eq!(again.get(1).await.unwrap().product.unwrap().reviews.len(), 3);
+    again.delete(77).await.unwrap();
+    again.delete(77).await.unwrap();
+    assert_eq!(shop.get(77).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
 async fn half_a_product_is_not_left_behind() {
     let shop = Shop::open().await;
     let mut product = kettle(77);
@@ -216,7 +243,8 @@ async fn a_watcher_does_not_notice_that_another_instance_tells_the_reviews() {
     assert_eq!(first.change, Some(Change::Added(kettle(77).reviews.remove(0))));
 
     // The instance drains; its streams end. Another one of the same service takes over.
-    let other = backend(&shop.folder, "review", &shop_review::MIGRATIONS, Tuning::default).await;
+    let settings = |_: &str| Settings { data: Some(shop.folder.path().to_owned()), ..Settings::default() };
+    let other = backend("review", settings, &shop_review::MIGRATIONS, Tuning::default).await;
     let scope = Scope::root("other");
     *shop.review.lock().unwrap() = review_link(other, &scope);
     shop.review_scope.close(Duration::from_secs(1)).await;
