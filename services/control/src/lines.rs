@@ -41,8 +41,7 @@ pub struct Line<'a> {
     pub time: SystemTime,
     /// The line, without its end; what is not UTF-8 is replaced. At most [`LINE_BYTES_MAX`] of what was printed.
     pub text: &'a str,
-    /// Whether the program, or its runner, also sends its logs to the platform by itself, so that this line may be the
-    /// copy of a record that arrives another way.
+    /// Whether the program exports its logs through the SDK, which prints a copy of each record.
     pub delivers: bool,
 }
 

@@ -49,7 +49,7 @@ pub struct Spec {
     pub working_directory: Option<PathBuf>,
     /// How long the program may take to leave when its scope closes.
     pub grace: Duration,
-    /// Whether the program delivers its logs to the platform by itself; told to the [`LineSink`].
+    /// Whether the program exports its logs through the SDK; told to the [`LineSink`].
     pub delivers: bool,
 }
 

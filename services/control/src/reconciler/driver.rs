@@ -8,7 +8,7 @@ use std::time::Duration;
 use ninefold::settings::duration;
 
 use crate::error::Error;
-use crate::lines::LineSink;
+use crate::lines::{Discard, LineSink};
 use crate::model::Workload;
 use crate::process::{Process, Spawner, Spec};
 
@@ -30,7 +30,12 @@ impl Driver {
     /// Starts an instance of a workload.
     pub(crate) async fn start(&self, workload: &Workload, instance_id: &str) -> Result<Process, Error> {
         let program = &workload.program;
-        let command = if program.joins { program.command.clone() } else { self.run_by_runner(workload, instance_id) };
+        let (command, lines): (_, Arc<dyn LineSink>) = if program.joins {
+            (program.command.clone(), self.logs.clone())
+        } else {
+            // The runner sends what its program prints; what it prints itself is that again.
+            (self.run_by_runner(workload, instance_id), Arc::new(Discard))
+        };
         let spec = Spec {
             service: workload.service.clone(),
             instance_id: instance_id.to_owned(),
@@ -39,10 +44,9 @@ impl Driver {
             withheld: withheld(),
             working_directory: program.working_directory.clone(),
             grace: Self::grace(workload),
-            // Through the SDK, or through the runner.
             delivers: true,
         };
-        self.spawner.spawn(spec, self.logs.clone()).await
+        self.spawner.spawn(spec, lines).await
     }
 
     /// How long a process of the workload may take to leave.
