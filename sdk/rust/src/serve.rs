@@ -57,6 +57,15 @@ impl Listener {
         Ok(Self { socket, address })
     }
 
+    /// Takes a socket that listens already.
+    ///
+    /// # Errors
+    /// When the system does not tell its address.
+    pub fn of(socket: TcpListener) -> std::io::Result<Self> {
+        let address = socket.local_addr()?;
+        Ok(Self { socket, address })
+    }
+
     /// The address, with the real port.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -6,10 +6,10 @@
 mod context;
 mod export;
 mod lines;
+mod printer;
 mod process;
 mod rotate;
 mod served;
-mod stdout;
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub use served::{Served, TRACE_ID_HEADER};
 use crate::error::{Error, Mistake};
 use export::Exporters;
 use lines::Lines;
-use stdout::Stdout;
+use printer::Printer;
 
 /// Libraries whose chatter below warnings is left out: they speak of every frame, and those of the exporter itself would
 /// never end.
@@ -37,7 +37,11 @@ pub struct Config {
     pub endpoints: Vec<Uri>,
     /// What is logged, in the directives of `tracing_subscriber::EnvFilter`.
     pub filter: String,
-    /// How log lines look.
+    /// Where log lines are printed.
+    pub output: Output,
+    /// What is printed, where that is less than what is logged.
+    pub printed: Option<String>,
+    /// How printed log lines look.
     pub format: Format,
     /// How long spans and log records are gathered before they leave.
     pub batch_delay: Duration,
@@ -47,7 +51,16 @@ pub struct Config {
     pub queue_max: usize,
 }
 
-/// How log lines look.
+/// Where log lines are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// On the standard output, where supervisors look.
+    Stdout,
+    /// On the standard error, for programs whose standard output is data.
+    Stderr,
+}
+
+/// How printed log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// For people on a terminal, JSON elsewhere.
@@ -63,6 +76,8 @@ impl Default for Config {
         Self {
             endpoints: Vec::new(),
             filter: "info".to_owned(),
+            output: Output::Stdout,
+            printed: None,
             format: Format::Auto,
             batch_delay: Duration::from_millis(250),
             measure_every: Duration::from_secs(2),
@@ -144,7 +159,7 @@ pub struct Identity {
 #[must_use = "what is told late is lost when this is dropped without a flush"]
 pub struct Telemetry {
     exporters: Option<Exporters>,
-    stdout: Option<Stdout>,
+    printer: Option<Printer>,
 }
 
 /// Starts telemetry for this process. Call it within a tokio runtime.
@@ -155,9 +170,9 @@ pub struct Telemetry {
 /// # Errors
 /// [`Error::Telemetry`] if an exporter cannot be made; [`Error::Settings`] for a malformed filter.
 pub fn start(config: &Config, identity: &Identity) -> Result<Telemetry, Error> {
-    let log_filter = filter(&config.filter)?;
-    let stdout = Stdout::start()?;
-    let lines = Lines::new(config.format, identity, stdout.clone()).with_filter(log_filter);
+    let printed = filter(config.printed.as_ref().unwrap_or(&config.filter))?;
+    let printer = Printer::start(config.output)?;
+    let lines = Lines::new(config.output, config.format, identity, printer.clone()).with_filter(printed);
 
     let (exporters, layers) = if config.endpoints.is_empty() {
         (None, None)
@@ -170,12 +185,12 @@ pub fn start(config: &Config, identity: &Identity) -> Result<Telemetry, Error> {
     let installed = tracing_subscriber::registry().with(layers).with(lines).try_init().is_ok();
     if !installed {
         tracing::debug!("telemetry was started before in this process; the first is kept");
-        return Ok(Telemetry { exporters: None, stdout: None });
+        return Ok(Telemetry { exporters: None, printer: None });
     }
     if let Some(exporters) = &exporters {
         exporters.measure();
     }
-    Ok(Telemetry { exporters, stdout: Some(stdout) })
+    Ok(Telemetry { exporters, printer: Some(printer) })
 }
 
 impl Telemetry {
@@ -184,16 +199,16 @@ impl Telemetry {
         if let Some(exporters) = &self.exporters {
             exporters.flush(deadline).await;
         }
-        if let Some(stdout) = &self.stdout {
-            stdout.flush();
+        if let Some(printer) = &self.printer {
+            printer.flush();
         }
     }
 }
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        if let Some(stdout) = &self.stdout {
-            stdout.flush();
+        if let Some(printer) = &self.printer {
+            printer.flush();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Log lines on the standard output: for people on a terminal, one JSON object a line for programs.
+//! Log lines on a standard stream: for people on a terminal, one JSON object a line for programs.
 
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal as _;
@@ -12,15 +12,15 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::layer::{Context, Layer};
 
-use super::stdout::Stdout;
-use super::{Format, Identity};
+use super::printer::Printer;
+use super::{Format, Identity, Output};
 
 /// A layer that writes each event as a line.
 pub(super) struct Lines {
     look: Look,
     service: String,
     instance_id: String,
-    stdout: Stdout,
+    printer: Printer,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +31,11 @@ enum Look {
 }
 
 impl Lines {
-    pub(super) fn new(format: Format, identity: &Identity, stdout: Stdout) -> Self {
-        let is_terminal = std::io::stdout().is_terminal();
+    pub(super) fn new(output: Output, format: Format, identity: &Identity, printer: Printer) -> Self {
+        let is_terminal = match output {
+            Output::Stdout => std::io::stdout().is_terminal(),
+            Output::Stderr => std::io::stderr().is_terminal(),
+        };
         let colours = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let look = match format {
             Format::Json => Look::Json,
@@ -41,7 +44,7 @@ impl Lines {
             Format::Auto | Format::Human => Look::Plain,
         };
         let Identity { service, instance_id, .. } = identity.clone();
-        Self { look, service, instance_id, stdout }
+        Self { look, service, instance_id, printer }
     }
 }
 
@@ -58,7 +61,7 @@ impl<S: Subscriber> Layer<S> for Lines {
         // Writing to a string cannot fail.
         let _ = SystemTime.format_time(&mut Writer::new(&mut time));
         let (level, target) = (*event.metadata().level(), event.metadata().target());
-        self.stdout.write(match self.look {
+        self.printer.write(match self.look {
             Look::Json => self.json(&time, level, target, said, ids.as_ref()),
             Look::Plain => human(&time, level, target, &said, false),
             Look::Coloured => human(&time, level, target, &said, true),

@@ -1,23 +1,24 @@
-//! Writes lines to the standard output from a thread of its own.
+//! Writes lines to a standard stream from a thread of its own.
 //!
 //! The reader of a pipe may be slow or gone, such as the node that supervised this process; a write would then block a
 //! worker, or fail. Here it costs lines, and nothing else.
 
-use std::io::Write as _;
+use std::io::Write;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
+use super::Output;
 use crate::error::Error;
 
 /// Most lines that wait to be written; more are dropped.
 const LINES_MAX: usize = 8192;
 
-/// Longest wait of [`Stdout::flush`].
+/// Longest wait of [`Printer::flush`].
 const FLUSH_MAX: Duration = Duration::from_millis(500);
 
-/// The standard output. Clones are the same.
+/// A standard stream. Clones are the same.
 #[derive(Clone, Debug)]
-pub(super) struct Stdout(SyncSender<Entry>);
+pub(super) struct Printer(SyncSender<Entry>);
 
 #[derive(Debug)]
 enum Entry {
@@ -25,13 +26,13 @@ enum Entry {
     Flush(SyncSender<()>),
 }
 
-impl Stdout {
+impl Printer {
     /// Starts the thread that writes. It ends with the last clone.
-    pub(super) fn start() -> Result<Self, Error> {
+    pub(super) fn start(output: Output) -> Result<Self, Error> {
         let (sender, receiver) = sync_channel(LINES_MAX);
         std::thread::Builder::new()
-            .name("ninefold.stdout".to_owned())
-            .spawn(move || write_all(&receiver))
+            .name("ninefold.print".to_owned())
+            .spawn(move || write_all(output, &receiver))
             .map_err(|source| Error::Telemetry { what: "the thread that writes log lines", source: source.into() })?;
         Ok(Self(sender))
     }
@@ -50,8 +51,11 @@ impl Stdout {
     }
 }
 
-fn write_all(entries: &Receiver<Entry>) {
-    let mut out = std::io::stdout();
+fn write_all(output: Output, entries: &Receiver<Entry>) {
+    let mut out: Box<dyn Write> = match output {
+        Output::Stdout => Box::new(std::io::stdout()),
+        Output::Stderr => Box::new(std::io::stderr()),
+    };
     for entry in entries {
         // A write that fails is ignored: there is nobody left to tell.
         match entry {
