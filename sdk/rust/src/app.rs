@@ -45,7 +45,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// Longest wait for the last telemetry to leave.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
-/// A service that is being put together. Made by [`app`](crate::app).
+/// A service that is being put together. Made by [`app`](crate::app()).
 ///
 /// Settings come from the environment (see [`SdkSettings`]). What is wrong with them is told by [`config`](Self::config) and
 /// [`run`](Self::run), so that the calls before need no `?`.

@@ -14,7 +14,7 @@
 //!
 //! What only the platform needs is not here.
 
-pub mod app;
+mod app;
 pub mod config;
 pub mod connect;
 mod error;

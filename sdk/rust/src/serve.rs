@@ -72,6 +72,10 @@ impl Listener {
     }
 }
 
+/// Longest silence of a new connection. HTTP/2 asks whether its peer lives only after the first frames, so without this a
+/// stranger could keep every place by saying nothing.
+const FIRST_BYTE_MAX: Duration = Duration::from_secs(30);
+
 /// How calls are answered.
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
@@ -170,6 +174,15 @@ async fn connection<S>(
 {
     // A connection that cannot be set up so is slower, not broken.
     let _ = stream.set_nodelay(true);
+    tokio::select! {
+        biased;
+        readable = tokio::time::timeout(FIRST_BYTE_MAX, stream.readable()) => {
+            if !matches!(readable, Ok(Ok(()))) {
+                return;
+            }
+        }
+        () = draining.cancelled() => return,
+    }
     let service = service.map_request(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(info.clone());
