@@ -123,8 +123,9 @@ impl Platform {
         let own = deadline::left(&head.headers).map(|left| started + left);
         let end = own.into_iter().chain(inherited).min();
         let headers_end = end.unwrap_or(started + HEADERS_WAIT);
-        // Time is kept here: tonic's own timeout would answer CANCELLED.
-        head.headers.remove(deadline::HEADER);
+        if let Some(end) = end {
+            deadline::write(&mut head.headers, end.saturating_duration_since(started));
+        }
         let body = Replay::new(body, REPLAY_BYTES_MAX);
         let attempts_max = if Idempotency::Reads.allows(head.uri.path()) { READ_ATTEMPTS } else { 1 };
         let mut attempts = 0;
@@ -134,6 +135,8 @@ impl Platform {
             let sent = tokio::time::timeout_at(headers_end, self.channel.clone().oneshot(request)).await;
             match sent {
                 Ok(Ok(response)) => break response,
+                // tonic keeps the same time, and would answer CANCELLED.
+                Ok(Err(_)) if headers_end <= Instant::now() => return Err(late(started)),
                 Ok(Err(_)) if attempts < attempts_max && body.is_repeatable() => {}
                 Ok(Err(error)) => {
                     return Err(Error::PlatformUnreachable { endpoints: self.names, source: Arc::new(error) });

@@ -18,8 +18,8 @@ use crate::connect::landscape::Instance;
 pub(crate) struct Pool {
     pub(crate) around: Surroundings,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
-    /// Held while endpoints are replaced.
-    update: Mutex<()>,
+    /// What the endpoints were made from. Held while they are replaced.
+    instances: Mutex<Vec<Arc<Instance>>>,
     budget: Mutex<Budget>,
     random: Mutex<fastrand::Rng>,
 }
@@ -38,7 +38,7 @@ impl Pool {
         Self {
             around,
             endpoints: ArcSwap::default(),
-            update: Mutex::default(),
+            instances: Mutex::default(),
             budget: Mutex::default(),
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
         }
@@ -46,7 +46,11 @@ impl Pool {
 
     /// Takes the instances that are known now. What was learned of an endpoint stays while it is known.
     pub(crate) fn update(&self, instances: &[Arc<Instance>]) {
-        let _one_at_a_time = self.update.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.len() == instances.len() && last.iter().zip(instances).all(|(last, new)| Arc::ptr_eq(last, new)) {
+            return;
+        }
+        *last = instances.to_vec();
         let old = self.endpoints.load_full();
         let mut known: HashMap<Key, Arc<Endpoint>> =
             old.iter().map(|endpoint| (endpoint.key(), endpoint.clone())).collect();

@@ -150,6 +150,8 @@ pub(crate) enum Manner {
     Answer(Duration),
     /// With a status, and nothing else.
     Refuse(Code),
+    /// With UNAVAILABLE, and a word on when to come again: milliseconds, or -1 for never.
+    Push(i32),
     /// Never.
     Hang,
     /// With a message every so often, for ever.
@@ -274,6 +276,11 @@ async fn answer(manner: Manner) -> http::Response<Body> {
             Body::new(StreamBody::new(stream::iter([message(), Ok(Frame::trailers(ok))])))
         }
         Manner::Refuse(code) => return Status::new(code, "as the test wants").into_http(),
+        Manner::Push(wait) => {
+            let mut response = Status::unavailable("as the test wants").into_http();
+            response.headers_mut().insert("grpc-retry-pushback-ms", HeaderValue::from(wait));
+            return response;
+        }
         Manner::Hang => std::future::pending().await,
         Manner::Stream(every) => Body::new(StreamBody::new(stream::unfold((), move |()| async move {
             tokio::time::sleep(every).await;

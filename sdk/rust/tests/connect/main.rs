@@ -214,6 +214,87 @@ async fn a_refused_read_is_repeated_elsewhere_and_a_refused_write_is_not() {
 }
 
 #[tokio::test]
+async fn a_server_says_when_to_come_again() {
+    let house = House::new();
+    let client = house.client();
+    let (first, second) = (house.instance("first").await, house.instance("second").await);
+    warm(&client, 2).await;
+    let answer_after = async |wait| {
+        first.behave(Manner::Push(wait));
+        let refusals = first.calls();
+        let started = Instant::now();
+        loop {
+            let answer = get(&client).await;
+            if first.calls() > refusals {
+                return (answer, started.elapsed());
+            }
+        }
+    };
+    let (answer, took) = answer_after(300).await;
+    assert_eq!(*answer.unwrap().instance_id, *second.id);
+    assert!(took >= Duration::from_millis(300), "{took:?}");
+    let (answer, _) = answer_after(-1).await;
+    assert_eq!(answer.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_read_outlives_all_instances_if_another_comes_in_time() {
+    let house = House::new();
+    let client = house.client();
+    let first = house.instance("first").await;
+    warm(&client, 1).await;
+    first.behave(Manner::Hang);
+    let story = async {
+        wait_for(|| first.calls() > 1).await;
+        first.kill();
+        house.instance("second").await
+    };
+    let (answer, second) = timeout(LONG, async { tokio::join!(get(&client), story) }).await.unwrap();
+    assert_eq!(*answer.unwrap().instance_id, *second.id);
+}
+
+#[tokio::test]
+async fn a_stream_whose_instance_is_killed_ends_with_a_status() {
+    let house = House::new();
+    let only = house.instance("only").await;
+    only.behave(Manner::Stream(Duration::from_millis(5)));
+    let mut stream = house.client().watch_document(config::WatchDocumentRequest::default()).await.unwrap().into_inner();
+    stream.message().await.unwrap().unwrap();
+    only.kill();
+    let end = async {
+        loop {
+            if let Err(status) = stream.message().await {
+                return status;
+            }
+        }
+    };
+    let status = timeout(LONG, end).await.expect("the stream ends");
+    assert_eq!(fault::reason(&status).as_deref(), Some("CONNECTION_LOST"), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_trace_travels_with_the_call() {
+    use opentelemetry::trace::TracerProvider as _;
+    use tracing::Instrument as _;
+    use tracing::instrument::WithSubscriber as _;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    let house = House::new();
+    let client = house.client();
+    let only = house.instance("only").await;
+    let tracer = opentelemetry_sdk::trace::SdkTracerProvider::builder().build().tracer("test");
+    let subscriber = tracing_subscriber::registry().with(tracing_opentelemetry::layer().with_tracer(tracer));
+    let work = async {
+        let span = tracing::info_span!("test.work");
+        get(&client).instrument(span.clone()).await.unwrap();
+        ninefold::telemetry::trace_id(&span).expect("the span is recorded")
+    };
+    let trace_id = work.with_subscriber(subscriber).await;
+    let parent = only.headers()["traceparent"].to_str().unwrap().to_owned();
+    assert!(parent.starts_with(&format!("00-{trace_id}-")), "{parent}");
+}
+
+#[tokio::test]
 async fn a_breaker_opens_after_failures_and_closes_after_a_probe_and_trials() {
     let house = House::new();
     let policy = Policy { breaker: quick(), ..Policy::default() };
