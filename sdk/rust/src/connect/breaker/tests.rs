@@ -1,3 +1,5 @@
+//! The life of a breaker, with held time.
+
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
