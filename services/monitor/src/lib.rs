@@ -1,1 +1,77 @@
 //! Keeps what happened, and answers questions about it.
+//!
+//! Logs, spans and metrics come in by OTLP over gRPC and HTTP, and as lines that programs of this node print. They are
+//! kept in memory within bounds, the oldest forgotten first, behind the seam [`tier::Tier`]. It knows which records
+//! belong to one trace; it never asks anybody for telemetry, and never writes about its own intake above `debug`.
+
+pub mod config;
+pub mod error;
+pub mod model;
+pub mod tier;
+
+mod captured;
+mod follow;
+mod hot;
+mod ingest;
+mod service;
+mod wire;
+
+use std::sync::Arc;
+
+use ninefold::lifecycle::Scope;
+use ninefold::tonic::codec::CompressionEncoding;
+use ninefold::tonic::service::{Routes, RoutesBuilder};
+use ninefold_proto::ninefold::monitor::v1::monitor_service_server::MonitorServiceServer;
+
+pub use captured::{Copies, LineSink, Printed, Stream};
+pub use config::Config;
+pub use error::Error;
+
+use hot::Hot;
+use ingest::Ingest;
+use service::Service;
+use tier::Tier;
+
+/// The role.
+#[derive(Clone, Debug)]
+pub struct Monitor {
+    service: Arc<Service>,
+    ingest: Arc<Ingest>,
+    lines: LineSink,
+}
+
+impl Monitor {
+    /// Starts with an empty memory.
+    pub fn start(config: Config, scope: &Scope) -> Self {
+        let tier: Arc<dyn Tier> = Arc::new(Hot::new(&config));
+        Self {
+            service: Arc::new(Service::new(tier.clone(), config.followers_max, scope)),
+            lines: LineSink::start(config.captured_lines_max, tier.clone(), scope),
+            ingest: Arc::new(Ingest::new(tier, config)),
+        }
+    }
+
+    /// Adds the monitor's contract, and the three services of OTLP.
+    pub fn add_to(&self, routes: &mut RoutesBuilder) {
+        let service = MonitorServiceServer::from_arc(self.service.clone()).send_compressed(CompressionEncoding::Gzip);
+        routes.add_service(service);
+        ingest::grpc::add_to(routes, &self.ingest);
+    }
+
+    /// OTLP over gRPC alone, for its own port.
+    pub fn otlp_routes(&self) -> Routes {
+        let mut routes = Routes::builder();
+        ingest::grpc::add_to(&mut routes, &self.ingest);
+        routes.routes()
+    }
+
+    /// OTLP over HTTP: `POST /v1/logs`, `/v1/traces` and `/v1/metrics`.
+    pub fn http_router(&self) -> axum::Router {
+        ingest::http::router(self.ingest.clone())
+    }
+
+    /// Takes lines that programs of this node print.
+    pub fn lines(&self) -> LineSink {
+        self.lines.clone()
+    }
+}

@@ -1,0 +1,104 @@
+//! What can go wrong in the monitor.
+
+use std::time::Duration;
+
+use ninefold::fault::{Fault, Kind, Violation};
+
+/// How long a sender waits after a refusal for want of room.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What can go wrong in the monitor.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A question is malformed.
+    #[error("the query is malformed")]
+    QueryInvalid(Vec<Violation>),
+    /// A page token was not given out by the monitor.
+    #[error("the page token {0:?} is malformed")]
+    PageTokenInvalid(String),
+    /// No span and no log line of a trace is kept.
+    #[error("no trace {0} is kept")]
+    TraceUnknown(String),
+    /// An OTLP request cannot be read.
+    #[error("the {signal} cannot be read: {problem}")]
+    TelemetryMalformed {
+        /// Which signal: logs, traces or metrics.
+        signal: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// An OTLP request is over the limit.
+    #[error("the request is larger than {max} bytes")]
+    TelemetryTooLarge {
+        /// The limit.
+        max: usize,
+    },
+    /// The body of an OTLP/HTTP request did not come in time.
+    #[error("the body did not come within {0:?}")]
+    TelemetryTooSlow(Duration),
+    /// An OTLP/HTTP request is in a form that is not understood.
+    #[error("the {what} {given:?} is not understood; send {expected}")]
+    TelemetryTypeUnsupported {
+        /// Which header.
+        what: &'static str,
+        /// Its value.
+        given: String,
+        /// What is understood.
+        expected: &'static str,
+    },
+    /// Too much is coming in at a time.
+    #[error("too much telemetry is coming in")]
+    Overloaded,
+    /// Too many are following.
+    #[error("more than {0} are following log lines")]
+    FollowersFull(usize),
+}
+
+impl Fault for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::QueryInvalid(_)
+            | Self::PageTokenInvalid(_)
+            | Self::TelemetryMalformed { .. }
+            | Self::TelemetryTooLarge { .. } => Kind::InvalidInput,
+            Self::TraceUnknown(_) => Kind::NotFound,
+            Self::TelemetryTooSlow(_) => Kind::Deadline,
+            Self::TelemetryTypeUnsupported { .. } => Kind::Unimplemented,
+            Self::Overloaded | Self::FollowersFull(_) => Kind::Exhausted,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::QueryInvalid(_) => "QUERY_INVALID",
+            Self::PageTokenInvalid(_) => "PAGE_TOKEN_INVALID",
+            Self::TraceUnknown(_) => "TRACE_UNKNOWN",
+            Self::TelemetryMalformed { .. } => "TELEMETRY_MALFORMED",
+            Self::TelemetryTooLarge { .. } => "TELEMETRY_TOO_LARGE",
+            Self::TelemetryTooSlow(_) => "TELEMETRY_TOO_SLOW",
+            Self::TelemetryTypeUnsupported { .. } => "TELEMETRY_TYPE_UNSUPPORTED",
+            Self::Overloaded => "MONITOR_OVERLOADED",
+            Self::FollowersFull(_) => "FOLLOWERS_FULL",
+        }
+    }
+
+    fn violations(&self) -> Vec<Violation> {
+        match self {
+            Self::QueryInvalid(violations) => violations.clone(),
+            Self::PageTokenInvalid(_) => {
+                vec![Violation::new("page_token", "must come from an earlier answer to the same question")]
+            }
+            Self::TraceUnknown(_)
+            | Self::TelemetryMalformed { .. }
+            | Self::TelemetryTooLarge { .. }
+            | Self::TelemetryTooSlow(_)
+            | Self::TelemetryTypeUnsupported { .. }
+            | Self::Overloaded
+            | Self::FollowersFull(_) => Vec::new(),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        matches!(self, Self::Overloaded | Self::FollowersFull(_)).then_some(RETRY_AFTER)
+    }
+}

@@ -1,0 +1,181 @@
+//! The tier in memory: bounded by bytes, the oldest forgotten first.
+//!
+//! Each signal has one lock around a pure store. Nothing is awaited under a lock, and a search holds it only for a step
+//! of a bounded number of records, so that a slow question does not stop what comes in.
+
+pub(crate) mod lines;
+pub(crate) mod series;
+pub(crate) mod spans;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::model::{Line, LineFilter, Measurement, Sample, SeriesKey, Span, Summary, TraceFilter, TraceId, Usage};
+use crate::tier::{Followed, Limit, LineCursor, Lines, Page, Retention, Signal, Tally, Tier, Trace, TraceCursor};
+
+/// Records that one step of a search looks at under the lock.
+const STEP_RECORDS: usize = 2048;
+
+/// The tier in memory.
+#[derive(Debug)]
+pub(crate) struct Hot {
+    lines: Mutex<lines::Store>,
+    spans: Mutex<spans::Store>,
+    series: Mutex<series::Store>,
+    newest: watch::Sender<u64>,
+    /// Freshness of series is told in seconds since then, by a clock that a test can hold.
+    started: Instant,
+}
+
+impl Hot {
+    /// Makes an empty tier with the bounds of the settings.
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            lines: Mutex::new(lines::Store::new(config.logs_bytes_max)),
+            spans: Mutex::new(spans::Store::new(config.spans_bytes_max)),
+            series: Mutex::new(series::Store::new(config.series_bytes_max, config.series_max)),
+            newest: watch::Sender::new(0),
+            started: Instant::now(),
+        }
+    }
+
+    fn now(&self) -> std::time::Duration {
+        self.started.elapsed()
+    }
+}
+
+fn lock<T>(store: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic under the lock is a bug that has been told of; the store's records are each whole.
+    store.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[tonic::async_trait]
+impl Tier for Hot {
+    async fn append_lines(&self, lines: Vec<Line>) -> Result<(), Error> {
+        let newest = lock(&self.lines).append(lines);
+        // Appends race here after the lock; the number only grows.
+        self.newest.send_if_modified(|known| {
+            let grows = newest > *known;
+            *known = newest.max(*known);
+            grows
+        });
+        Ok(())
+    }
+
+    async fn append_spans(&self, spans: Vec<Span>) -> Result<(), Error> {
+        lock(&self.spans).append(spans);
+        Ok(())
+    }
+
+    async fn append_measurements(&self, measurements: Vec<Measurement>) -> Result<(), Error> {
+        let now = self.now();
+        lock(&self.series).append(measurements, now);
+        Ok(())
+    }
+
+    fn count_refused(&self, signal: Signal, records: u64) {
+        match signal {
+            Signal::Logs => add(&mut lock(&self.lines).tally, records),
+            Signal::Spans => add(&mut lock(&self.spans).tally, records),
+            Signal::Measurements => add(&mut lock(&self.series).tally, records),
+        }
+    }
+
+    async fn search_lines(
+        &self,
+        filter: &LineFilter,
+        before: Option<LineCursor>,
+        limit: Limit,
+    ) -> Result<Lines, Error> {
+        let mut found = lines::Search::new(before, limit);
+        while !lock(&self.lines).search(filter, &mut found, STEP_RECORDS) {
+            tokio::task::yield_now().await;
+        }
+        Ok(found.into_page())
+    }
+
+    async fn follow_lines(&self, filter: &LineFilter, after: u64, limit: Limit) -> Result<Followed, Error> {
+        Ok(lock(&self.lines).follow(filter, after, limit, STEP_RECORDS))
+    }
+
+    fn newest_line(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    async fn trace(&self, id: TraceId, limit: Limit) -> Result<Option<Trace>, Error> {
+        let (summary, mut spans) = match lock(&self.spans).trace(id) {
+            Some((summary, spans)) => (Some(summary), spans),
+            None => (None, Vec::new()),
+        };
+        let mut lines = lock(&self.lines).trace(id);
+        if spans.is_empty() && lines.is_empty() {
+            return Ok(None);
+        }
+        spans.sort_by_key(|span| (span.start, span.end));
+        lines.sort_by_key(|kept| (kept.line.time, kept.sequence));
+        // Spans may take half; lines get what they leave.
+        let half = Limit { bytes_max: limit.bytes_max / 2, ..limit };
+        let (spans_left_out, bytes) = shorten(&mut spans, half, |span| span.bytes());
+        let rest = Limit { bytes_max: limit.bytes_max - bytes.min(half.bytes_max), ..limit };
+        let (lines_left_out, _) = shorten(&mut lines, rest, |kept| kept.line.bytes());
+        Ok(Some(Trace { summary, spans, lines, truncated: spans_left_out || lines_left_out }))
+    }
+
+    async fn search_traces(
+        &self,
+        filter: &TraceFilter,
+        before: Option<TraceCursor>,
+        records_max: usize,
+    ) -> Result<Page<Summary, TraceCursor>, Error> {
+        let mut found = spans::Search::new(before, records_max);
+        while !lock(&self.spans).search(filter, &mut found, STEP_RECORDS) {
+            tokio::task::yield_now().await;
+        }
+        Ok(found.into_page())
+    }
+
+    async fn samples(
+        &self,
+        metric: Option<&str>,
+        service: Option<&str>,
+        after: Option<&SeriesKey>,
+        records_max: usize,
+    ) -> Result<Page<(SeriesKey, Sample), SeriesKey>, Error> {
+        let now = self.now();
+        Ok(lock(&self.series).samples(metric, service, after, records_max, now))
+    }
+
+    async fn usage(&self, service: Option<&str>) -> Result<Vec<Usage>, Error> {
+        let now = self.now();
+        Ok(lock(&self.series).usage(service, now))
+    }
+
+    fn retention(&self) -> Retention {
+        Retention { lines: lock(&self.lines).tally, spans: lock(&self.spans).tally, series: lock(&self.series).tally }
+    }
+}
+
+fn add(tally: &mut Tally, refused: u64) {
+    tally.refused = tally.refused.saturating_add(refused);
+}
+
+/// Leaves the first records that fit, at least one; tells whether some were left out, and how many bytes stay.
+fn shorten<T>(records: &mut Vec<T>, limit: Limit, bytes_of: impl Fn(&T) -> usize) -> (bool, usize) {
+    let mut bytes: usize = 0;
+    let mut fitting = 0;
+    for record in records.iter().take(limit.records_max) {
+        let with_it = bytes.saturating_add(bytes_of(record));
+        if fitting > 0 && with_it > limit.bytes_max {
+            break;
+        }
+        bytes = with_it;
+        fitting += 1;
+    }
+    let left_out = fitting < records.len();
+    records.truncate(fitting);
+    (left_out, bytes)
+}

@@ -1,0 +1,127 @@
+//! What comes in by OTLP, over gRPC and over HTTP: read, bounded, counted, put into the tier.
+//!
+//! Nothing here writes log lines above `debug`: a line about each batch would come back as a batch.
+
+pub(crate) mod grpc;
+pub(crate) mod http;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::captured::nanos;
+use crate::config::Config;
+use crate::error::Error;
+use crate::tier::{Signal, Tier};
+use crate::wire::otlp::{self, Taken};
+
+/// Where telemetry comes in.
+#[derive(Debug)]
+pub(crate) struct Ingest {
+    tier: Arc<dyn Tier>,
+    room: Arc<Semaphore>,
+    config: Config,
+}
+
+/// What of a batch was not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// How many records.
+    pub(crate) records: i64,
+    /// Why.
+    pub(crate) why: &'static str,
+}
+
+/// Room for bytes that are being read; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Room {
+    room: Arc<Semaphore>,
+    taken: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    /// Takes room for more bytes.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] when there is none.
+    pub(crate) fn take(&mut self, bytes: usize) -> Result<(), Error> {
+        let bytes = u32::try_from(bytes).map_err(|_| Error::Overloaded)?;
+        let more = self.room.clone().try_acquire_many_owned(bytes).map_err(|_| Error::Overloaded)?;
+        match &mut self.taken {
+            Some(taken) => taken.merge(more),
+            None => self.taken = Some(more),
+        }
+        Ok(())
+    }
+}
+
+impl Ingest {
+    /// Makes a door to a tier.
+    pub(crate) fn new(tier: Arc<dyn Tier>, config: Config) -> Self {
+        // A single request must always fit, compressed and not.
+        let bytes = config.in_flight_bytes_max.max(2 * config.body_bytes_max).min(Semaphore::MAX_PERMITS);
+        Self { tier, room: Arc::new(Semaphore::new(bytes)), config }
+    }
+
+    /// Room for a request, none of it taken yet.
+    pub(crate) fn room(&self) -> Room {
+        Room { room: self.room.clone(), taken: None }
+    }
+
+    /// Puts log lines into the tier.
+    ///
+    /// # Errors
+    /// Those of [`Tier::append_lines`].
+    pub(crate) async fn logs(&self, request: ExportLogsServiceRequest) -> Result<Refused, Error> {
+        let Taken { records, refused, why } = otlp::lines(request.resource_logs, nanos(SystemTime::now()));
+        let taken = records.len();
+        let outcome = self.tier.append_lines(records).await;
+        self.settle(Signal::Logs, taken, outcome, refused, why)
+    }
+
+    /// Puts spans into the tier.
+    ///
+    /// # Errors
+    /// Those of [`Tier::append_spans`].
+    pub(crate) async fn spans(&self, request: ExportTraceServiceRequest) -> Result<Refused, Error> {
+        let Taken { records, refused, why } = otlp::spans(request.resource_spans);
+        let taken = records.len();
+        let outcome = self.tier.append_spans(records).await;
+        self.settle(Signal::Spans, taken, outcome, refused, why)
+    }
+
+    /// Puts measurements into the tier.
+    ///
+    /// # Errors
+    /// Those of [`Tier::append_measurements`].
+    pub(crate) async fn metrics(&self, request: ExportMetricsServiceRequest) -> Result<Refused, Error> {
+        let Taken { records, refused, why } = otlp::measurements(request.resource_metrics, nanos(SystemTime::now()));
+        let taken = records.len();
+        let outcome = self.tier.append_measurements(records).await;
+        self.settle(Signal::Measurements, taken, outcome, refused, why)
+    }
+
+    /// Counts a request that was turned away before its records were known, as one record.
+    pub(crate) fn count_refused(&self, signal: Signal) {
+        self.tier.count_refused(signal, 1);
+    }
+
+    fn settle(
+        &self,
+        signal: Signal,
+        taken: usize,
+        outcome: Result<(), Error>,
+        refused: u64,
+        why: &'static str,
+    ) -> Result<Refused, Error> {
+        let lost = if outcome.is_err() { taken as u64 } else { 0 };
+        if refused + lost > 0 {
+            self.tier.count_refused(signal, refused + lost);
+        }
+        outcome.map(|()| Refused { records: i64::try_from(refused).unwrap_or(i64::MAX), why })
+    }
+}

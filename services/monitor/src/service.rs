@@ -1,0 +1,133 @@
+//! The contract `ninefold.monitor.v1.MonitorService`: decode, ask, encode.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use ninefold::fault;
+use ninefold::lifecycle::{Scope, Stop};
+use ninefold::tonic::{Request, Response, Status, async_trait};
+use ninefold_proto::ninefold::monitor::v1::monitor_service_server::MonitorService;
+use ninefold_proto::ninefold::monitor::v1::{
+    GetRetentionRequest, GetRetentionResponse, GetTraceRequest, GetTraceResponse, ListSamplesRequest,
+    ListSamplesResponse, ListUsageRequest, ListUsageResponse, SearchLogsRequest, SearchLogsResponse,
+    SearchTracesRequest, SearchTracesResponse, TailLogsRequest, TailLogsResponse,
+};
+use tokio::sync::Semaphore;
+
+use crate::error::Error;
+use crate::follow::Follower;
+use crate::tier::{Limit, Tier};
+use crate::wire::{answer, query};
+
+/// Most bytes of the records of one answer: clients of gRPC refuse more than 4 MiB unless told otherwise.
+pub(crate) const ANSWER_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Most spans, and most lines, of a trace in one answer. The bytes are reached first.
+const TRACE_RECORDS_MAX: usize = 100_000;
+
+/// Answers the contract from a tier.
+#[derive(Debug)]
+pub(crate) struct Service {
+    tier: Arc<dyn Tier>,
+    followers: Arc<Semaphore>,
+    followers_max: usize,
+    stop: Stop,
+}
+
+impl Service {
+    pub(crate) fn new(tier: Arc<dyn Tier>, followers_max: usize, scope: &Scope) -> Self {
+        let followers = Arc::new(Semaphore::new(followers_max.min(Semaphore::MAX_PERMITS)));
+        Self { tier, followers, followers_max, stop: scope.stop() }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "what map_err hands over")]
+fn status(error: Error) -> Status {
+    fault::status(&error)
+}
+
+#[async_trait]
+impl MonitorService for Service {
+    async fn search_logs(&self, request: Request<SearchLogsRequest>) -> Result<Response<SearchLogsResponse>, Status> {
+        let request = request.into_inner();
+        let filter = query::line_filter(request.filter).map_err(status)?;
+        let before = query::line_cursor(&request.page_token).map_err(status)?;
+        let limit = Limit { records_max: query::page_size(request.page_size), bytes_max: ANSWER_BYTES_MAX };
+        let page = self.tier.search_lines(&filter, before, limit).await.map_err(status)?;
+        Ok(Response::new(SearchLogsResponse {
+            records: page.records.iter().map(|kept| answer::record(kept)).collect(),
+            next_page_token: page.next.map(query::line_token).unwrap_or_default(),
+        }))
+    }
+
+    type TailLogsStream = BoxStream<'static, Result<TailLogsResponse, Status>>;
+
+    async fn tail_logs(&self, request: Request<TailLogsRequest>) -> Result<Response<Self::TailLogsStream>, Status> {
+        let request = request.into_inner();
+        let filter = query::line_filter(request.filter).map_err(status)?;
+        let permit =
+            self.followers.clone().try_acquire_owned().map_err(|_| status(Error::FollowersFull(self.followers_max)))?;
+        let backlog = query::backlog(request.backlog);
+        let follower = Follower::start(self.tier.clone(), filter, backlog, self.stop.clone()).await.map_err(status)?;
+        let stream = follower.stream().map(move |followed| {
+            // Held as long as the stream lives.
+            let _ = &permit;
+            let followed = followed.map_err(status)?;
+            Ok(TailLogsResponse {
+                records: followed.records.iter().map(|kept| answer::record(kept)).collect(),
+                missed: followed.missed,
+            })
+        });
+        Ok(Response::new(stream.boxed()))
+    }
+
+    async fn get_trace(&self, request: Request<GetTraceRequest>) -> Result<Response<GetTraceResponse>, Status> {
+        let text = request.into_inner().trace_id;
+        let id = query::trace_id(&text).map_err(status)?;
+        let limit = Limit { records_max: TRACE_RECORDS_MAX, bytes_max: ANSWER_BYTES_MAX };
+        let trace = self.tier.trace(id, limit).await.map_err(status)?;
+        let trace = trace.ok_or_else(|| status(Error::TraceUnknown(id.to_string())))?;
+        Ok(Response::new(answer::trace(trace)))
+    }
+
+    async fn search_traces(
+        &self,
+        request: Request<SearchTracesRequest>,
+    ) -> Result<Response<SearchTracesResponse>, Status> {
+        let request = request.into_inner();
+        let before = query::trace_cursor(&request.page_token).map_err(status)?;
+        let records_max = query::page_size(request.page_size);
+        let filter = query::trace_filter(request).map_err(status)?;
+        let page = self.tier.search_traces(&filter, before, records_max).await.map_err(status)?;
+        Ok(Response::new(SearchTracesResponse {
+            traces: page.records.into_iter().map(answer::summary).collect(),
+            next_page_token: page.next.map(query::trace_token).unwrap_or_default(),
+        }))
+    }
+
+    async fn list_usage(&self, request: Request<ListUsageRequest>) -> Result<Response<ListUsageResponse>, Status> {
+        let service = Some(request.into_inner().service).filter(|service| !service.is_empty());
+        let usage = self.tier.usage(service.as_deref()).await.map_err(status)?;
+        Ok(Response::new(ListUsageResponse { usage: usage.into_iter().map(answer::usage).collect() }))
+    }
+
+    async fn list_samples(
+        &self,
+        request: Request<ListSamplesRequest>,
+    ) -> Result<Response<ListSamplesResponse>, Status> {
+        let request = request.into_inner();
+        let after = query::series_key(&request.page_token).map_err(status)?;
+        let metric = Some(request.metric.as_str()).filter(|metric| !metric.is_empty());
+        let service = Some(request.service.as_str()).filter(|service| !service.is_empty());
+        let records_max = query::page_size(request.page_size);
+        let page = self.tier.samples(metric, service, after.as_ref(), records_max).await.map_err(status)?;
+        Ok(Response::new(ListSamplesResponse {
+            samples: page.records.into_iter().map(answer::sample).collect(),
+            next_page_token: page.next.as_ref().map(query::series_token).unwrap_or_default(),
+        }))
+    }
+
+    async fn get_retention(&self, _: Request<GetRetentionRequest>) -> Result<Response<GetRetentionResponse>, Status> {
+        Ok(Response::new(answer::retention(self.tier.retention())))
+    }
+}

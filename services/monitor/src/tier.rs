@@ -1,0 +1,199 @@
+//! The seam between the doors and the memory of the monitor: where records are put, and where questions are asked.
+//!
+//! One tier stands today, [`crate::hot`], in memory. A durable one is to answer the same trait, with the hot tier before
+//! it: append to both, ask the hot one first. Records are visible to every question once their append has returned.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::error::Error;
+use crate::model::{
+    Kept, Line, LineFilter, Measurement, Nanos, Sample, SeriesKey, Span, Summary, TraceFilter, TraceId, Usage,
+};
+
+/// Keeps records in a bounded way and answers questions about them.
+#[tonic::async_trait]
+pub trait Tier: Debug + Send + Sync + 'static {
+    /// Takes lines in, in this order, each under the next sequence number.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] when they cannot be kept now; then none of them is.
+    async fn append_lines(&self, lines: Vec<Line>) -> Result<(), Error>;
+
+    /// Takes spans in. A span that is there already, by its ids, is not kept twice: senders repeat themselves when an
+    /// answer is lost.
+    ///
+    /// # Errors
+    /// As [`Tier::append_lines`].
+    async fn append_spans(&self, spans: Vec<Span>) -> Result<(), Error>;
+
+    /// Takes measurements in; the newest of each series counts.
+    ///
+    /// # Errors
+    /// As [`Tier::append_lines`].
+    async fn append_measurements(&self, measurements: Vec<Measurement>) -> Result<(), Error>;
+
+    /// Counts records that were turned away at the door.
+    fn count_refused(&self, signal: Signal, records: u64);
+
+    /// Searches lines, newest first, those before `before` if it is given. Lines that come in meanwhile do not move the
+    /// pages that follow.
+    ///
+    /// # Errors
+    /// None in memory; a durable tier may be unreachable.
+    async fn search_lines(&self, filter: &LineFilter, before: Option<LineCursor>, limit: Limit)
+    -> Result<Lines, Error>;
+
+    /// Reads the lines taken in after the sequence number `after`, in that order. Looks at no more than a bounded number
+    /// of lines: [`Followed::through`] tells how far it came.
+    ///
+    /// # Errors
+    /// As [`Tier::search_lines`].
+    async fn follow_lines(&self, filter: &LineFilter, after: u64, limit: Limit) -> Result<Followed, Error>;
+
+    /// The sequence number of the newest line, as it grows.
+    fn newest_line(&self) -> watch::Receiver<u64>;
+
+    /// Reads a trace: its spans by start, its lines by time, the earliest up to the limit. `None` where nothing of it is
+    /// kept.
+    ///
+    /// # Errors
+    /// As [`Tier::search_lines`].
+    async fn trace(&self, id: TraceId, limit: Limit) -> Result<Option<Trace>, Error>;
+
+    /// Searches traces, newest first, those before `before` if it is given.
+    ///
+    /// # Errors
+    /// As [`Tier::search_lines`].
+    async fn search_traces(
+        &self,
+        filter: &TraceFilter,
+        before: Option<TraceCursor>,
+        records_max: usize,
+    ) -> Result<Page<Summary, TraceCursor>, Error>;
+
+    /// Reads the newest samples by key, of one metric and one service if they are given, those behind `after`.
+    ///
+    /// # Errors
+    /// As [`Tier::search_lines`].
+    async fn samples(
+        &self,
+        metric: Option<&str>,
+        service: Option<&str>,
+        after: Option<&SeriesKey>,
+        records_max: usize,
+    ) -> Result<Page<(SeriesKey, Sample), SeriesKey>, Error>;
+
+    /// Reads what instances use, of one service if it is given, by service and instance.
+    ///
+    /// # Errors
+    /// As [`Tier::search_lines`].
+    async fn usage(&self, service: Option<&str>) -> Result<Vec<Usage>, Error>;
+
+    /// Tells how much is kept.
+    fn retention(&self) -> Retention;
+}
+
+/// A kind of telemetry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Log lines.
+    Logs,
+    /// Spans.
+    Spans,
+    /// Measurements.
+    Measurements,
+}
+
+/// How much an answer may hold. It holds at least one record, if there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Most records.
+    pub records_max: usize,
+    /// Most bytes of records, as [`Line::bytes`] and [`Span::bytes`] count them.
+    pub bytes_max: usize,
+}
+
+/// A place among lines: everything before it is older.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LineCursor {
+    /// When the line was written.
+    pub time: Nanos,
+    /// Which of several lines of that time.
+    pub sequence: u64,
+}
+
+/// A place among traces: everything before it began earlier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TraceCursor {
+    /// When the trace began.
+    pub start: Nanos,
+    /// Which of several traces of that time.
+    pub trace_id: TraceId,
+}
+
+/// A part of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T, C> {
+    /// The records.
+    pub records: Vec<T>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<C>,
+}
+
+/// A page of lines.
+pub type Lines = Page<Arc<Kept>, LineCursor>;
+
+/// Lines as they came in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Followed {
+    /// Those that are meant.
+    pub records: Vec<Arc<Kept>>,
+    /// How many lines after the asked place are forgotten already, of whatever kind.
+    pub missed: u64,
+    /// Sequence number of the last line that was looked at.
+    pub through: u64,
+}
+
+/// A trace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// The trace in a line; `None` where only lines are kept.
+    pub summary: Option<Summary>,
+    /// Its spans, by start.
+    pub spans: Vec<Arc<Span>>,
+    /// Its lines, by time.
+    pub lines: Vec<Arc<Kept>>,
+    /// Whether the limit left something out.
+    pub truncated: bool,
+}
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Of log lines.
+    pub lines: Tally,
+    /// Of spans.
+    pub spans: Tally,
+    /// Of series.
+    pub series: Tally,
+}
+
+/// How much is kept of one signal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// How many records are kept.
+    pub records: u64,
+    /// How many bytes they take.
+    pub bytes: u64,
+    /// The limit of the bytes.
+    pub bytes_max: u64,
+    /// How many records came in.
+    pub received: u64,
+    /// How many were forgotten to make room.
+    pub forgotten: u64,
+    /// How many were refused at the door.
+    pub refused: u64,
+}
