@@ -44,7 +44,8 @@ pub async fn open(config: &Config, scope: &Scope) -> Result<Arc<dyn Store>, Erro
 #[tonic::async_trait]
 pub trait Store: Debug + Send + Sync + 'static {
     /// Reads all entries whose keys begin with `prefix`, in the order of keys, at most `limit` of them, beginning after
-    /// the key `after` if one is given (for paging).
+    /// the key `after` if one is given (for paging). All entries of one call are of one moment; those of another page are
+    /// of a later one. A limit of 0 reads none and tells whether there are any.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the backend cannot be reached in time.
@@ -57,21 +58,26 @@ pub trait Store: Debug + Send + Sync + 'static {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error>;
 
     /// If all compares hold, does all operations at one new revision; otherwise does nothing. The answer tells which.
-    /// Durable when it returns.
+    /// Durable when it returns. Dropping the call leaves it open whether it happens.
     ///
     /// # Errors
     /// [`Error::Unavailable`]; [`Error::LeaseUnknown`] for a put under a lease that is gone; [`Error::TooLarge`] over the
-    /// limits of [`model`]. After [`Error::Unavailable`] the transaction may or may not have happened.
+    /// limits of [`model`]; [`Error::Malformed`] for one that contradicts itself. After [`Error::Unavailable`] the transaction may or may not have happened.
     async fn txn(&self, txn: Txn) -> Result<Outcome, Error>;
 
     /// Follows all changes to keys that begin with `prefix` and have a revision greater than `after`. One item holds all
-    /// events of one or more whole revisions, in order. Reconnects by itself, without a gap.
+    /// events of one or more whole revisions, in order, and is never empty. Reconnects by itself, without a gap: while
+    /// etcd is away the stream is silent. A reader may be slow, as long as the history reaches back to where it is; it
+    /// holds up nobody. `after` may be any revision; after one that is still to come, everything before it is left out.
+    ///
+    /// The call itself fails only for a prefix that is too long; what is wrong with the watch is told in the stream.
     ///
     /// The stream ends after an error: [`Error::Compacted`] when the history before is gone (read the range again and
     /// compare), [`Error::Lagged`] when the reader was too slow (the same), [`Error::Closed`] when the store closes.
     async fn watch(&self, prefix: &Key, after: Revision) -> Result<BoxStream<'static, Result<Batch, Error>>, Error>;
 
-    /// Grants a lease: keys put under it are deleted when nobody has kept it alive for `ttl` (at least 2 s).
+    /// Grants a lease: keys put under it are deleted when nobody has kept it alive for `ttl` (at least 2 s; etcd rounds up
+    /// to whole seconds, and ends it up to 0.5 s late). After a restart of the backend it has its whole time again.
     ///
     /// # Errors
     /// [`Error::Unavailable`].

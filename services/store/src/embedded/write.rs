@@ -71,7 +71,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Request>,
         let worker = shared.clone();
         super::blocking(move || worker.commit_all(requests)).await;
     }
-    shared.disk.close();
+    super::blocking(move || shared.disk.close()).await;
 }
 
 /// Ends leases whose time is up.

@@ -6,14 +6,14 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join;
+use futures_util::future::{join, join_all};
 use ninefold::fault::{Fault as _, Kind, chain};
 use ninefold::lifecycle::Scope;
-use ninefold_store::{Backend, Config, Error, Key, Revision, Store, open};
+use ninefold_store::{Backend, Config, Error, Key, Revision, Store, Txn, open};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use super::{Bed, put, run_all};
+use super::{Bed, Watch, put, run_all};
 
 const START_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -30,36 +30,53 @@ fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
-/// A real etcd of one member, which goes with the value.
+/// A real member of an etcd cluster, which goes with the value.
 struct RealEtcd {
     folder: tempfile::TempDir,
+    name: String,
     url: String,
     peer_url: String,
+    /// All members, as etcd wants to be told.
+    cluster: String,
     process: Child,
 }
 
 impl RealEtcd {
+    /// Starts a cluster of one.
     async fn start() -> Self {
+        Self::start_cluster(1).await.remove(0)
+    }
+
+    async fn start_cluster(size: usize) -> Vec<Self> {
         for _ in 0..3 {
-            let folder = tempfile::tempdir().unwrap();
-            let [url, peer_url] = [free_port(), free_port()].map(|port| format!("http://127.0.0.1:{port}"));
-            let process = Self::spawn(&folder, &url, &peer_url);
-            let mut etcd = Self { folder, url, peer_url, process };
-            if etcd.is_ready().await {
-                return etcd;
+            let mut members = Self::spawn_cluster(size);
+            if join_all(members.iter_mut().map(Self::is_ready)).await.into_iter().all(|ready| ready) {
+                return members;
             }
         }
         panic!("etcd does not start");
     }
 
-    fn spawn(folder: &tempfile::TempDir, url: &str, peer_url: &str) -> Child {
+    fn spawn_cluster(size: usize) -> Vec<Self> {
+        let url = || format!("http://127.0.0.1:{}", free_port());
+        let peers: Vec<_> = (0..size).map(|number| (format!("member-{number}"), url())).collect();
+        let cluster: Vec<_> = peers.iter().map(|(name, peer_url)| format!("{name}={peer_url}")).collect();
+        let member = |(name, peer_url): (String, String)| {
+            let (folder, url, cluster) = (tempfile::tempdir().unwrap(), url(), cluster.join(","));
+            let process = Self::spawn(&folder, &name, &url, &peer_url, &cluster);
+            Self { folder, name, url, peer_url, cluster, process }
+        };
+        peers.into_iter().map(member).collect()
+    }
+
+    fn spawn(folder: &tempfile::TempDir, name: &str, url: &str, peer_url: &str, cluster: &str) -> Child {
         let log = std::fs::File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
         Command::new(program())
             .arg("--data-dir")
             .arg(folder.path().join("data"))
-            .args(["--listen-client-urls", url, "--advertise-client-urls", url])
+            .args(["--name", name, "--listen-client-urls", url, "--advertise-client-urls", url])
             .args(["--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url])
-            .args(["--initial-cluster", &format!("default={peer_url}")])
+            .args(["--initial-cluster", cluster])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -96,7 +113,7 @@ impl RealEtcd {
     }
 
     async fn start_again(&mut self) {
-        self.process = Self::spawn(&self.folder, &self.url, &self.peer_url);
+        self.process = Self::spawn(&self.folder, &self.name, &self.url, &self.peer_url, &self.cluster);
         assert!(self.is_ready().await, "etcd starts again");
     }
 
@@ -143,26 +160,53 @@ async fn a_watch_outlives_a_restart_of_etcd_without_a_gap() {
                 etcd.kill().await;
                 etcd.start_again().await;
             }
-            // The same number again after an error: the write may have happened, and then this is a second one.
-            while bed
-                .store
-                .txn(ninefold_store::Txn { compares: Vec::new(), ops: vec![put(bed.key("n"), &n.to_string(), None)] })
-                .await
-                .is_err()
-            {}
+            put_until_done(&bed, n).await;
         }
     };
-    let reads = async {
-        let mut last = 1;
-        while last < LAST {
-            for change in watch.changes(1).await {
-                let n: usize = change.strip_prefix("n=").expect("only puts were made").parse().unwrap();
-                assert!(n == last || n == last + 1, "{n} comes after {last}");
-                last = n;
+    join(writes, read_up_to(&mut watch, LAST)).await;
+}
+
+#[tokio::test]
+async fn a_cluster_that_loses_members_one_by_one_loses_no_change() {
+    const LAST: usize = 90;
+    let mut members = RealEtcd::start_cluster(3).await;
+    let urls = members.iter().map(|member| member.url.clone()).collect();
+    let house = House::open(&Config { etcd: urls, ..members[0].config() }).await;
+    let bed = house.bed();
+    let before = bed.put("n", "0").await;
+    let mut watch = bed.watch(before).await;
+    let writes = async {
+        for n in 1..=LAST {
+            if n % 30 == 10 {
+                members[n / 30].kill().await;
             }
+            if n % 30 == 20 {
+                members[n / 30].start_again().await;
+            }
+            put_until_done(&bed, n).await;
         }
     };
-    join(writes, reads).await;
+    join(writes, read_up_to(&mut watch, LAST)).await;
+}
+
+/// Puts a number; again after an error, when it may have happened, and then this is the second time.
+async fn put_until_done(bed: &Bed, n: usize) {
+    let change = || Txn { compares: Vec::new(), ops: vec![put(bed.key("n"), &n.to_string(), None)] };
+    while let Err(error) = bed.store.txn(change()).await {
+        assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+    }
+}
+
+/// Reads numbers, of which none may be missing, up to the last.
+async fn read_up_to(watch: &mut Watch, end: usize) {
+    let mut last = None;
+    while last != Some(end) {
+        for change in watch.changes(1).await {
+            let n: usize = change.strip_prefix("n=").expect("only puts were made").parse().unwrap();
+            assert!(last.is_none_or(|last| n == last || n == last + 1), "{n} comes after {last:?}");
+            last = Some(n);
+        }
+    }
 }
 
 #[tokio::test]
