@@ -12,6 +12,10 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 /// Domain of the `google.rpc.ErrorInfo` that every fault carries.
 pub const DOMAIN: &str = "ninefold";
 
+/// The serialized `google.protobuf.FileDescriptorSet` of the types that errors carry: `google.rpc.Status`, `ErrorInfo`,
+/// `BadRequest`, `RetryInfo` and their like. For whoever shows a status as JSON.
+pub const DETAIL_DESCRIPTORS: &[u8] = tonic_types::pb::FILE_DESCRIPTOR_SET;
+
 /// What a fault means to the caller. Each kind is one gRPC code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {

@@ -19,6 +19,12 @@ pub fn extract(headers: &HeaderMap) -> Context {
     TraceContextPropagator::new().extract_with_context(&Context::new(), &Incoming(headers))
 }
 
+/// Makes `span` a part of the trace that a call belongs to. Does nothing for a span that no telemetry records.
+pub fn continue_trace(span: &Span, headers: &HeaderMap) {
+    // Fails only for a span that is not recorded, which has no parent to miss.
+    let _ = span.set_parent(extract(headers));
+}
+
 /// The id of the trace that `span` belongs to, as 32 hex digits; `None` for a span that no telemetry records.
 pub fn trace_id(span: &Span) -> Option<String> {
     trace_id_of(&span.context())

@@ -1,0 +1,149 @@
+//! Settings of the edge.
+
+use std::time::Duration;
+
+use ninefold::settings::duration;
+use serde::Deserialize;
+
+use crate::error::Error;
+
+/// How the edge answers.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Longest time for a call that is not a stream. A caller's own `grpc-timeout` may be shorter.
+    #[serde(with = "duration")]
+    pub deadline: Duration,
+    /// Longest time for the headers of an HTTP/1 request to arrive, counted from the first byte.
+    #[serde(with = "duration")]
+    pub headers_timeout: Duration,
+    /// Longest pause while a body arrives.
+    #[serde(with = "duration")]
+    pub body_timeout: Duration,
+    /// Most bytes of a REST body, and of one gRPC message.
+    pub body_bytes_max: usize,
+    /// Most bytes of one message of an answer that is turned into JSON.
+    pub answer_bytes_max: usize,
+    /// Most bytes of a request's header section. At least 8192.
+    pub headers_bytes_max: usize,
+    /// Most headers of a request.
+    pub headers_max: usize,
+    /// Most bytes of a request's path and query.
+    pub target_bytes_max: usize,
+    /// Most connections at a time; more wait in the socket's queue.
+    pub connections_max: usize,
+    /// Most requests at a time on one HTTP/2 connection.
+    pub streams_max: u32,
+    /// How often an idle stream of events gives a sign of life.
+    #[serde(with = "duration")]
+    pub heartbeat: Duration,
+    /// Longest time that requests in flight have to finish when the edge stops.
+    #[serde(with = "duration")]
+    pub drain: Duration,
+    /// How long the routes of a service whose last instance left are kept, answering UNAVAILABLE instead of NOT_FOUND.
+    #[serde(with = "duration")]
+    pub linger: Duration,
+    /// Origins whose pages may call, such as `https://shop.example`; `*` for all. Credentials of browsers (cookies) are
+    /// never allowed across origins.
+    pub origins: Vec<String>,
+    /// How many requests one client may send. Absent for any number.
+    pub rate_limit: Option<RateLimit>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(15),
+            headers_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            body_bytes_max: 4 << 20,
+            answer_bytes_max: 16 << 20,
+            headers_bytes_max: 32 << 10,
+            headers_max: 100,
+            target_bytes_max: 8 << 10,
+            connections_max: 4096,
+            streams_max: 100,
+            heartbeat: Duration::from_secs(15),
+            drain: Duration::from_secs(10),
+            linger: Duration::from_secs(300),
+            origins: vec!["*".to_owned()],
+            rate_limit: None,
+        }
+    }
+}
+
+/// How many requests one client may send. A client is an IP address (of IPv6, its /64 network).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    /// Requests a second, over time.
+    pub per_second: u32,
+    /// Requests at once.
+    pub burst: u32,
+    /// Where replicas of the edge share their counters, such as `redis://127.0.0.1:6379`. Absent to count alone.
+    #[serde(default)]
+    pub redis: Option<String>,
+}
+
+impl Config {
+    /// Checks what the types do not.
+    ///
+    /// # Errors
+    /// [`Error::SettingsInvalid`] with all that is wrong.
+    pub fn check(&self) -> Result<(), Error> {
+        let mut wrong = Vec::new();
+        for (name, duration) in [
+            ("deadline", self.deadline),
+            ("headers_timeout", self.headers_timeout),
+            ("body_timeout", self.body_timeout),
+            ("heartbeat", self.heartbeat),
+        ] {
+            if duration.is_zero() {
+                wrong.push(format!("{name} is zero"));
+            }
+        }
+        for (name, number, least) in [
+            ("body_bytes_max", self.body_bytes_max, 1),
+            ("answer_bytes_max", self.answer_bytes_max, 1),
+            ("headers_bytes_max", self.headers_bytes_max, 8192),
+            ("headers_max", self.headers_max, 10),
+            ("target_bytes_max", self.target_bytes_max, 256),
+            ("connections_max", self.connections_max, 1),
+            ("streams_max", self.streams_max as usize, 1),
+        ] {
+            if number < least {
+                wrong.push(format!("{name} is {number}, less than {least}"));
+            }
+        }
+        for (name, bytes) in [("headers_bytes_max", self.headers_bytes_max), ("body_bytes_max", self.body_bytes_max)] {
+            if u32::try_from(bytes).is_err() {
+                wrong.push(format!("{name} is {bytes}, more than 4 GiB"));
+            }
+        }
+        for origin in &self.origins {
+            if origin != "*" && (http::HeaderValue::try_from(origin).is_err() || !origin.contains("://")) {
+                wrong.push(format!("origins: {origin:?} is neither * nor an origin such as https://shop.example"));
+            }
+        }
+        if let Some(limit) = &self.rate_limit
+            && (limit.per_second == 0 || limit.burst == 0)
+        {
+            wrong.push("rate_limit: per_second and burst must be at least 1".to_owned());
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(Error::SettingsInvalid(wrong)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_allowed_and_all_mistakes_are_told_at_once() {
+        assert!(Config::default().check().is_ok());
+        let config =
+            Config { deadline: Duration::ZERO, headers_max: 0, origins: vec!["shop".to_owned()], ..Config::default() };
+        let Err(Error::SettingsInvalid(wrong)) = config.check() else { panic!("three mistakes") };
+        assert_eq!(wrong.len(), 3);
+    }
+}

@@ -1,0 +1,260 @@
+//! Reads a contract: untrusted descriptor bytes become methods with their bindings, or a reason why not.
+
+use std::collections::BTreeSet;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+
+use http::uri::PathAndQuery;
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor};
+
+use crate::binding::Binding;
+
+/// Most HTTP bindings of one method.
+const BINDINGS_MAX: usize = 32;
+
+/// A contract that was read.
+#[derive(Debug)]
+pub(crate) struct Contract {
+    /// Methods that the contract exposes at the edge, in its order.
+    pub(crate) methods: Vec<Arc<Method>>,
+    /// Parts that gave no route, and why.
+    pub(crate) refusals: Vec<String>,
+}
+
+/// A method that is exposed.
+#[derive(Debug)]
+pub(crate) struct Method {
+    /// Full name of its Protobuf service, such as `shop.product.v1.ProductService`.
+    pub(crate) protobuf_service: String,
+    /// Full name, such as `shop.product.v1.ProductService.GetProduct`.
+    pub(crate) name: String,
+    /// Path of its gRPC calls, such as `/shop.product.v1.ProductService/GetProduct`.
+    pub(crate) path: PathAndQuery,
+    /// What it is sent.
+    pub(crate) input: MessageDescriptor,
+    /// What it answers.
+    pub(crate) output: MessageDescriptor,
+    /// Whether it takes a stream.
+    pub(crate) is_client_streaming: bool,
+    /// Whether the answer is a stream.
+    pub(crate) is_server_streaming: bool,
+    /// Its HTTP bindings; none for a method that is exposed as gRPC alone.
+    pub(crate) bindings: Vec<Arc<Binding>>,
+}
+
+/// Reads raw descriptor bytes.
+///
+/// Never panics, whatever the bytes are: editions, which the reflection library cannot read, are looked for first.
+///
+/// # Errors
+/// Why the whole contract is refused, as a sentence.
+pub(crate) fn read(raw: &[u8]) -> Result<Contract, String> {
+    let syntaxes = Syntaxes::decode(raw).map_err(|error| format!("it is not a descriptor set: {error}"))?;
+    for file in &syntaxes.files {
+        match file.syntax.as_str() {
+            "" | "proto2" | "proto3" if file.edition == 0 => {}
+            _ => return Err(format!("{} is written in an edition, which the edge cannot read yet", file.name)),
+        }
+    }
+    // The reflection library is not made for hostile input; a panic there must not end more than this contract.
+    let pool = panic::catch_unwind(AssertUnwindSafe(|| DescriptorPool::decode(raw)))
+        .map_err(|_| "its descriptors cannot be resolved".to_owned())?
+        .map_err(|error| format!("its descriptors cannot be resolved: {error}"))?;
+    let mut contract = Contract { methods: Vec::new(), refusals: Vec::new() };
+    for service in pool.services() {
+        for method in service.methods() {
+            contract.add(&method);
+        }
+    }
+    Ok(contract)
+}
+
+impl Contract {
+    fn add(&mut self, descriptor: &MethodDescriptor) {
+        let options = match MethodOptions::decode(descriptor.options().encode_to_vec().as_slice()) {
+            Ok(options) => options,
+            Err(error) => {
+                self.refusals.push(format!("the options of {} are malformed: {error}", descriptor.full_name()));
+                return;
+            }
+        };
+        let is_exposed = match (Exposure::try_from(options.exposure), &options.http) {
+            (Ok(Exposure::Internal), _) | (Ok(Exposure::Unspecified), None) => false,
+            (Ok(Exposure::Unspecified), Some(_)) | (Ok(Exposure::Public), _) => true,
+            // A word of a later version of ours: what is not understood stays inside.
+            (Err(_), _) => false,
+        };
+        if !is_exposed {
+            return;
+        }
+        let service = descriptor.parent_service().full_name().to_owned();
+        let Ok(path) = PathAndQuery::try_from(format!("/{service}/{}", descriptor.name())) else {
+            self.refusals.push(format!("the name of {} is malformed", descriptor.full_name()));
+            return;
+        };
+        let mut method = Method {
+            protobuf_service: service,
+            name: descriptor.full_name().to_owned(),
+            path,
+            input: descriptor.input(),
+            output: descriptor.output(),
+            is_client_streaming: descriptor.is_client_streaming(),
+            is_server_streaming: descriptor.is_server_streaming(),
+            bindings: Vec::new(),
+        };
+        if let Some(rule) = options.http {
+            if descriptor.is_client_streaming() {
+                self.refusals.push(format!("{} takes a stream, which has no REST form here; gRPC only", method.name));
+            } else {
+                self.bind(&mut method, rule);
+            }
+        }
+        self.methods.push(Arc::new(method));
+    }
+
+    fn bind(&mut self, method: &mut Method, mut rule: HttpRule) {
+        let additional = std::mem::take(&mut rule.additional_bindings);
+        if additional.len() >= BINDINGS_MAX {
+            self.refusals.push(format!("{} has more than {BINDINGS_MAX} bindings", method.name));
+            return;
+        }
+        for rule in std::iter::once(rule).chain(additional) {
+            let nests = !rule.additional_bindings.is_empty();
+            let binding = if nests {
+                Err("additional_bindings nest".to_owned())
+            } else {
+                Binding::new(&rule, &method.input, &method.output)
+            };
+            match binding {
+                Ok(binding) => method.bindings.push(Arc::new(binding)),
+                Err(why) => self.refusals.push(format!("a binding of {}: {why}", method.name)),
+            }
+        }
+    }
+
+    /// The methods of the named Protobuf services.
+    pub(crate) fn methods_of(&self, services: &BTreeSet<String>) -> impl Iterator<Item = &Arc<Method>> {
+        self.methods.iter().filter(|method| services.contains(&method.protobuf_service))
+    }
+}
+
+/// What of a descriptor set must be known before anything else reads it.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Syntaxes {
+    #[prost(message, repeated, tag = "1")]
+    files: Vec<FileSyntax>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct FileSyntax {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "12")]
+    syntax: String,
+    #[prost(int32, tag = "14")]
+    edition: i32,
+}
+
+/// The options that the edge reads, decoded from their bytes: what a contract calls an extension does not matter, and it
+/// may lack the files that define them.
+#[derive(Clone, PartialEq, prost::Message)]
+struct MethodOptions {
+    #[prost(message, optional, tag = "72295728")]
+    http: Option<HttpRule>,
+    #[prost(enumeration = "Exposure", tag = "50901")]
+    exposure: i32,
+}
+
+use ninefold_proto::ninefold::gateway::v1::Exposure;
+
+/// `google.api.HttpRule`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct HttpRule {
+    /// Template and HTTP method.
+    #[prost(oneof = "HttpPattern", tags = "2, 3, 4, 5, 6, 8")]
+    pub(crate) pattern: Option<HttpPattern>,
+    /// Where the body goes.
+    #[prost(string, tag = "7")]
+    pub(crate) body: String,
+    /// Which field is the answer's body.
+    #[prost(string, tag = "12")]
+    pub(crate) response_body: String,
+    /// More bindings of the same method.
+    #[prost(message, repeated, tag = "11")]
+    pub(crate) additional_bindings: Vec<HttpRule>,
+}
+
+/// Template and HTTP method of a rule.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(crate) enum HttpPattern {
+    #[prost(string, tag = "2")]
+    Get(String),
+    #[prost(string, tag = "3")]
+    Put(String),
+    #[prost(string, tag = "4")]
+    Post(String),
+    #[prost(string, tag = "5")]
+    Delete(String),
+    #[prost(string, tag = "6")]
+    Patch(String),
+    #[prost(message, tag = "8")]
+    Custom(CustomPattern),
+}
+
+/// A pattern of an HTTP method without a field of its own.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct CustomPattern {
+    /// The HTTP method, or `*`.
+    #[prost(string, tag = "1")]
+    pub(crate) kind: String,
+    /// The template.
+    #[prost(string, tag = "2")]
+    pub(crate) path: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_platforms_own_contracts_are_read() {
+        let contract = read(ninefold_proto::DESCRIPTOR_SET).unwrap();
+        assert_eq!(contract.refusals, Vec::<String>::new());
+        let names: Vec<_> = contract.methods.iter().map(|method| method.name.as_str()).collect();
+        assert!(names.contains(&"ninefold.config.v1.ConfigService.PutDocument"));
+        assert!(!names.iter().any(|name| name.ends_with("HoldSession")), "it has no binding, so it stays inside");
+        let list = contract.methods.iter().find(|method| method.name.ends_with("ListInstances")).unwrap();
+        assert_eq!(list.bindings.len(), 2);
+    }
+
+    #[test]
+    fn bytes_of_strangers_are_refused_not_panicked_at() {
+        let edition = prost_types::FileDescriptorSet {
+            file: vec![prost_types::FileDescriptorProto {
+                name: Some("new.proto".into()),
+                syntax: Some("editions".into()),
+                ..Default::default()
+            }],
+        };
+        assert!(read(&edition.encode_to_vec()).unwrap_err().contains("edition"));
+        let circular = prost_types::FileDescriptorSet {
+            file: vec![prost_types::FileDescriptorProto {
+                name: Some("a.proto".into()),
+                dependency: vec!["a.proto".into()],
+                ..Default::default()
+            }],
+        };
+        let _ = read(&circular.encode_to_vec());
+        assert!(read(b"\xff\xff\xff garbage").is_err());
+        assert!(read(b"").unwrap().methods.is_empty());
+        // Every prefix and every flipped byte of a real contract is either read or refused.
+        let real = ninefold_proto::DESCRIPTOR_SET;
+        for at in (0..real.len()).step_by(real.len() / 40) {
+            let _ = read(&real[..at]);
+            let mut flipped = real.to_vec();
+            flipped[at] ^= 0x55;
+            let _ = read(&flipped);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! One request, from its head to its answer: guard, kind, then REST or gRPC.
+
+mod cors;
+mod grpc;
+mod rest;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
+use hyper::body::Incoming;
+use ninefold::connect::{Among, deadline};
+use ninefold::lifecycle::Stop;
+use ninefold::tonic::body::Body;
+use tracing::Instrument as _;
+
+use crate::access::Record;
+use crate::config::Config;
+use crate::contracts::Published;
+use crate::error::Error;
+use crate::guard::{self, inspector::Inspector};
+use crate::reply;
+use crate::routes::Route;
+
+/// What all requests share.
+#[derive(Debug)]
+pub(crate) struct Edge {
+    pub(crate) config: Config,
+    pub(crate) published: Arc<ArcSwap<Published>>,
+    pub(crate) stop: Stop,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) address: SocketAddr,
+    pub(crate) inspector: Inspector,
+    pub(crate) requests: AtomicU64,
+}
+
+/// What a request speaks, told by its content type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spoken {
+    Rest,
+    Grpc,
+    GrpcWeb,
+}
+
+impl Spoken {
+    fn by(headers: &HeaderMap) -> Self {
+        let Some(kind) = headers.get(header::CONTENT_TYPE) else { return Self::Rest };
+        match kind.as_bytes() {
+            b"application/grpc-web"
+            | b"application/grpc-web+proto"
+            | b"application/grpc-web-text"
+            | b"application/grpc-web-text+proto" => Self::GrpcWeb,
+            b"application/grpc" => Self::Grpc,
+            kind if kind.starts_with(b"application/grpc+") || kind.starts_with(b"application/grpc;") => Self::Grpc,
+            _ => Self::Rest,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Rest => "rest",
+            Self::Grpc => "grpc",
+            Self::GrpcWeb => "grpc-web",
+        }
+    }
+}
+
+impl Edge {
+    /// Answers a request. Whatever happens becomes an answer.
+    pub(crate) async fn serve(&self, request: Request<Incoming>, client: &Client) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let spoken = Spoken::by(&head.headers);
+        let mut record = Record::begin(&head.method, &head.headers);
+        record.protocol = spoken.name();
+        let span = record.span.clone();
+        let cors = cors::Cors::of(&head, &self.config.origins);
+        let answered = async {
+            if let Some(preflight) = cors.preflight(&head) {
+                return preflight;
+            }
+            let outcome = match self.guard(&head, client) {
+                Ok(path) => match spoken {
+                    Spoken::Rest => self.rest(head, path, body, client, &mut record).await,
+                    Spoken::Grpc => Ok(self.grpc(head, body, client, &mut record).await),
+                    Spoken::GrpcWeb => Ok(self.grpc_web(head, body, client, &mut record).await),
+                },
+                Err(error) => Err(error),
+            };
+            outcome.unwrap_or_else(|error| {
+                tracing::debug!(error = %ninefold::fault::chain(&error), "a request was refused");
+                reply::of_error(&error)
+            })
+        };
+        let mut answer = answered.instrument(span).await;
+        cors.permit(answer.headers_mut());
+        record.follow(answer)
+    }
+
+    fn guard(&self, head: &Parts, client: &Client) -> Result<crate::path::Path, Error> {
+        if head.version < Version::HTTP_2 {
+            let number = client.requests.fetch_add(1, Ordering::Relaxed) + 1;
+            if let Some(why) = client.inspector.violation(number) {
+                return Err(Error::RequestMalformed(why));
+            }
+        }
+        guard::check(head, &self.config)
+    }
+
+    /// The head of the call that a request becomes.
+    fn call(&self, head: &Parts, route: &Route, client: &Client, record: &Record) -> Request<()> {
+        let mut call = Request::new(());
+        *call.method_mut() = http::Method::POST;
+        *call.uri_mut() = route.method.path.clone().into();
+        *call.version_mut() = Version::HTTP_2;
+        let mut headers = head.headers.clone();
+        guard::strip_untrusted(&mut headers);
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
+        if let Ok(address) = HeaderValue::try_from(client.address.ip().to_canonical().to_string()) {
+            headers.insert("x-forwarded-for", address);
+        }
+        let host = head.headers.get(header::HOST).cloned();
+        let host = host.or_else(|| head.uri.authority().and_then(|host| HeaderValue::try_from(host.as_str()).ok()));
+        if let Some(host) = host {
+            headers.insert("x-forwarded-host", host);
+        }
+        record.trace(&mut headers);
+        *call.headers_mut() = headers;
+        call.extensions_mut().insert(Among(route.among.clone()));
+        call
+    }
+
+    /// The time that a call has: what its caller says, and for calls that are no streams what the edge says at most.
+    fn time_for(&self, route: &Route, headers: &HeaderMap) -> Option<Duration> {
+        let asked = deadline::left(headers);
+        let is_stream = route.method.is_server_streaming || route.method.is_client_streaming;
+        if is_stream { asked } else { Some(asked.unwrap_or(self.config.deadline).min(self.config.deadline)) }
+    }
+}
+
+/// Writes the time left, in the unit that keeps it whole.
+fn write_timeout(headers: &mut HeaderMap, time: Option<Duration>) {
+    headers.remove(deadline::HEADER);
+    if let Some(time) = time {
+        // At most eight digits, so that hours fit too; a millisecond more or less is nothing to a caller of the edge.
+        let text = match time.as_millis() {
+            millis @ 0..=99_999_999 => format!("{millis}m"),
+            _ => format!("{}S", time.as_secs().min(99_999_999)),
+        };
+        headers.insert(deadline::HEADER, HeaderValue::try_from(text).expect("digits and a letter are a header value"));
+    }
+}

@@ -1,0 +1,128 @@
+//! gRPC and gRPC-Web: bytes pass as they are, in both directions; only their framing on the wire is known here.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, Version, header};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use ninefold::connect::Channel;
+use ninefold::tonic::body::Body;
+use tonic_web::GrpcWebLayer;
+use tower::{Layer as _, ServiceExt as _, service_fn};
+
+use super::{Client, Edge, Spoken, write_timeout};
+use crate::access::{Outcome, Record};
+use crate::error::Error;
+use crate::frames::Bounded;
+use crate::{guard, reply};
+
+impl Edge {
+    /// Passes a gRPC call through.
+    pub(super) async fn grpc(
+        &self,
+        head: Parts,
+        body: Incoming,
+        client: &Client,
+        record: &mut Record,
+    ) -> Response<Body> {
+        if head.version < Version::HTTP_2 {
+            return reply::of_error(&Error::RequestMalformed("gRPC needs HTTP/2; over HTTP/1.1 there is gRPC-Web"));
+        }
+        match self.passage(&head, Spoken::Grpc, client, record) {
+            Ok(passage) => {
+                let answer = passage.send(Body::new(body)).await;
+                record.answered_by(answer.extensions().get());
+                answer
+            }
+            Err(error) => reply::of_error_to_grpc(&error),
+        }
+    }
+
+    /// Passes a gRPC-Web call through, as gRPC.
+    pub(super) async fn grpc_web(
+        &self,
+        head: Parts,
+        body: Incoming,
+        client: &Client,
+        record: &mut Record,
+    ) -> Response<Body> {
+        if head.method != Method::POST {
+            let allowed = vec![Method::POST.to_string()];
+            return reply::of_error(&Error::VerbNotAllowed { verb: head.method.to_string(), allowed });
+        }
+        let mut passage = Some(self.passage(&head, Spoken::GrpcWeb, client, record));
+        let inner = service_fn(move |request: Request<Body>| {
+            let passage = passage.take().expect("the layer calls once for one request");
+            async move {
+                Ok::<_, Infallible>(match passage {
+                    Ok(passage) => passage.send(request.into_body()).await,
+                    Err(error) => reply::of_error_to_grpc(&error),
+                })
+            }
+        });
+        let Ok(answer) = GrpcWebLayer::new().layer(inner).oneshot(Request::from_parts(head, body)).await;
+        record.answered_by(answer.extensions().get());
+        answer
+    }
+
+    /// Finds the way of a call.
+    fn passage(&self, head: &Parts, spoken: Spoken, client: &Client, record: &mut Record) -> Result<Passage, Error> {
+        let published = self.published.load();
+        let path = head.uri.path();
+        let Some(route) = published.routes.grpc(path).filter(|_| head.method == Method::POST) else {
+            return Err(if published.routes.is_known {
+                Error::MethodNotExposed(path.chars().take(256).collect())
+            } else {
+                Error::Starting
+            });
+        };
+        record.routed(route.template(), &route.method.name);
+        let channel = published.channels.get(&route.service).cloned().ok_or(Error::Starting)?;
+        let mut call = self.call(head, route, client, record);
+        let time = self.time_for(route, &head.headers);
+        let headers = call.headers_mut();
+        write_timeout(headers, time);
+        if spoken == Spoken::GrpcWeb {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            // A browser cannot undo the compression of gRPC.
+            headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
+            headers.remove(header::ACCEPT);
+        }
+        let outcome = record.outcome.clone();
+        Ok(Passage { call, channel, outcome, message_bytes_max: self.config.body_bytes_max })
+    }
+}
+
+/// A call that knows its way.
+struct Passage {
+    call: Request<()>,
+    channel: Channel,
+    outcome: Outcome,
+    message_bytes_max: usize,
+}
+
+impl Passage {
+    async fn send(self, body: Body) -> Response<Body> {
+        let is_too_large = Arc::new(AtomicBool::new(false));
+        let body = Body::new(Bounded::new(body, self.message_bytes_max, is_too_large.clone()));
+        let Ok(mut answer) = self.channel.oneshot(self.call.map(|()| body)).await;
+        if is_too_large.load(Ordering::Relaxed) {
+            // The call was given up for it; what the service or the connection says about that is beside the point.
+            answer = reply::of_error_to_grpc(&Error::BodyTooLarge(self.message_bytes_max));
+        }
+        guard::strip_hop_by_hop(answer.headers_mut());
+        self.outcome.note(answer.headers());
+        let outcome = self.outcome;
+        answer.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                if let Some(trailers) = frame.trailers_ref() {
+                    outcome.note(trailers);
+                }
+                frame
+            }))
+        })
+    }
+}

@@ -1,0 +1,342 @@
+//! REST: a request becomes one message, and the answer one message or a stream of them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, header};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Incoming;
+use ninefold::connect::{Channel, Idempotent};
+use ninefold::fault;
+use ninefold::lifecycle::Stop;
+use ninefold::tonic::body::Body;
+use ninefold::tonic::{Code, Status};
+use tokio::time::{Instant, timeout, timeout_at};
+use tower::ServiceExt as _;
+
+use super::{Client, Edge, write_timeout};
+use crate::access::{Outcome, Record};
+use crate::binding::Binding;
+use crate::error::Error;
+use crate::frames::{Broken, Frames, framed};
+use crate::path::Path;
+use crate::routes::Route;
+use crate::table::Found;
+use crate::transcode::stream::{Encoder, Form};
+use crate::transcode::{self, status};
+use crate::{guard, reply};
+
+/// Longest part of a path that an answer repeats.
+const SHOWN_MAX: usize = 256;
+
+/// Headers that speak of the REST body or of its forms, and mean nothing to the call.
+const OF_THE_BODY: [header::HeaderName; 8] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::ACCEPT,
+    header::ACCEPT_ENCODING,
+    header::EXPECT,
+    header::RANGE,
+    header::ORIGIN,
+];
+
+/// A REST request on its way.
+struct Call<'r> {
+    route: &'r Route,
+    binding: &'r Binding,
+    outcome: Outcome,
+}
+
+impl Edge {
+    /// Answers a REST request.
+    pub(super) async fn rest(
+        &self,
+        head: Parts,
+        path: Path,
+        body: Incoming,
+        client: &Client,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Error> {
+        let published = self.published.load_full();
+        let (route, path) = match published.routes.rest(head.method.as_str(), path) {
+            Found::Value { value, path } => (value, path),
+            _ if !published.routes.is_known => return Err(Error::Starting),
+            Found::OtherVerbs(allowed) => {
+                let verb = head.method.as_str().chars().take(SHOWN_MAX).collect();
+                return Err(Error::VerbNotAllowed { verb, allowed: allowed.into_iter().collect() });
+            }
+            Found::Nothing => {
+                let shown = |text: &str| text.chars().take(SHOWN_MAX).collect();
+                return Err(Error::RouteUnknown { verb: shown(head.method.as_str()), path: shown(head.uri.path()) });
+            }
+        };
+        record.routed(route.template(), &route.method.name);
+        let binding = route.binding.as_deref().expect("routes in the REST table have a binding");
+        let channel = published.channels.get(&route.service).cloned().ok_or(Error::Starting)?;
+        check_encoding(&head.headers)?;
+        let body = self.read(body).await?;
+        let query = head.uri.query().unwrap_or_default();
+        let parts = transcode::Parts { path: &path, query, headers: &head.headers, body };
+        let message = transcode::request(&route.method.input, binding, &parts)?;
+
+        let time = self.time_for(route, &head.headers);
+        let mut request = self.call(&head, route, client, record).map(|()| reply::body(framed(&message)));
+        let headers = request.headers_mut();
+        for name in OF_THE_BODY {
+            headers.remove(name);
+        }
+        headers.remove("grpc-encoding");
+        headers.remove("grpc-accept-encoding");
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        write_timeout(headers, time);
+        if head.method == Method::GET {
+            // Safe by HTTP's own word.
+            request.extensions_mut().insert(Idempotent);
+        }
+        let call = Call { route, binding, outcome: record.outcome.clone() };
+        let end = time.map(|time| (time, Instant::now() + time));
+        let answer = self.send(channel, request, end, record).await?;
+        let (answer, body) = answer.into_parts();
+        if let Some(status) = failed_at_once(&answer) {
+            return Ok(call.fail(&status));
+        }
+        let frames = Frames::new(body, self.config.answer_bytes_max);
+        let mut response = if route.method.is_server_streaming {
+            self.stream(&call, frames, &head.headers, end.map(|(_, end)| end))
+        } else {
+            let unary = call.one(frames);
+            match end {
+                Some((time, end)) => timeout_at(end, unary).await.unwrap_or(Err(Error::DeadlineExceeded(time)))?,
+                None => unary.await?,
+            }
+        };
+        copy_metadata(&answer.headers, response.headers_mut());
+        Ok(response)
+    }
+
+    /// Reads a body whole, within its bounds.
+    async fn read(&self, mut body: Incoming) -> Result<Bytes, Error> {
+        let bytes_max = self.config.body_bytes_max;
+        if body.size_hint().lower() > bytes_max as u64 {
+            return Err(Error::BodyTooLarge(bytes_max));
+        }
+        let mut read = bytes::BytesMut::new();
+        loop {
+            let frame = timeout(self.config.body_timeout, body.frame()).await;
+            let frame = frame.map_err(|_| Error::BodyTimeout(self.config.body_timeout))?;
+            let Some(frame) = frame else { return Ok(read.freeze()) };
+            let frame = frame.map_err(|error| Error::BodyBroken(error.into()))?;
+            // Trailers of a request mean nothing to a call.
+            let Ok(data) = frame.into_data() else { continue };
+            if read.len() + data.len() > bytes_max {
+                return Err(Error::BodyTooLarge(bytes_max));
+            }
+            read.extend_from_slice(&data);
+        }
+    }
+
+    /// Sends a call, and waits for the head of its answer.
+    async fn send(
+        &self,
+        channel: Channel,
+        request: http::Request<Body>,
+        end: Option<(Duration, Instant)>,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Error> {
+        // A stream may go on for ever, but must begin in time.
+        let (time, end) = end.unwrap_or((self.config.deadline, Instant::now() + self.config.deadline));
+        let answer = timeout_at(end, channel.oneshot(request)).await;
+        let Ok(answer) = answer.map_err(|_| Error::DeadlineExceeded(time))?;
+        record.answered_by(answer.extensions().get());
+        Ok(answer)
+    }
+
+    /// Answers with a stream, in the form that the client asked for.
+    fn stream(&self, call: &Call<'_>, frames: Frames, asked: &HeaderMap, end: Option<Instant>) -> Response<Body> {
+        let form = Form::chosen_by(asked);
+        let writer = Writer {
+            frames,
+            encoder: Encoder::new(form),
+            form,
+            route: call.route.clone(),
+            outcome: call.outcome.clone(),
+            stop: self.stop.clone(),
+            heartbeat: self.config.heartbeat,
+            end,
+        };
+        let parts = stream::unfold(Some(writer), |writer| async move {
+            let mut writer = writer?;
+            let (part, is_last) = writer.next().await;
+            Some((Ok::<_, Status>(Frame::data(part)), (!is_last).then_some(writer)))
+        });
+        let mut response = Response::new(Body::new(StreamBody::new(parts)));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(form.content_type()));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        // Asks proxies in front to hand on each message as it comes.
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        response
+    }
+}
+
+impl Call<'_> {
+    /// Answers with the one message of a call that is no stream.
+    async fn one(&self, mut frames: Frames) -> Result<Response<Body>, Error> {
+        let broken = |what| Error::AnswerMalformed { service: self.route.service.to_string(), what };
+        let message = match frames.next().await {
+            Ok(message) => message,
+            Err(broken) => return self.broken(broken),
+        };
+        if message.is_some() {
+            match frames.next().await {
+                Ok(None) => {}
+                Ok(Some(_)) => return Err(broken("it answers with two messages where one is promised")),
+                Err(broken) => return self.broken(broken),
+            }
+        }
+        let status = frames.status();
+        if status.code() != Code::Ok {
+            return Ok(self.fail(&status));
+        }
+        let message = message.ok_or_else(|| broken("it answers with no message where one is promised"))?;
+        let answer = transcode::answer(&self.route.method.output, self.binding, message).map_err(broken)?;
+        self.outcome.set(Code::Ok);
+        let mut response = Response::new(reply::body(answer.body));
+        let kind = HeaderValue::try_from(answer.content_type);
+        let kind = kind.map_err(|_| broken("the type of its answer is malformed"))?;
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        Ok(response)
+    }
+
+    fn broken(&self, broken: Broken) -> Result<Response<Body>, Error> {
+        match broken {
+            Broken::Body(status) => Ok(self.fail(&status)),
+            Broken::Protocol(what) => Err(Error::AnswerMalformed { service: self.route.service.to_string(), what }),
+        }
+    }
+
+    /// Answers with the status that a call failed with.
+    fn fail(&self, status: &Status) -> Response<Body> {
+        self.outcome.set(status.code());
+        let contract = self.route.method.output.parent_pool();
+        reply::of_status(status, fault::http_status(status.code()), Some(contract))
+    }
+}
+
+/// Writes a stream of answers, part by part. Dropped when the client goes away, which cancels the call.
+struct Writer {
+    frames: Frames,
+    encoder: Encoder,
+    form: Form,
+    route: Route,
+    outcome: Outcome,
+    stop: Stop,
+    heartbeat: Duration,
+    end: Option<Instant>,
+}
+
+impl Writer {
+    /// The next part, and whether it is the last.
+    async fn next(&mut self) -> (Bytes, bool) {
+        let beat = tokio::time::sleep(self.heartbeat);
+        let end = self.end.unwrap_or_else(|| Instant::now() + self.heartbeat);
+        // Nothing is lost when an arm is dropped: what was read of a message stays with the frames.
+        let next = tokio::select! {
+            next = self.frames.next() => next,
+            () = beat, if self.form.heartbeat().is_some() => {
+                return (Bytes::from_static(self.form.heartbeat().unwrap_or_default()), false);
+            }
+            () = tokio::time::sleep_until(end), if self.end.is_some() => {
+                return self.fail(&Status::deadline_exceeded("the time for this stream ran out"));
+            }
+            () = self.stop.asked() => return self.fail(&fault::status(&Error::Draining)),
+        };
+        match next {
+            Ok(Some(message)) => match self.write(message) {
+                Ok(part) => (part, false),
+                Err(what) => self.fail(&self.malformed(what)),
+            },
+            Ok(None) => {
+                let status = self.frames.status();
+                if status.code() == Code::Ok {
+                    self.outcome.set(Code::Ok);
+                    (self.encoder.end(), true)
+                } else {
+                    self.fail(&status)
+                }
+            }
+            Err(Broken::Body(status)) => self.fail(&status),
+            Err(Broken::Protocol(what)) => self.fail(&self.malformed(what)),
+        }
+    }
+
+    fn write(&mut self, message: Bytes) -> Result<Bytes, &'static str> {
+        let binding = self.route.binding.as_ref().expect("routes in the REST table have a binding");
+        let answer = transcode::answer(&self.route.method.output, binding, message)?;
+        Ok(self.encoder.message(&answer.body))
+    }
+
+    fn malformed(&self, what: &'static str) -> Status {
+        fault::status(&Error::AnswerMalformed { service: self.route.service.to_string(), what })
+    }
+
+    fn fail(&mut self, status: &Status) -> (Bytes, bool) {
+        self.outcome.set(status.code());
+        let contract = self.route.method.output.parent_pool();
+        (self.encoder.error(&status::json(status, Some(contract))), true)
+    }
+}
+
+/// A body that is packed would be read as it is.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Error> {
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+            Err(Error::MediaTypeUnsupported(format!("packed with {}", String::from_utf8_lossy(encoding.as_bytes()))))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The status of a call that failed before its first message, or of an answer that is no gRPC.
+fn failed_at_once(answer: &http::response::Parts) -> Option<Status> {
+    if let Some(status) = Status::from_header_map(&answer.headers) {
+        // An OK without a message is told apart by whoever waits for one.
+        return (status.code() != Code::Ok).then_some(status);
+    }
+    let code = match answer.status.as_u16() {
+        200 => {
+            let kind = answer.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+            if kind.starts_with(b"application/grpc") {
+                return None;
+            }
+            Code::Unknown
+        }
+        // As gRPC maps the statuses of proxies that do not speak it.
+        400 => Code::Internal,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::Unimplemented,
+        429 | 502..=504 => Code::Unavailable,
+        _ => Code::Unknown,
+    };
+    Some(Status::new(code, format!("the service answered with HTTP status {} and no gRPC", answer.status.as_u16())))
+}
+
+/// Hands on what the service says beside its message, save what is of gRPC or of the connection.
+fn copy_metadata(from: &HeaderMap, to: &mut HeaderMap) {
+    let mut metadata = from.clone();
+    guard::strip_hop_by_hop(&mut metadata);
+    for (name, value) in &metadata {
+        let text = name.as_str();
+        let is_ours = text.starts_with("grpc-")
+            || text.starts_with("x-ninefold-")
+            || matches!(text, "content-type" | "content-encoding" | "date" | "server" | "x-trace-id" | "traceparent");
+        if !is_ours {
+            to.append(name.clone(), value.clone());
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What can go wrong at the edge.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use ninefold::fault::{self, Fault, Kind, Violation};
+use ninefold::link::BoxError;
+
+/// What can go wrong at the edge.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No route matches, and the platform knows none that might.
+    #[error("no route matches {verb} {path}")]
+    RouteUnknown {
+        /// HTTP method of the request.
+        verb: String,
+        /// Path of the request, cut to a bearable length.
+        path: String,
+    },
+    /// The path is known, but not with this HTTP method.
+    #[error("{verb} is not offered here, only {}", allowed.join(", "))]
+    VerbNotAllowed {
+        /// HTTP method of the request.
+        verb: String,
+        /// HTTP methods that the path answers.
+        allowed: Vec<String>,
+    },
+    /// A gRPC method that no contract exposes at the edge, or that does not exist.
+    #[error("the method {0} is not exposed")]
+    MethodNotExposed(String),
+    /// The request breaks the rules of HTTP, or those that the edge adds for safety.
+    #[error("malformed request: {0}")]
+    RequestMalformed(&'static str),
+    /// The request target is longer than the edge reads.
+    #[error("the request target is longer than {0} bytes")]
+    TargetTooLong(usize),
+    /// The header section is larger than the edge reads.
+    #[error("the header section holds more than {0} bytes")]
+    HeadersTooLarge(usize),
+    /// The body, or one message in it, is larger than the edge reads.
+    #[error("the body is larger than {0} bytes")]
+    BodyTooLarge(usize),
+    /// The body is of a kind that the route does not take.
+    #[error("a body of type {0:?} is not taken, send application/json")]
+    MediaTypeUnsupported(String),
+    /// Path, query or body do not fit the contract.
+    #[error("invalid request: {}", first_of(.0))]
+    RequestInvalid(Vec<Violation>),
+    /// The body broke off.
+    #[error("the body broke off")]
+    BodyBroken(#[source] BoxError),
+    /// The body stopped coming.
+    #[error("no more of the body arrived for {} s", .0.as_secs())]
+    BodyTimeout(Duration),
+    /// The edge does not know the landscape yet.
+    #[error("the edge is starting and does not know the landscape yet")]
+    Starting,
+    /// The service could not be reached.
+    #[error("could not reach {service}")]
+    Unreachable {
+        /// The service.
+        service: String,
+        /// Why.
+        source: BoxError,
+    },
+    /// The service took too long.
+    #[error("no answer within {} ms", .0.as_millis())]
+    DeadlineExceeded(Duration),
+    /// The service answered with what its contract does not allow.
+    #[error("{service} broke its contract: {what}")]
+    AnswerMalformed {
+        /// The service.
+        service: String,
+        /// What is wrong with the answer.
+        what: &'static str,
+    },
+    /// The caller sent too many requests.
+    #[error("too many requests, try again in {} s", .0.as_secs_f32().ceil())]
+    RateLimited(Duration),
+    /// The edge is shutting down.
+    #[error("the edge is draining")]
+    Draining,
+    /// A page token that this edge did not give out.
+    #[error("the page token {0:?} is not one of ours")]
+    PageTokenInvalid(String),
+    /// The settings do not allow a start.
+    #[error("invalid settings: {}", .0.join("; "))]
+    SettingsInvalid(Vec<String>),
+}
+
+fn first_of(violations: &[Violation]) -> String {
+    match violations {
+        [] => "it does not fit the contract".to_owned(),
+        [Violation { field, description }, ..] if field.is_empty() => description.clone(),
+        [Violation { field, description }, ..] => format!("{field}: {description}"),
+    }
+}
+
+impl Error {
+    /// A request whose `field` is wrong.
+    pub(crate) fn invalid(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self::RequestInvalid(vec![Violation::new(field, description)])
+    }
+
+    /// The HTTP status of the answer. More precise than that of the gRPC code where HTTP has a word of its own.
+    pub(crate) fn http_status(&self) -> StatusCode {
+        match self {
+            Self::VerbNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MethodNotExposed(_) => StatusCode::NOT_FOUND,
+            Self::TargetTooLong(_) => StatusCode::URI_TOO_LONG,
+            Self::HeadersTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::MediaTypeUnsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::AnswerMalformed { .. } => StatusCode::BAD_GATEWAY,
+            Self::RouteUnknown { .. }
+            | Self::RequestMalformed(_)
+            | Self::RequestInvalid(_)
+            | Self::BodyBroken(_)
+            | Self::Starting
+            | Self::Unreachable { .. }
+            | Self::DeadlineExceeded(_)
+            | Self::RateLimited(_)
+            | Self::Draining
+            | Self::PageTokenInvalid(_)
+            | Self::SettingsInvalid(_) => fault::http_status(self.kind().code()),
+        }
+    }
+}
+
+impl Fault for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::RouteUnknown { .. } => Kind::NotFound,
+            Self::VerbNotAllowed { .. } | Self::MethodNotExposed(_) => Kind::Unimplemented,
+            Self::RequestMalformed(_)
+            | Self::TargetTooLong(_)
+            | Self::HeadersTooLarge(_)
+            | Self::MediaTypeUnsupported(_)
+            | Self::RequestInvalid(_)
+            | Self::BodyBroken(_)
+            | Self::PageTokenInvalid(_)
+            | Self::SettingsInvalid(_) => Kind::InvalidInput,
+            Self::BodyTooLarge(_) | Self::RateLimited(_) => Kind::Exhausted,
+            Self::Starting | Self::Unreachable { .. } | Self::Draining => Kind::Unavailable,
+            Self::DeadlineExceeded(_) | Self::BodyTimeout(_) => Kind::Deadline,
+            Self::AnswerMalformed { .. } => Kind::Internal,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::RouteUnknown { .. } => "ROUTE_UNKNOWN",
+            Self::VerbNotAllowed { .. } => "VERB_NOT_ALLOWED",
+            Self::MethodNotExposed(_) => "METHOD_NOT_EXPOSED",
+            Self::RequestMalformed(_) => "REQUEST_MALFORMED",
+            Self::TargetTooLong(_) => "TARGET_TOO_LONG",
+            Self::HeadersTooLarge(_) => "HEADERS_TOO_LARGE",
+            Self::BodyTooLarge(_) => "BODY_TOO_LARGE",
+            Self::MediaTypeUnsupported(_) => "MEDIA_TYPE_UNSUPPORTED",
+            Self::RequestInvalid(_) => "REQUEST_INVALID",
+            Self::BodyBroken(_) => "BODY_BROKEN",
+            Self::BodyTimeout(_) => "BODY_TIMEOUT",
+            Self::Starting => "EDGE_STARTING",
+            Self::Unreachable { .. } => "SERVICE_UNREACHABLE",
+            Self::DeadlineExceeded(_) => "EDGE_DEADLINE_EXCEEDED",
+            Self::AnswerMalformed { .. } => "ANSWER_MALFORMED",
+            Self::RateLimited(_) => "RATE_LIMITED",
+            Self::Draining => "EDGE_DRAINING",
+            Self::PageTokenInvalid(_) => "PAGE_TOKEN_INVALID",
+            Self::SettingsInvalid(_) => "SETTINGS_INVALID",
+        }
+    }
+
+    fn violations(&self) -> Vec<Violation> {
+        if let Self::RequestInvalid(violations) = self { violations.clone() } else { Vec::new() }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        if let Self::RateLimited(delay) = self { Some(*delay) } else { None }
+    }
+}

@@ -1,0 +1,203 @@
+//! gRPC messages out of a body, and into one.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use ninefold::tonic::Status;
+use ninefold::tonic::body::Body;
+
+/// A message's flag and length.
+const PREFIX: usize = 5;
+
+/// Why a body gives no more messages.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// The body failed.
+    Body(Status),
+    /// The body breaks the protocol, as a sentence fragment.
+    Protocol(&'static str),
+}
+
+/// Puts a message into a body.
+pub(crate) fn framed(message: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(PREFIX + message.len());
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(message.len()).expect("bodies are limited to far less than 4 GiB"));
+    frame.put_slice(message);
+    frame.freeze()
+}
+
+/// Reads the messages of an answer.
+#[derive(Debug)]
+pub(crate) struct Frames {
+    body: Body,
+    buffer: BytesMut,
+    trailers: Option<HeaderMap>,
+    message_bytes_max: usize,
+    is_ended: bool,
+}
+
+impl Frames {
+    /// Reads messages of at most `message_bytes_max` from a body.
+    pub(crate) fn new(body: Body, message_bytes_max: usize) -> Self {
+        Self { body, buffer: BytesMut::new(), trailers: None, message_bytes_max, is_ended: false }
+    }
+
+    /// The next message; `None` at the end, when the trailers are there. Cancel safe: what was read stays.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
+        loop {
+            if let Some(message) = self.buffered()? {
+                return Ok(Some(message));
+            }
+            if self.is_ended {
+                return if self.buffer.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(Broken::Protocol("its answer ends within a message"))
+                };
+            }
+            match self.body.frame().await {
+                None => self.is_ended = true,
+                Some(Err(status)) => return Err(Broken::Body(status)),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.buffer.extend_from_slice(&data),
+                    Err(frame) => {
+                        self.trailers = frame.into_trailers().ok();
+                        self.is_ended = true;
+                    }
+                },
+            }
+        }
+    }
+
+    fn buffered(&mut self) -> Result<Option<Bytes>, Broken> {
+        let Some(prefix) = self.buffer.first_chunk::<PREFIX>() else { return Ok(None) };
+        let [flag, length @ ..] = *prefix;
+        if flag != 0 {
+            return Err(Broken::Protocol("its answer is compressed, which was not asked for"));
+        }
+        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        if length > self.message_bytes_max {
+            return Err(Broken::Protocol("its answer is larger than the edge turns into JSON"));
+        }
+        if self.buffer.len() < PREFIX + length {
+            self.buffer.reserve(PREFIX + length - self.buffer.len());
+            return Ok(None);
+        }
+        self.buffer.advance(PREFIX);
+        Ok(Some(self.buffer.split_to(length).freeze()))
+    }
+
+    /// The status in the trailers; UNKNOWN if there is none, as gRPC says.
+    pub(crate) fn status(&self) -> Status {
+        let found = self.trailers.as_ref().and_then(Status::from_header_map);
+        found.unwrap_or_else(|| Status::unknown("the answer ended without a status"))
+    }
+}
+
+/// A body of gRPC messages that breaks off where one is larger than allowed. Looks at lengths only.
+#[derive(Debug)]
+pub(crate) struct Bounded {
+    body: Body,
+    message_bytes_max: usize,
+    is_too_large: Arc<AtomicBool>,
+    prefix: BytesMut,
+    /// Bytes of the message under way that are still to come.
+    left: usize,
+}
+
+impl Bounded {
+    /// Bounds the messages of a body; `is_too_large` is told when one is larger.
+    pub(crate) fn new(body: Body, message_bytes_max: usize, is_too_large: Arc<AtomicBool>) -> Self {
+        Self { body, message_bytes_max, is_too_large, prefix: BytesMut::with_capacity(PREFIX), left: 0 }
+    }
+
+    fn allows(&mut self, mut data: &[u8]) -> bool {
+        while !data.is_empty() {
+            if self.left > 0 {
+                let used = self.left.min(data.len());
+                self.left -= used;
+                data = &data[used..];
+                continue;
+            }
+            let used = (PREFIX - self.prefix.len()).min(data.len());
+            self.prefix.extend_from_slice(&data[..used]);
+            data = &data[used..];
+            if let Some([_, length @ ..]) = self.prefix.first_chunk::<PREFIX>() {
+                self.left = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+                self.prefix.clear();
+                if self.left > self.message_bytes_max {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+}
+
+impl http_body::Body for Bounded {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+            && !this.allows(data)
+        {
+            this.is_too_large.store(true, Ordering::Relaxed);
+            return Poll::Ready(Some(Err(Status::resource_exhausted("a message is larger than the edge takes"))));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_message_that_is_too_large_is_refused_however_it_is_cut() {
+        for piece in 1..12 {
+            let passes = |sizes: &[usize]| {
+                let bytes: Vec<u8> = sizes.iter().flat_map(|size| framed(&vec![1; *size])).collect();
+                let mut bounded = Bounded::new(Body::empty(), 10, Arc::default());
+                bytes.chunks(piece).all(|piece| bounded.allows(piece))
+            };
+            assert!(passes(&[0, 10, 3, 0, 10]));
+            assert!(!passes(&[3, 11]));
+        }
+    }
+
+    #[tokio::test]
+    async fn messages_are_read_however_they_are_cut() {
+        let bytes: Vec<u8> = [framed(b"one"), framed(b""), framed(b"three")].concat();
+        for piece in 1..bytes.len() {
+            let pieces: Vec<_> =
+                bytes.chunks(piece).map(|piece| Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(piece)))).collect();
+            let body = Body::new(http_body_util::StreamBody::new(tokio_stream::iter(pieces)));
+            let mut frames = Frames::new(body, 100);
+            let mut messages = Vec::new();
+            while let Some(message) = frames.next().await.unwrap() {
+                messages.push(message);
+            }
+            assert_eq!(messages, ["one", "", "three"]);
+            assert_eq!(frames.status().code(), ninefold::tonic::Code::Unknown, "no trailers, no status");
+        }
+    }
+}

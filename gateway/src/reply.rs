@@ -1,0 +1,70 @@
+//! Answers that the edge gives itself.
+
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use ninefold::fault;
+use ninefold::tonic::Status;
+use ninefold::tonic::body::Body;
+use prost_reflect::DescriptorPool;
+
+use crate::error::Error;
+use crate::transcode::status;
+
+/// A body of bytes.
+pub(crate) fn body(bytes: impl Into<bytes::Bytes>) -> Body {
+    Body::new(Full::new(bytes.into()))
+}
+
+/// A status as a REST answer. `contract` knows types that its details may have.
+pub(crate) fn of_status(status: &Status, http_status: StatusCode, contract: Option<&DescriptorPool>) -> Response<Body> {
+    let text = serde_json::to_vec(&status::json(status, contract)).unwrap_or_default();
+    let mut answer = Response::new(body(text));
+    *answer.status_mut() = http_status;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(delay) = status::retry_after(status) {
+        // Whole seconds are all that HTTP has; rounded up, so that nobody comes too early.
+        let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
+    answer
+}
+
+/// An error of the edge as a REST answer.
+pub(crate) fn of_error(error: &Error) -> Response<Body> {
+    let mut answer = of_status(&fault::status(error), error.http_status(), None);
+    let headers = answer.headers_mut();
+    match error {
+        Error::VerbNotAllowed { allowed, .. } => {
+            if let Ok(allowed) = HeaderValue::try_from(allowed.join(", ")) {
+                headers.insert(header::ALLOW, allowed);
+            }
+        }
+        // What follows on the connection cannot be trusted to be a request.
+        Error::RequestMalformed(_) | Error::HeadersTooLarge(_) | Error::BodyTooLarge(_) => {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Error::RouteUnknown { .. }
+        | Error::MethodNotExposed(_)
+        | Error::Starting
+        | Error::TargetTooLong(_)
+        | Error::MediaTypeUnsupported(_)
+        | Error::RequestInvalid(_)
+        | Error::BodyBroken(_)
+        | Error::BodyTimeout(_)
+        | Error::Unreachable { .. }
+        | Error::DeadlineExceeded(_)
+        | Error::AnswerMalformed { .. }
+        | Error::RateLimited(_)
+        | Error::Draining
+        | Error::PageTokenInvalid(_)
+        | Error::SettingsInvalid(_) => {}
+    }
+    answer
+}
+
+/// An error of the edge as a gRPC answer.
+pub(crate) fn of_error_to_grpc(error: &Error) -> Response<Body> {
+    fault::status(error).into_http()
+}

@@ -1,0 +1,273 @@
+//! JSON to Protobuf and back, by the binding of a route. Pure: no I/O.
+
+pub(crate) mod query;
+pub(crate) mod status;
+pub(crate) mod stream;
+#[cfg(test)]
+mod tests;
+mod unique;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use ninefold::fault::Violation;
+use prost::Message as _;
+use prost_reflect::{
+    DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, SerializeOptions, Value,
+};
+use serde::de::DeserializeSeed as _;
+use serde_json::Value as Json;
+
+use self::unique::Unique;
+use crate::binding::{Binding, Body, FieldPath};
+use crate::error::Error;
+use crate::{path, value};
+
+/// A message that is not Protobuf to the outside, but a body with a type.
+const HTTP_BODY: &str = "google.api.HttpBody";
+
+/// JSON as the Protobuf mapping has it; unknown fields are the caller's mistake.
+const READING: DeserializeOptions = DeserializeOptions::new().deny_unknown_fields(true);
+/// JSON as the Protobuf mapping has it: 64-bit integers as text, names in camel case, defaults left out.
+const WRITING: SerializeOptions = SerializeOptions::new();
+
+/// What of an HTTP request becomes a message.
+#[derive(Clone, Debug)]
+pub(crate) struct Parts<'r> {
+    /// The path, without the template's custom verb.
+    pub(crate) path: &'r path::Path,
+    /// The query, without the question mark.
+    pub(crate) query: &'r str,
+    /// The headers.
+    pub(crate) headers: &'r HeaderMap,
+    /// The body.
+    pub(crate) body: Bytes,
+}
+
+/// Makes the message of a request.
+///
+/// The path wins: a field that it binds may be given elsewhere only with the same value. (A JSON body that holds the
+/// default of a field without presence counts as not giving it: the two are the same message.) Parameters that the
+/// binding does not know are refused.
+///
+/// # Errors
+/// [`Error::RequestInvalid`] with every violation of path and query, or the first of the body;
+/// [`Error::MediaTypeUnsupported`] for a body that is no JSON.
+pub(crate) fn request(input: &MessageDescriptor, binding: &Binding, parts: &Parts<'_>) -> Result<Bytes, Error> {
+    let mut message = read_body(input, &binding.body, parts)?;
+    let mut violations = Vec::new();
+    let bound = bind_path(binding, parts.path, &mut violations);
+    query::apply(&mut message, binding, &bound, parts.query, &mut violations);
+    for (field, bound) in bound {
+        match value::at(&message, field) {
+            Some(given) if given != bound => {
+                violations.push(Violation::new(field.to_string(), "differs from what the path says"));
+            }
+            _ => {
+                if let Err(why) = value::set(&mut message, field, bound) {
+                    violations.push(Violation::new(field.to_string(), why));
+                }
+            }
+        }
+    }
+    if violations.is_empty() { Ok(message.encode_to_vec().into()) } else { Err(Error::RequestInvalid(violations)) }
+}
+
+/// The values that the path binds.
+pub(crate) fn bind_path<'b>(
+    binding: &'b Binding,
+    path: &path::Path,
+    violations: &mut Vec<Violation>,
+) -> Vec<(&'b FieldPath, Value)> {
+    let texts = match binding.pattern.bind(path) {
+        Ok(texts) => texts,
+        Err(path::Malformed(why)) => {
+            violations.push(Violation::new("", why));
+            return Vec::new();
+        }
+    };
+    let mut bound = Vec::with_capacity(texts.len());
+    for (field, text) in binding.variables.iter().zip(texts) {
+        match value::parse(field.split().0, &text) {
+            Ok(value) => bound.push((field, value)),
+            Err(why) => violations.push(Violation::new(field.to_string(), why)),
+        }
+    }
+    bound
+}
+
+fn read_body(input: &MessageDescriptor, rule: &Body, parts: &Parts<'_>) -> Result<DynamicMessage, Error> {
+    let empty = || DynamicMessage::new(input.clone());
+    match rule {
+        Body::Nowhere if parts.body.is_empty() => Ok(empty()),
+        Body::Nowhere => Err(Error::invalid("", "this route takes no body")),
+        Body::Whole if is_http_body(input) => Ok(http_body(input, parts)),
+        // An empty body leaves its field unset; `{}` sets it.
+        Body::Whole | Body::Field(_) if parts.body.is_empty() => Ok(empty()),
+        Body::Whole => {
+            check_media_type(parts.headers)?;
+            read_json(input, &parts.body, "")
+        }
+        Body::Field(path) => {
+            let mut message = empty();
+            let (field, _) = path.split();
+            let is_one = !field.is_list() && !field.is_map();
+            let value = match field.kind() {
+                Kind::Message(inner) if is_one && is_http_body(&inner) => Value::Message(http_body(&inner, parts)),
+                Kind::Message(inner) if is_one => {
+                    check_media_type(parts.headers)?;
+                    Value::Message(read_json(&inner, &parts.body, &path.to_string())?)
+                }
+                _ => {
+                    check_media_type(parts.headers)?;
+                    match read_field(field, &parts.body)? {
+                        Some(value) => value,
+                        None => return Ok(message),
+                    }
+                }
+            };
+            place(&mut message, path, value);
+            Ok(message)
+        }
+    }
+}
+
+/// Sets the value at a path, whole, also if the field is repeated.
+fn place(message: &mut DynamicMessage, path: &FieldPath, value: Value) {
+    let (field, way) = path.split();
+    let mut message = message;
+    for step in way {
+        message = message.get_field_mut(step).as_message_mut().expect("every step of a field path is a message");
+    }
+    message.set_field(field, value);
+}
+
+fn read_json(descriptor: &MessageDescriptor, body: &[u8], prefix: &str) -> Result<DynamicMessage, Error> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let mut track = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
+    let message = DynamicMessage::deserialize_with_options(descriptor.clone(), tracked, &READING)
+        .map_err(|error| malformed_json(prefix, &track.path().to_string(), &error))?;
+    json.end().map_err(|error| malformed_json(prefix, "", &error))?;
+    Unique::Message(descriptor.clone())
+        .deserialize(&mut serde_json::Deserializer::from_slice(body))
+        .map_err(|error| malformed_json(prefix, "", &error))?;
+    Ok(message)
+}
+
+fn malformed_json(prefix: &str, path: &str, error: &serde_json::Error) -> Error {
+    // The tracker writes "." for the whole and "?" for a place that it cannot name.
+    let path = path.trim_end_matches(['.', '?']);
+    let dot = if prefix.is_empty() || path.is_empty() { "" } else { "." };
+    Error::invalid(format!("{prefix}{dot}{path}"), error.to_string())
+}
+
+/// Reads a field that is no single message: a scalar, a list or a map. `None` for `null`.
+fn read_field(field: &FieldDescriptor, body: &[u8]) -> Result<Option<Value>, Error> {
+    let json: Json = serde_json::from_slice(body).map_err(|error| malformed_json(field.name(), "", &error))?;
+    let parent = field.parent_message().clone();
+    let wrapped = Json::Object([(field.json_name().to_owned(), json)].into_iter().collect());
+    let mut message = DynamicMessage::deserialize_with_options(parent, wrapped, &READING)
+        .map_err(|error| malformed_json(field.name(), "", &error))?;
+    Ok(message.take_field(field))
+}
+
+/// A body must say that it is JSON. Else a page of a stranger could have a browser send one as plain text, without asking.
+fn check_media_type(headers: &HeaderMap) -> Result<(), Error> {
+    let Some(kind) = headers.get(CONTENT_TYPE) else { return Ok(()) };
+    let text = String::from_utf8_lossy(kind.as_bytes());
+    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
+        Ok(())
+    } else {
+        Err(Error::MediaTypeUnsupported(essence))
+    }
+}
+
+/// Whether messages of this type are bodies with a type of their own.
+pub(crate) fn is_http_body(message: &MessageDescriptor) -> bool {
+    message.full_name() == HTTP_BODY
+}
+
+fn http_body(descriptor: &MessageDescriptor, parts: &Parts<'_>) -> DynamicMessage {
+    let kind = parts.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let raw = HttpBody { content_type: kind.to_owned(), data: parts.body.clone() };
+    DynamicMessage::decode(descriptor.clone(), raw.encode_to_vec().as_slice())
+        .unwrap_or_else(|_| DynamicMessage::new(descriptor.clone()))
+}
+
+/// What of `google.api.HttpBody` the edge reads.
+#[derive(Clone, PartialEq, prost::Message)]
+struct HttpBody {
+    #[prost(string, tag = "1")]
+    content_type: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    data: Bytes,
+}
+
+/// An answer's body and its type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// `application/json`, or what the service said in an `HttpBody`.
+    pub(crate) content_type: String,
+    /// The body.
+    pub(crate) body: Bytes,
+}
+
+/// Whether answers of a binding are bodies with a type of their own.
+pub(crate) fn answers_http_body(output: &MessageDescriptor, binding: &Binding) -> bool {
+    match &binding.response_body {
+        None => is_http_body(output),
+        Some(field) => match field.kind() {
+            Kind::Message(message) => !field.is_list() && is_http_body(&message),
+            _ => false,
+        },
+    }
+}
+
+/// Writes the answer of a message.
+///
+/// # Errors
+/// What is wrong with the message, as a sentence fragment.
+pub(crate) fn answer(output: &MessageDescriptor, binding: &Binding, message: Bytes) -> Result<Answer, &'static str> {
+    const UNREADABLE: &str = "its answer cannot be decoded";
+    if answers_http_body(output, binding) {
+        let raw = match &binding.response_body {
+            None => message,
+            Some(field) => match DynamicMessage::decode(output.clone(), message)
+                .map_err(|_| UNREADABLE)?
+                .get_field(field)
+                .as_message()
+            {
+                Some(inner) => inner.encode_to_vec().into(),
+                None => Bytes::new(),
+            },
+        };
+        let HttpBody { content_type, data } = HttpBody::decode(raw).map_err(|_| UNREADABLE)?;
+        let content_type = if content_type.is_empty() { "application/octet-stream".to_owned() } else { content_type };
+        return Ok(Answer { content_type, body: data });
+    }
+    let message = DynamicMessage::decode(output.clone(), message).map_err(|_| UNREADABLE)?;
+    let body = match &binding.response_body {
+        None => json(&message),
+        Some(field) => json_of_field(&message, field),
+    };
+    let body = body.map_err(|_| "its answer has no JSON form")?;
+    Ok(Answer { content_type: "application/json".to_owned(), body: body.into() })
+}
+
+/// Writes a message as JSON.
+pub(crate) fn json(message: &DynamicMessage) -> Result<Vec<u8>, serde_json::Error> {
+    let mut text = Vec::with_capacity(256);
+    message.serialize_with_options(&mut serde_json::Serializer::new(&mut text), &WRITING)?;
+    Ok(text)
+}
+
+/// Writes one field as JSON; one that is not set as its default, so that there is always a value.
+fn json_of_field(message: &DynamicMessage, field: &FieldDescriptor) -> Result<Vec<u8>, serde_json::Error> {
+    if let (Some(inner), false) = (message.get_field(field).as_message(), field.is_list()) {
+        return json(inner);
+    }
+    let whole = message.serialize_with_options(serde_json::value::Serializer, &WRITING.skip_default_fields(false))?;
+    serde_json::to_vec(whole.get(field.json_name()).unwrap_or(&Json::Null))
+}

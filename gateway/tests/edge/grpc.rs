@@ -1,0 +1,90 @@
+//! gRPC through the edge, with a generated client.
+
+use std::time::Duration;
+
+use futures_util::TryStreamExt as _;
+use ninefold::fault;
+use ninefold::proto::ninefold::config::v1::config_service_client::ConfigServiceClient;
+use ninefold::proto::ninefold::config::v1::{GetDocumentRequest, PutDocumentRequest, WatchDocumentRequest};
+use ninefold::proto::ninefold::contract::v1::CheckContractRequest;
+use ninefold::proto::ninefold::contract::v1::contract_service_client::ContractServiceClient;
+use ninefold::tonic::transport::{Channel, Endpoint};
+use ninefold::tonic::{Code, Request};
+use ninefold_gateway::Config;
+
+use crate::landscape::Landscape;
+
+async fn channel(house: &Landscape) -> Channel {
+    Endpoint::try_from(format!("http://{}", house.edge)).unwrap().connect().await.unwrap()
+}
+
+fn document(service: &str) -> GetDocumentRequest {
+    GetDocumentRequest { service: service.to_owned(), environment: "test".to_owned(), revision: None }
+}
+
+#[tokio::test]
+async fn a_generated_client_calls_through_the_edge() {
+    let house = Landscape::start().await;
+    let mut client = ConfigServiceClient::new(channel(&house).await);
+    let answer = client.get_document(document("shop")).await.unwrap();
+    assert_eq!(answer.metadata().get("x-answered-with").unwrap(), "metadata");
+    assert_eq!(answer.metadata().get("x-trace-id").unwrap().len(), 32);
+    assert_eq!(answer.into_inner().document.unwrap().author, "a");
+    let refused = client.get_document(document("missing")).await.unwrap_err();
+    assert_eq!((refused.code(), fault::reason(&refused).as_deref()), (Code::NotFound, Some("DOCUMENT_UNKNOWN")));
+    assert_eq!(refused.message(), "no document \"missing\" is there");
+}
+
+#[tokio::test]
+async fn streams_pass_through() {
+    let house = Landscape::start().await;
+    let mut client = ConfigServiceClient::new(channel(&house).await);
+    let watch = |service: &str, known_revision| WatchDocumentRequest {
+        service: service.to_owned(),
+        environment: "test".to_owned(),
+        known_revision,
+    };
+    let stream = client.watch_document(watch("shop", 500)).await.unwrap().into_inner();
+    assert_eq!(stream.try_collect::<Vec<_>>().await.unwrap().len(), 500);
+    let stream = client.watch_document(watch("broken", 1)).await.unwrap().into_inner();
+    assert_eq!(stream.try_collect::<Vec<_>>().await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_method_that_is_not_exposed_is_not_there() {
+    let house = Landscape::start().await;
+    let mut client = ContractServiceClient::new(channel(&house).await);
+    let refused = client.check_contract(CheckContractRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
+    assert_eq!(fault::reason(&refused).as_deref(), Some("METHOD_NOT_EXPOSED"));
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_is_refused() {
+    let config = Config { body_bytes_max: 1000, ..Config::default() };
+    let house = Landscape::start_with(config).await;
+    let mut client = ConfigServiceClient::new(channel(&house).await);
+    let large = PutDocumentRequest { service: "shop".to_owned(), content: "x".repeat(5000), ..Default::default() };
+    let refused = client.put_document(large).await.unwrap_err();
+    assert_eq!((refused.code(), fault::reason(&refused).as_deref()), (Code::ResourceExhausted, Some("BODY_TOO_LARGE")));
+    assert!(client.get_document(document("shop")).await.is_ok(), "the connection lives on");
+    assert_eq!(
+        client.get_document(document("large")).await.unwrap().into_inner().document.unwrap().content.len(),
+        3 << 20
+    );
+}
+
+#[tokio::test]
+async fn a_deadline_of_the_caller_holds() {
+    let house = Landscape::start().await;
+    let mut client = ConfigServiceClient::new(channel(&house).await);
+    let mut asked = Request::new(document("slow"));
+    asked.set_timeout(Duration::from_millis(100));
+    // Either side may notice first; tonic's client calls its own notice Cancelled.
+    let code = client.get_document(asked).await.unwrap_err().code();
+    assert!(matches!(code, Code::DeadlineExceeded | Code::Cancelled), "{code:?}");
+    let config = Config { deadline: Duration::from_millis(100), ..Config::default() };
+    let house = Landscape::start_with(config).await;
+    let mut client = ConfigServiceClient::new(channel(&house).await);
+    assert_eq!(client.get_document(document("slow")).await.unwrap_err().code(), Code::DeadlineExceeded);
+}

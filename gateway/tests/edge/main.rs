@@ -1,0 +1,19 @@
+//! The edge as the outside sees it: real sockets, a real service behind, a registry and a contract store that the test
+//! holds in its hands.
+
+#[cfg(test)]
+mod client;
+#[cfg(test)]
+mod grpc;
+#[cfg(test)]
+mod guard;
+#[cfg(test)]
+mod landscape;
+#[cfg(test)]
+mod rest;
+#[cfg(test)]
+mod rollout;
+#[cfg(test)]
+mod streams;
+#[cfg(test)]
+mod web;
