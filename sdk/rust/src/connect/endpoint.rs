@@ -272,6 +272,7 @@ async fn keep(endpoint: &Weak<Endpoint>) {
         }
         if !live.is_connected() && opened_at.is_some_and(|at| at.elapsed() < LINE_LIFE_MIN) {
             opened_at = None;
+            live.refused(Cause::Ended);
             drop(live);
             tokio::time::sleep(backoff.wait()).await;
             continue;

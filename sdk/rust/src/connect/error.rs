@@ -17,6 +17,9 @@ pub enum Cause {
     /// The address does not speak HTTP/2.
     #[error("the address does not speak HTTP/2")]
     Handshake(#[source] Arc<hyper::Error>),
+    /// The address accepts connections and ends them: it speaks another protocol, or has too many callers.
+    #[error("the connection ended at once")]
+    Ended,
 }
 
 /// What keeps a call from being answered.

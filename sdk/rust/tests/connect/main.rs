@@ -339,6 +339,28 @@ async fn an_address_that_refuses_opens_its_breaker_without_calls() {
 }
 
 #[tokio::test]
+async fn an_address_that_speaks_another_protocol_opens_its_breaker() {
+    let house = House::new();
+    let client = house.client();
+    let mut events = house.discovery.events();
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut words = Instance::start("other", &house.scope).await.words();
+    words.addresses[0].port = socket.local_addr().unwrap().port().into();
+    house.registry.put(words);
+    let accept = async {
+        loop {
+            drop(socket.accept().await);
+        }
+    };
+    let opened = tokio::select! {
+        opened = next(&mut events) => opened,
+        () = accept => unreachable!("it goes on"),
+    };
+    assert_eq!(opened.reason, "5 failures in a row: the connection ended at once");
+    assert_eq!(fault::reason(&get(&client).await.unwrap_err()).as_deref(), Some("BREAKER_OPEN"));
+}
+
+#[tokio::test]
 async fn mistakes_of_the_caller_leave_the_breaker_closed() {
     let house = House::new();
     let client = house.client();
