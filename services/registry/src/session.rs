@@ -134,7 +134,7 @@ async fn open(hub: &Arc<Hub>, inbound: &mut Inbound) -> Result<(Claim, Record), 
         }
         known
     };
-    let claim = hub.claim(&key)?;
+    let claim = hub.claim(&key, instance.started)?;
     instance.node.clone_from(&hub.node);
     let mut record = Record::new(hub.clone(), instance, known);
     match record.write(Standing::Newcomer, &claim).await {
@@ -179,6 +179,7 @@ impl Session {
                 // What was said counts before what was not: a slow write of ours must not look like a silence of theirs.
                 biased;
                 () = stop.asked() => return End::Stopping,
+                () = self.hold.claim.passed_on() => return End::Overtaken,
                 said = inbound.next() => self.hear(said).await,
                 () = self.hold.claim.woken() => self.look().await,
                 () = at(retry_at) => self.settle().await,

@@ -266,3 +266,6 @@ fn summary<'a>(service: &ServiceName, instances: impl Iterator<Item = &'a Arc<In
     }
     summary
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use ninefold_store::Store;
 use tokio::sync::{Notify, watch};
@@ -29,9 +30,11 @@ pub(crate) struct Hub {
 #[derive(Debug)]
 struct Holder {
     wake: Arc<Notify>,
-    /// Set to false when another session takes the place of one that was lost.
+    /// Set to false when another session takes over.
     valid: watch::Sender<bool>,
     is_live: bool,
+    /// When the process started, if it said so. Tells a process that comes back from another one with the same id.
+    started: Option<SystemTime>,
 }
 
 /// A session's right to an instance on this node.
@@ -104,21 +107,23 @@ impl Hub {
         self.holders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Claims an instance, from a session that was lost if there is one.
+    /// Claims an instance: from a session that was lost, or from one of the same process, whose loss has not been noticed
+    /// yet because the network did not say so.
     ///
     /// # Errors
-    /// [`Error::InstanceTaken`] if a live session of this node holds it.
-    pub(crate) fn claim(&self, key: &InstanceKey) -> Result<Claim, Error> {
+    /// [`Error::InstanceTaken`] if a live session of another process holds it on this node.
+    pub(crate) fn claim(&self, key: &InstanceKey, started: Option<SystemTime>) -> Result<Claim, Error> {
         let mut holders = self.holders();
         if let Some(holder) = holders.get(key) {
-            if holder.is_live {
+            let is_same_process = started.is_some() && started == holder.started;
+            if holder.is_live && !is_same_process {
                 return Err(Error::InstanceTaken(key.clone()));
             }
             holder.valid.send_replace(false);
         }
         let wake = Arc::new(Notify::new());
         let (valid, receiver) = watch::channel(true);
-        holders.insert(key.clone(), Holder { wake: wake.clone(), valid, is_live: true });
+        holders.insert(key.clone(), Holder { wake: wake.clone(), valid, is_live: true, started });
         Ok(Claim { key: key.clone(), wake, valid: receiver })
     }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ninefold::lifecycle::Scope;
+use ninefold_registry::Config;
 use ninefold_store as store;
 
 use crate::house::House;
@@ -12,7 +13,7 @@ async fn instances_join_leave_and_get_lost_on_the_embedded_store() {
     let folder = tempfile::tempdir().unwrap();
     let config = store::Config { path: folder.path().to_owned(), ..store::Config::default() };
     let scope = Scope::root("store");
-    let house = House::on(store::open(&config, &scope).await.unwrap()).await;
+    let house = House::on("node-1", store::open(&config, &scope).await.unwrap(), Config::default()).await;
     let mut watch = house.watch(&[]).await;
     let (first, second) = (house.join("pump", "p-1").await, house.join("pump", "p-2").await);
     watch.until(&["p-1 SERVING", "p-2 SERVING"]).await;

@@ -15,7 +15,7 @@ use proto::registry_service_client::RegistryServiceClient;
 use proto::watch_instances_response::Message as Told;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::service::RoutesBuilder;
+use tonic::service::{Routes, RoutesBuilder};
 use tonic::{Code, Status, Streaming};
 
 use crate::memory::Memory;
@@ -46,8 +46,8 @@ impl House {
 }
 
 impl House<Arc<dyn Store>> {
-    pub(crate) async fn on(store: Arc<dyn Store>) -> Self {
-        let (client, scope) = serve("node-1", store.clone(), Config::default()).await;
+    pub(crate) async fn on(node: &str, store: Arc<dyn Store>, config: Config) -> Self {
+        let (client, scope) = serve(node, store.clone(), config).await;
         Self { store, client, scope }
     }
 }
@@ -63,23 +63,12 @@ impl<S> House<S> {
     }
 
     pub(crate) async fn register(&self, instance: proto::Instance) -> Result<Session, Status> {
-        let mut session = self.open().await;
-        session.say(Say::Register(proto::Register { instance: Some(instance) })).await;
-        match session.hear().await? {
-            Some(Heard::Registered(registered)) => {
-                session.registered = registered.instance;
-                Ok(session)
-            }
-            other => panic!("expected to be registered, heard {other:?}"),
-        }
+        Session::register(self.client.clone(), instance).await
     }
 
     /// A stream on which nothing is said yet.
     pub(crate) async fn open(&self) -> Session {
-        let (say, said) = mpsc::channel(16);
-        let answers =
-            self.client.clone().hold_session(ReceiverStream::new(said)).await.expect("a session can be opened");
-        Session { say, answers: answers.into_inner(), registered: None }
+        Session::open(self.client.clone()).await
     }
 
     pub(crate) async fn instances(&self, service: &str) -> Vec<proto::Instance> {
@@ -140,11 +129,17 @@ impl<S> House<S> {
 
 async fn serve(node: &str, store: Arc<dyn Store>, config: Config) -> (RegistryServiceClient<Link>, Scope) {
     let scope = Scope::root("test");
+    let routes = routes(node, store, config, &scope).await;
+    (RegistryServiceClient::new(Link::from(routes)), scope)
+}
+
+/// A registry, to be served.
+pub(crate) async fn routes(node: &str, store: Arc<dyn Store>, config: Config, scope: &Scope) -> Routes {
     let deps = Deps { store, node: node.to_owned() };
-    let registry = Registry::start(config, deps, &scope).await.expect("the registry starts");
+    let registry = Registry::start(config, deps, scope).await.expect("the registry starts");
     let mut routes = RoutesBuilder::default();
     registry.add_to(&mut routes);
-    (RegistryServiceClient::new(Link::from(routes.routes())), scope)
+    routes.routes()
 }
 
 /// The instance's side of a session.
@@ -155,6 +150,27 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    pub(crate) async fn register(
+        client: RegistryServiceClient<Link>,
+        instance: proto::Instance,
+    ) -> Result<Self, Status> {
+        let mut session = Self::open(client).await;
+        session.say(Say::Register(proto::Register { instance: Some(instance) })).await;
+        match session.hear().await? {
+            Some(Heard::Registered(registered)) => {
+                session.registered = registered.instance;
+                Ok(session)
+            }
+            other => panic!("expected to be registered, heard {other:?}"),
+        }
+    }
+
+    async fn open(mut client: RegistryServiceClient<Link>) -> Self {
+        let (say, said) = mpsc::channel(16);
+        let answers = client.hold_session(ReceiverStream::new(said)).await.expect("a session can be opened");
+        Self { say, answers: answers.into_inner(), registered: None }
+    }
+
     pub(crate) async fn say(&self, message: Say) {
         let request = proto::HoldSessionRequest { message: Some(message) };
         self.say.send(request).await.expect("the session listens");

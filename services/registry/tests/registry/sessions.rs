@@ -112,6 +112,27 @@ async fn an_id_that_a_live_session_holds_is_taken() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_whose_lost_session_was_not_noticed_yet_takes_its_place_back() {
+    let house = House::start().await;
+    let start_time = Some(prost_types::Timestamp { seconds: 1_800_000_000, nanos: 1 });
+    let pump = proto::Instance { start_time, ..instance("pump", "p-1") };
+    let mut old = house.register(pump.clone()).await.unwrap();
+    let mut watch = house.watch(&[]).await;
+    let new = house.register(pump).await.unwrap();
+    check(&old.refused().await, Code::AlreadyExists, "INSTANCE_TAKEN");
+    drop(old);
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        new.beat().await;
+    }
+    watch.until(&["p-1 SERVING"]).await;
+    assert_eq!((house.states("pump").await, watch.removed), (vec!["p-1 SERVING".to_owned()], 0));
+    let start_time = Some(prost_types::Timestamp { seconds: 1_800_000_000, nanos: 2 });
+    let other = proto::Instance { start_time, ..instance("pump", "p-1") };
+    check(&house.register(other).await.err().unwrap(), Code::AlreadyExists, "INSTANCE_TAKEN");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_service_has_no_more_instances_than_it_may_have() {
     let house = House::with(Config { instances_max: 2, ..Config::default() }).await;
     let (_first, second) = (house.join("pump", "p-1").await, house.join("pump", "p-2").await);
