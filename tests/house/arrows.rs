@@ -61,8 +61,8 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("protox", &["ninefold-build"]),
     ("tonic-prost-build", &["ninefold-build"]),
     ("protoc-bin-vendored", &["ninefold-proto"]),
-    // The monitor takes what OTLP says; only the SDK says it.
-    ("opentelemetry-proto", &["ninefold-monitor"]),
+    // The monitor takes what OTLP says; the SDK says it, and `ninefold run` in the name of programs that cannot.
+    ("opentelemetry-proto", &["ninefold-monitor", "ninefold-cli"]),
     ("opentelemetry", &["ninefold"]),
     ("opentelemetry_sdk", &["ninefold"]),
     ("opentelemetry-otlp", &["ninefold"]),
