@@ -22,19 +22,19 @@ pub enum Error {
     #[error("the page is malformed")]
     PageInvalid(Vec<Violation>),
     /// A part without which there is no answer cannot be had.
-    #[error("{part} cannot be had: {}", reason(source))]
+    #[error("{part} cannot be had: {}", reason(status))]
     PartUnavailable {
         /// Which part.
         part: &'static str,
         /// What was said about it.
-        source: Box<Status>,
+        status: Box<Status>,
     },
 }
 
 impl Error {
     /// Says that a part could not be had, for `map_err`.
     pub(crate) fn part(part: &'static str) -> impl Fn(Status) -> Self {
-        move |status| Self::PartUnavailable { part, source: Box::new(status) }
+        move |status| Self::PartUnavailable { part, status: Box::new(status) }
     }
 }
 
@@ -44,7 +44,7 @@ impl Fault for Error {
             Self::ProductIdInvalid(_) | Self::ProductInvalid(_) | Self::PageInvalid(_) => Kind::InvalidInput,
             Self::ProductUnknown(_) => Kind::NotFound,
             Self::ProductExists(_) => Kind::AlreadyExists,
-            Self::PartUnavailable { source, .. } if source.code() == Code::DeadlineExceeded => Kind::Deadline,
+            Self::PartUnavailable { status, .. } if status.code() == Code::DeadlineExceeded => Kind::Deadline,
             Self::PartUnavailable { .. } => Kind::Unavailable,
         }
     }
@@ -81,7 +81,7 @@ pub(crate) fn reason(status: &Status) -> String {
 #[expect(clippy::needless_pass_by_value, reason = "map_err hands the error over")]
 pub(crate) fn refuse(error: Error) -> Status {
     match &error {
-        Error::PartUnavailable { .. } => tracing::warn!(error = %fault::chain(&error), "call failed"),
+        Error::PartUnavailable { .. } => tracing::warn!(%error, "call failed"),
         Error::ProductIdInvalid(_)
         | Error::ProductUnknown(_)
         | Error::ProductExists(_)
