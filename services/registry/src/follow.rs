@@ -51,6 +51,7 @@ fn read(entry: &Entry) -> Option<Instance> {
 pub(crate) async fn follow(store: Arc<dyn Store>, view: Arc<View>, told: impl Fn(&[Step]), stop: Stop) {
     let mut pause = PAUSE.0;
     let mut must_reload = false;
+    let mut is_away = false;
     while !stop.is_asked() {
         let outcome = tokio::select! {
             () = stop.asked() => return,
@@ -63,7 +64,11 @@ pub(crate) async fn follow(store: Arc<dyn Store>, view: Arc<View>, told: impl Fn
                 must_reload = true;
             }
             Some(error) => {
-                tracing::warn!(error = %fault::chain(&error), "lost the store; the last known instances stay");
+                // Told once, however often it is tried.
+                if progressed || !is_away {
+                    tracing::warn!(error = %fault::chain(&error), "lost the store; the last known instances stay");
+                }
+                is_away = true;
                 must_reload = outcome.must_reload;
             }
             None => must_reload = false,
