@@ -47,9 +47,6 @@ impl Parts {
     }
 
     pub(crate) async fn product(&self, product_id: i32) -> Result<GetProductResponse, Error> {
-        if product_id < 1 {
-            return Err(Error::ProductIdInvalid(product_id));
-        }
         match self.product.clone().get_product(GetProductRequest { product_id }).await {
             Ok(response) => Ok(response.into_inner()),
             Err(status) if status.code() == Code::NotFound => Err(Error::ProductUnknown(product_id)),
@@ -116,9 +113,7 @@ impl Parts {
 
     /// Removes a product everywhere. Tries all parts even if one fails, so that a repetition has less to do.
     pub(crate) async fn delete(&self, product_id: i32) -> Result<(), Error> {
-        if product_id < 1 {
-            return Err(Error::ProductIdInvalid(product_id));
-        }
+        check_id(product_id)?;
         let (mut product, mut recommendation, mut review) =
             (self.product.clone(), self.recommendation.clone(), self.review.clone());
         let (product, recommendations, reviews) = tokio::join!(
@@ -131,6 +126,11 @@ impl Parts {
         reviews.map_err(Error::part("reviews"))?;
         Ok(())
     }
+}
+
+/// Refuses what is no number of a product before anybody is asked.
+pub(crate) fn check_id(product_id: i32) -> Result<(), Error> {
+    if product_id < 1 { Err(Error::ProductIdInvalid(product_id)) } else { Ok(()) }
 }
 
 /// A request that may take as long as extras may.

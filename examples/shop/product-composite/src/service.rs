@@ -6,7 +6,7 @@ use ninefold::lifecycle::Stop;
 use ninefold::tonic::{Request, Response, Status, async_trait};
 
 use crate::error::{Error, refuse};
-use crate::parts::Parts;
+use crate::parts::{self, Parts};
 use crate::pb::composite::composite_service_server::CompositeService;
 use crate::pb::composite::{
     CreateProductRequest, CreateProductResponse, DeleteProductRequest, DeleteProductResponse, GetProductRequest,
@@ -31,6 +31,7 @@ impl Composite {
     }
 
     async fn get(&self, product_id: i32, own_address: String) -> Result<GetProductResponse, Error> {
+        parts::check_id(product_id)?;
         let (product, recommendations, reviews) = tokio::join!(
             self.parts.product(product_id),
             self.parts.recommendations(product_id),
@@ -133,6 +134,7 @@ impl CompositeService for Composite {
         request: Request<WatchReviewsRequest>,
     ) -> Result<Response<Self::WatchReviewsStream>, Status> {
         let product_id = request.into_inner().product_id;
+        parts::check_id(product_id).map_err(refuse)?;
         self.parts.product(product_id).await.map_err(refuse)?;
         let changes = watch::follow(self.parts.clone(), product_id, self.stop.clone());
         Ok(Response::new(changes.map(|change| change.map_err(refuse)).boxed()))
