@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod arrows;
 #[cfg(test)]
+mod errors;
+#[cfg(test)]
 mod shapes;
 #[cfg(test)]
 mod tree;
