@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ninefold::fault::Violation;
 use ninefold::settings::duration;
 use serde::Deserialize;
 
@@ -41,5 +42,40 @@ impl Default for Config {
             decisions_max: 10_000,
             lease: Duration::from_secs(10),
         }
+    }
+}
+
+impl Config {
+    /// Names every setting whose value cannot work. Empty when all is well.
+    pub fn mistakes(&self) -> Vec<Violation> {
+        let mut found = Vec::new();
+        for (value, least, field) in [
+            (self.resync, Duration::from_millis(10), "resync"),
+            (self.backoff_max, Duration::from_millis(10), "backoff_max"),
+            (self.start_deadline, Duration::from_millis(10), "start_deadline"),
+            (self.lease, Duration::from_secs(2), "lease"),
+        ] {
+            if value < least {
+                let text = format!("is {}, must be at least {}", duration::format(value), duration::format(least));
+                found.push(Violation::new(field, text));
+            }
+        }
+        if self.decisions_max == 0 {
+            found.push(Violation::new("decisions_max", "is 0, must be at least 1"));
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_cannot_work_are_all_named() {
+        assert!(Config::default().mistakes().is_empty());
+        let wrong = Config { lease: Duration::from_secs(1), decisions_max: 0, ..Config::default() };
+        let fields: Vec<_> = wrong.mistakes().into_iter().map(|mistake| mistake.field).collect();
+        assert_eq!(fields, ["lease", "decisions_max"]);
     }
 }

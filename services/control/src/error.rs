@@ -6,6 +6,9 @@ use ninefold_store as store;
 /// What can go wrong in control.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Settings of the role cannot work.
+    #[error("the settings of control cannot work: {}", list(.0))]
+    Misconfigured(Vec<Violation>),
     /// A workload is malformed or over a limit.
     #[error("the workload {service:?} is not valid: {}", list(violations))]
     Invalid {
@@ -76,7 +79,7 @@ fn list(violations: &[Violation]) -> String {
 impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::Invalid { .. } | Self::PageToken(_) => Kind::InvalidInput,
+            Self::Misconfigured(_) | Self::Invalid { .. } | Self::PageToken(_) => Kind::InvalidInput,
             Self::Unknown(_) => Kind::NotFound,
             Self::RevisionConflict { .. } | Self::Contended { .. } => Kind::Conflict,
             Self::Store { source, .. } => source.kind(),
@@ -88,6 +91,7 @@ impl Fault for Error {
 
     fn reason(&self) -> &'static str {
         match self {
+            Self::Misconfigured(_) => "CONTROL_MISCONFIGURED",
             Self::Invalid { .. } => "WORKLOAD_INVALID",
             Self::Unknown(_) => "WORKLOAD_UNKNOWN",
             Self::RevisionConflict { .. } | Self::Contended { .. } => "REVISION_CONFLICT",
@@ -101,7 +105,7 @@ impl Fault for Error {
 
     fn violations(&self) -> Vec<Violation> {
         match self {
-            Self::Invalid { violations, .. } => violations.clone(),
+            Self::Misconfigured(violations) | Self::Invalid { violations, .. } => violations.clone(),
             Self::Unknown(_)
             | Self::RevisionConflict { .. }
             | Self::Contended { .. }

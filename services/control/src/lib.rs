@@ -69,9 +69,13 @@ impl Control {
     /// once, each with its own grace, then SIGKILL; what is left when the scope's deadline ends is killed at once.
     ///
     /// # Errors
-    /// [`Error::Unstartable`] if the thread that starts processes cannot be made.
+    /// [`Error::Misconfigured`] with all mistakes in the settings; [`Error::Unstartable`] if the thread that starts processes cannot be made.
     #[expect(clippy::unused_async, reason = "roles are all started alike")]
     pub async fn start(config: Config, deps: Deps, scope: &Scope) -> Result<Self, Error> {
+        let mistakes = config.mistakes();
+        if !mistakes.is_empty() {
+            return Err(Error::Misconfigured(mistakes));
+        }
         // The eyes close after the reconciler: while children drain, their states are still followed and shown.
         let eyes_scope = scope.child("control.eyes");
         let hands = scope.child("control.hands");
