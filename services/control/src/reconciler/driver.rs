@@ -13,7 +13,7 @@ use crate::model::Workload;
 use crate::process::{Process, Spawner, Spec};
 
 /// How much longer than its program a runner may take to leave: it drains, stops the program, deregisters.
-const RUNNER_MARGIN: Duration = Duration::from_secs(3);
+const RUNNER_MARGIN: Duration = Duration::from_secs(5);
 
 /// Starts the processes of workloads.
 #[derive(Debug)]
