@@ -1,3 +1,83 @@
-//! The binary.
+//! The binary: reads the command line, does one thing, ends with a code.
 
-fn main() {}
+mod args;
+mod client;
+mod commands;
+mod exit;
+mod node;
+mod output;
+mod page;
+mod settings;
+mod traffic;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::args::{Cli, Command};
+use crate::client::Platform;
+use crate::exit::Failure;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // A dead reader of stdout is noticed by the write, not by a signal; Rust ignores SIGPIPE by default.
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::talk(format!("ninefold: cannot start: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !matches!(failure, Failure::Child(_)) {
+                output::talk(format!("ninefold: {failure}"));
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let Cli { endpoint, output: format, command } = cli;
+    let platform = Platform::at(&endpoint)?;
+    match command {
+        Command::Up(args) => commands::up::up(&args, format).await,
+        Command::Demo(args) => commands::up::demo(&args, format).await,
+        Command::Run(args) => commands::run::run(args, &platform).await,
+        Command::Ps { service, watch } => commands::ps::ps(&platform, &service, watch, format).await,
+        Command::Describe { name } => commands::describe::describe(&platform, &name, format).await,
+        Command::Logs(args) => commands::logs::logs(&platform, args, format).await,
+        Command::Trace(args) => commands::trace::trace(&platform, args, format).await,
+        Command::Call(args) => commands::call::call(&platform, args, format).await,
+        Command::Config(command) => commands::config::config(&platform, command, format).await,
+        Command::Scale { service, instances, no_wait } => {
+            commands::scale::scale(&platform, &service, instances, no_wait, format).await
+        }
+        Command::Why { name, lines } => commands::why::why(&platform, &name, lines, format).await,
+        Command::Routes { verb: Some(verb), path: Some(path) } => {
+            commands::routes::find(&platform, &verb, &path, format).await
+        }
+        Command::Routes { .. } => commands::routes::list(&platform, format).await,
+        Command::Doctor { only_self, quiet } => commands::doctor::doctor(&platform, only_self, quiet, format).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "ninefold", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Version => commands::doctor::version(&platform, format).await,
+        Command::DemoService { name } => demo_service(&name).await,
+    }
+}
+
+/// Runs one service of the shop in this process, as its own binary would.
+async fn demo_service(name: &str) -> Result<(), Failure> {
+    let outcome = match name {
+        "product" => shop_product::run().await,
+        "recommendation" => shop_recommendation::run().await,
+        "review" => shop_review::run().await,
+        "product-composite" => shop_product_composite::run().await,
+        other => return Err(Failure::Usage(format!("the shop has no service {other:?}"))),
+    };
+    outcome.map_err(|error| Failure::Failed(ninefold::fault::chain(&error)))
+}

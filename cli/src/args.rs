@@ -1,0 +1,336 @@
+//! The command line, as clap reads it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands::run::RunArgs;
+use crate::exit;
+use crate::output::Format;
+
+/// The nine patterns of a microservice landscape in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "ninefold", version, about, after_help = exit::CODES, disable_help_subcommand = false)]
+#[command(infer_subcommands = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// Where the platform is: one or more URLs, separated by commas.
+    #[arg(long, global = true, env = "NINEFOLD_ENDPOINT", default_value = "http://127.0.0.1:9900", value_name = "URL")]
+    pub(crate) endpoint: String,
+    /// Form of what is printed.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start the platform.
+    #[command(
+        after_help = "Examples:\n  ninefold up\n  ninefold up --store etcd --etcd http://127.0.0.1:2379 --data /var/lib/ninefold"
+    )]
+    Up(NodeArgs),
+    /// Start the platform with the sample landscape and a gentle stream of traffic.
+    #[command(
+        after_help = "Examples:\n  ninefold demo\n  ninefold demo --no-traffic --edge-listen 127.0.0.1:0 -o json"
+    )]
+    Demo(DemoArgs),
+    /// Run a program of any language as an instance of a service.
+    #[command(
+        after_help = "Examples:\n  ninefold run --name greeter -- python greeter.py\n  ninefold run --name web --protocol http -- node server.js"
+    )]
+    Run(RunArgs),
+    /// List services and their instances.
+    #[command(visible_alias = "get", after_help = "Examples:\n  ninefold ps\n  ninefold ps review -o json")]
+    Ps {
+        /// Only this service.
+        #[arg(default_value = "")]
+        service: String,
+        /// Print again every second.
+        #[arg(short, long)]
+        watch: bool,
+    },
+    /// Tell all that is known of a service or an instance.
+    #[command(after_help = "Examples:\n  ninefold describe review\n  ninefold describe review-0-k3x9 -o yaml")]
+    Describe {
+        /// Name of the service, or id of the instance.
+        name: String,
+    },
+    /// Search or follow the central logs.
+    #[command(
+        after_help = "Examples:\n  ninefold logs review -n 20\n  ninefold logs -f --level warn\n  ninefold logs --trace 4bf92f3577b34da6a3ce929d0e0e4736"
+    )]
+    Logs(LogsArgs),
+    /// Show a trace across all services, with all its log lines. Without an id: the newest traces.
+    #[command(
+        after_help = "Examples:\n  ninefold trace 4bf92f3577b34da6a3ce929d0e0e4736\n  ninefold trace --service review --failed"
+    )]
+    Trace(TraceArgs),
+    /// Call a method, or list and describe what can be called.
+    #[command(
+        after_help = "Examples:\n  ninefold call list\n  ninefold call describe shop.product.v1.ProductService\n  ninefold call shop.product.v1.ProductService/GetProduct -d '{\"product_id\": 1}'"
+    )]
+    Call(CallArgs),
+    /// Read and write the central configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Change how many instances of a service run.
+    #[command(after_help = "Examples:\n  ninefold scale review 3\n  ninefold scale review 1")]
+    Scale {
+        /// Name of the service.
+        service: String,
+        /// How many instances are to run.
+        instances: u32,
+        /// Do not wait until they do.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Tell the story of a service or an instance: what was seen, what was done, and why.
+    #[command(after_help = "Examples:\n  ninefold why review\n  ninefold why review-0-k3x9 -o json")]
+    Why {
+        /// Name of the service, or id of the instance.
+        name: String,
+        /// How many of the newest entries to show.
+        #[arg(short = 'n', long, default_value_t = 50)]
+        lines: usize,
+    },
+    /// List the routes of the edge, or tell which one a request would take.
+    #[command(after_help = "Examples:\n  ninefold routes\n  ninefold routes GET /v1/products/1")]
+    Routes {
+        /// HTTP method.
+        #[arg(requires = "path")]
+        verb: Option<String>,
+        /// Path and query.
+        path: Option<String>,
+    },
+    /// Check the platform and its landscape, and say how to mend what is wrong.
+    #[command(after_help = "Examples:\n  ninefold doctor\n  ninefold doctor --self -q")]
+    Doctor {
+        /// Check only that the platform answers.
+        #[arg(long = "self")]
+        only_self: bool,
+        /// Say nothing; the exit code tells.
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Print shell completions.
+    #[command(
+        after_help = "Examples:\n  ninefold completions bash > ~/.local/share/bash-completion/completions/ninefold\n  ninefold completions zsh"
+    )]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the version of the binary and of the platform.
+    #[command(after_help = "Examples:\n  ninefold version\n  ninefold version -o json")]
+    Version,
+    /// Run one service of the sample landscape.
+    #[command(hide = true)]
+    DemoService {
+        /// Which.
+        name: String,
+    },
+}
+
+/// Where a node listens, and where its data is.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct NodeArgs {
+    /// Address of the edge: REST, gRPC and gRPC-Web for the outside [default: 127.0.0.1:8080].
+    #[arg(long, env = "NINEFOLD_EDGE_LISTEN", value_name = "ADDRESS")]
+    pub(crate) edge_listen: Option<SocketAddr>,
+    /// Address of the platform: its gRPC API and its page [default: 127.0.0.1:9900].
+    #[arg(long, env = "NINEFOLD_LISTEN", value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Address of OTLP over gRPC [default: 127.0.0.1:4317].
+    #[arg(long, env = "NINEFOLD_OTLP_GRPC_LISTEN", value_name = "ADDRESS")]
+    pub(crate) otlp_grpc_listen: Option<SocketAddr>,
+    /// Address of OTLP over HTTP [default: 127.0.0.1:4318].
+    #[arg(long, env = "NINEFOLD_OTLP_HTTP_LISTEN", value_name = "ADDRESS")]
+    pub(crate) otlp_http_listen: Option<SocketAddr>,
+    /// Folder for the node's data [default: ninefold in the user's data folder; for demo a temporary one].
+    #[arg(long, env = "NINEFOLD_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where the registry, contracts, configuration and workloads are kept [default: embedded].
+    #[arg(long, env = "NINEFOLD_STORE", value_enum)]
+    pub(crate) store: Option<StoreKind>,
+    /// Endpoints of etcd, separated by commas [default: http://127.0.0.1:2379].
+    #[arg(long, env = "NINEFOLD_ETCD", value_name = "URL,…", value_delimiter = ',')]
+    pub(crate) etcd: Vec<String>,
+    /// Settings in TOML. Flags and variables win over them.
+    #[arg(long, env = "NINEFOLD_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Kinds of stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StoreKind {
+    /// In the data folder; one node.
+    Embedded,
+    /// In etcd; any number of nodes.
+    Etcd,
+}
+
+/// What `demo` takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+    /// Send no traffic.
+    #[arg(long, env = "NINEFOLD_NO_TRAFFIC")]
+    pub(crate) no_traffic: bool,
+}
+
+/// What `logs` takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// Only this service.
+    #[arg(default_value = "")]
+    pub(crate) service: String,
+    /// Follow.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// How many lines.
+    #[arg(short = 'n', long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(0..=1000))]
+    pub(crate) lines: u16,
+    /// Only this instance.
+    #[arg(long, default_value = "")]
+    pub(crate) instance: String,
+    /// Only lines at least as grave: trace, debug, info, warn, error or fatal.
+    #[arg(long, default_value = "")]
+    pub(crate) level: String,
+    /// Only lines that contain this.
+    #[arg(long, visible_alias = "search", default_value = "")]
+    pub(crate) text: String,
+    /// Only lines of this trace.
+    #[arg(long, default_value = "")]
+    pub(crate) trace: String,
+    /// Only lines of the last while, such as 5m.
+    #[arg(long, value_parser = ninefold::settings::duration::parse)]
+    pub(crate) since: Option<std::time::Duration>,
+}
+
+/// What `trace` takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TraceArgs {
+    /// Id of the trace: 32 hex digits.
+    pub(crate) id: Option<String>,
+    /// Only traces in which this service took part.
+    #[arg(long, default_value = "")]
+    pub(crate) service: String,
+    /// Only traces with a failed span.
+    #[arg(long)]
+    pub(crate) failed: bool,
+    /// Only traces that took at least this long, such as 100ms.
+    #[arg(long, value_parser = ninefold::settings::duration::parse)]
+    pub(crate) min: Option<std::time::Duration>,
+    /// How many.
+    #[arg(short = 'n', long, default_value_t = 20)]
+    pub(crate) lines: u16,
+}
+
+/// What `call` takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CallArgs {
+    /// `list`, `describe`, or a method such as shop.product.v1.ProductService/GetProduct.
+    pub(crate) what: String,
+    /// What to describe: a service, a method or a message.
+    pub(crate) symbol: Option<String>,
+    /// The request as JSON, several for a client stream; `@FILE` reads a file, `@-` standard input.
+    #[arg(short, long, default_value = "{}")]
+    pub(crate) data: String,
+    /// Metadata, as `name: value`. May be repeated.
+    #[arg(short = 'H', long = "header", value_name = "HEADER")]
+    pub(crate) headers: Vec<String>,
+    /// Only instances of this service, where several answer the method.
+    #[arg(long)]
+    pub(crate) service: Option<String>,
+    /// Longest time to wait for the answer.
+    #[arg(long, default_value = "10s", value_parser = ninefold::settings::duration::parse)]
+    pub(crate) deadline: std::time::Duration,
+}
+
+/// What `config` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print a document. Without a service: list all.
+    Get {
+        #[command(flatten)]
+        document: DocumentArgs,
+        /// Which revision [default: the newest].
+        #[arg(long)]
+        revision: Option<i64>,
+    },
+    /// Write a document: single keys (`page_size=20`, `limits.burst=5`, `old=` to remove), or a whole file.
+    #[command(
+        after_help = "Examples:\n  ninefold config set review page_size=5 --reason 'too many at once'\n  ninefold config set review --file review.json"
+    )]
+    Set {
+        /// Name of the service.
+        service: String,
+        /// Keys and values. A value is JSON, or else text.
+        pairs: Vec<String>,
+        /// Environment.
+        #[arg(short, long, default_value = "default")]
+        environment: String,
+        /// The whole document, as JSON, YAML or TOML by its ending; `-` reads JSON from standard input.
+        #[arg(long, conflicts_with = "pairs")]
+        file: Option<PathBuf>,
+        /// Write only if this is the newest revision; 0 if there must be none.
+        #[arg(long)]
+        expect: Option<i64>,
+        /// Why.
+        #[arg(long, default_value = "")]
+        reason: String,
+        /// Check, and write nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// List the revisions of a document.
+    History {
+        #[command(flatten)]
+        document: DocumentArgs,
+    },
+    /// Tell what differs between two revisions [default: the newest and the one before].
+    Diff {
+        #[command(flatten)]
+        document: DocumentArgs,
+        /// The earlier.
+        before: Option<i64>,
+        /// The later.
+        after: Option<i64>,
+    },
+    /// Bring an earlier revision back.
+    Rollback {
+        #[command(flatten)]
+        document: DocumentArgs,
+        /// Which [default: the one before the newest].
+        #[arg(long)]
+        to: Option<i64>,
+        /// Why.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Follow a document.
+    Watch {
+        #[command(flatten)]
+        document: DocumentArgs,
+    },
+    /// List what the instances of a service run with.
+    Acks {
+        #[command(flatten)]
+        document: DocumentArgs,
+    },
+}
+
+/// Names a document.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DocumentArgs {
+    /// Name of the service.
+    #[arg(default_value = "")]
+    pub(crate) service: String,
+    /// Environment.
+    #[arg(short, long, default_value = "default")]
+    pub(crate) environment: String,
+}

@@ -1,0 +1,203 @@
+//! The command line's view of the platform: one link, and pages gathered into lists.
+
+use std::future::Future;
+use std::time::Duration;
+
+use ninefold::Link;
+use ninefold::tonic::{Request, Response, Status};
+use ninefold_proto::ninefold::config::v1::config_service_client::ConfigServiceClient;
+use ninefold_proto::ninefold::contract::v1::contract_service_client::ContractServiceClient;
+use ninefold_proto::ninefold::control::v1::control_service_client::ControlServiceClient;
+use ninefold_proto::ninefold::control::v1::{Decision, ListDecisionsRequest, ListWorkloadsRequest, WorkloadStatus};
+use ninefold_proto::ninefold::gateway::v1::gateway_service_client::GatewayServiceClient;
+use ninefold_proto::ninefold::gateway::v1::{ListRoutesRequest, Route};
+use ninefold_proto::ninefold::monitor::v1::monitor_service_client::MonitorServiceClient;
+use ninefold_proto::ninefold::monitor::v1::{ListUsageRequest, Usage};
+use ninefold_proto::ninefold::registry::v1::registry_service_client::RegistryServiceClient;
+use ninefold_proto::ninefold::registry::v1::{Event, Instance, ListEventsRequest, ListInstancesRequest};
+
+use crate::exit::Failure;
+
+/// Largest answer that is taken: a contract of 8 MiB and some.
+const ANSWER_BYTES_MAX: usize = 12 * 1024 * 1024;
+/// How long one question may take.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Rows of one page.
+const PAGE: i32 = 1000;
+/// Most rows that a listing gathers.
+const ROWS_MAX: usize = 10_000;
+
+/// A way to ask the platform.
+#[derive(Clone, Debug)]
+pub(crate) struct Platform {
+    link: Link,
+    endpoint: String,
+}
+
+impl Platform {
+    /// Names the platform at `endpoint`: one or more URLs, separated by commas. Nothing is sent yet.
+    pub(crate) fn at(endpoint: &str) -> Result<Self, Failure> {
+        let uris = endpoint
+            .split(',')
+            .map(|part| {
+                part.trim().parse::<http::Uri>().ok().filter(|uri| uri.host().is_some() && uri.scheme().is_some())
+            })
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| Failure::Usage(format!("{endpoint:?} is not a URL such as http://127.0.0.1:9900")))?;
+        Ok(Self { link: ninefold::connect::platform(&uris), endpoint: endpoint.to_owned() })
+    }
+
+    /// A platform in this process.
+    pub(crate) fn here(link: Link, endpoint: String) -> Self {
+        Self { link, endpoint }
+    }
+
+    /// Where the platform is.
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The link itself.
+    pub(crate) fn link(&self) -> Link {
+        self.link.clone()
+    }
+
+    pub(crate) fn registry(&self) -> RegistryServiceClient<Link> {
+        RegistryServiceClient::new(self.link())
+    }
+
+    pub(crate) fn contracts(&self) -> ContractServiceClient<Link> {
+        ContractServiceClient::new(self.link()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub(crate) fn config(&self) -> ConfigServiceClient<Link> {
+        ConfigServiceClient::new(self.link())
+    }
+
+    pub(crate) fn monitor(&self) -> MonitorServiceClient<Link> {
+        MonitorServiceClient::new(self.link()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub(crate) fn control(&self) -> ControlServiceClient<Link> {
+        ControlServiceClient::new(self.link())
+    }
+
+    pub(crate) fn gateway(&self) -> GatewayServiceClient<Link> {
+        GatewayServiceClient::new(self.link())
+    }
+
+    /// Waits for an answer within the deadline; turns a status into the command's failure.
+    pub(crate) async fn ask<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Failure> {
+        match tokio::time::timeout(DEADLINE, call).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) => Err(Failure::of_status(&self.endpoint, &status)),
+            Err(_) => Err(Failure::Unreachable { endpoint: self.endpoint.clone(), why: "no answer in 5 s".to_owned() }),
+        }
+    }
+
+    /// Gathers all pages of a listing, at most 10,000 rows.
+    pub(crate) async fn gather<T, F>(&self, mut page: impl FnMut(String) -> F) -> Result<Vec<T>, Failure>
+    where
+        F: Future<Output = Result<(Vec<T>, String), Status>>,
+    {
+        let mut rows = Vec::new();
+        let mut token = String::new();
+        loop {
+            let call = page(std::mem::take(&mut token));
+            let (more, next) = self.ask(async { call.await.map(Response::new) }).await?;
+            rows.extend(more);
+            if next.is_empty() || rows.len() >= ROWS_MAX {
+                return Ok(rows);
+            }
+            token = next;
+        }
+    }
+}
+
+// The listings that more than one command reads.
+impl Platform {
+    /// All instances of a service, or of all services if it is empty.
+    pub(crate) async fn instances(&self, service: &str) -> Result<Vec<Instance>, Failure> {
+        let client = self.registry();
+        self.gather(|page_token| {
+            let (mut client, service) = (client.clone(), service.to_owned());
+            async move {
+                let request = ListInstancesRequest { service, page_size: PAGE, page_token };
+                let answer = client.list_instances(request).await?.into_inner();
+                Ok((answer.instances, answer.next_page_token))
+            }
+        })
+        .await
+    }
+
+    /// What happened to a service, or to one instance of it, newest first.
+    pub(crate) async fn events(&self, service: &str, instance_id: &str) -> Result<Vec<Event>, Failure> {
+        let client = self.registry();
+        self.gather(|page_token| {
+            let mut client = client.clone();
+            let (service, instance_id) = (service.to_owned(), instance_id.to_owned());
+            async move {
+                let request = ListEventsRequest { service, instance_id, page_size: PAGE, page_token };
+                let answer = client.list_events(request).await?.into_inner();
+                Ok((answer.events, answer.next_page_token))
+            }
+        })
+        .await
+    }
+
+    /// What the control loop did about a service, newest first.
+    pub(crate) async fn decisions(&self, service: &str, instance_id: &str) -> Result<Vec<Decision>, Failure> {
+        let client = self.control();
+        self.gather(|page_token| {
+            let mut client = client.clone();
+            let (service, instance_id) = (service.to_owned(), instance_id.to_owned());
+            async move {
+                let request = ListDecisionsRequest { service, instance_id, page_size: PAGE, page_token };
+                let answer = client.list_decisions(request).await?.into_inner();
+                Ok((answer.decisions, answer.next_page_token))
+            }
+        })
+        .await
+    }
+
+    /// All workloads and what is there of them.
+    pub(crate) async fn workloads(&self) -> Result<Vec<WorkloadStatus>, Failure> {
+        let client = self.control();
+        self.gather(|page_token| {
+            let mut client = client.clone();
+            async move {
+                let request = ListWorkloadsRequest { page_size: PAGE, page_token };
+                let answer = client.list_workloads(request).await?.into_inner();
+                Ok((answer.statuses, answer.next_page_token))
+            }
+        })
+        .await
+    }
+
+    /// What instances use of their machines.
+    pub(crate) async fn usage(&self, service: &str) -> Result<Vec<Usage>, Failure> {
+        let mut client = self.monitor();
+        Ok(self.ask(client.list_usage(ListUsageRequest { service: service.to_owned() })).await?.usage)
+    }
+
+    /// All routes of the edge.
+    pub(crate) async fn routes(&self, service: &str) -> Result<Vec<Route>, Failure> {
+        let client = self.gateway();
+        self.gather(|page_token| {
+            let (mut client, service) = (client.clone(), service.to_owned());
+            async move {
+                let answer =
+                    client.list_routes(ListRoutesRequest { service, page_size: PAGE, page_token }).await?.into_inner();
+                Ok((answer.routes, answer.next_page_token))
+            }
+        })
+        .await
+    }
+}
+
+/// A request with the command line's deadline, for calls that are awaited in parts.
+pub(crate) fn within<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(DEADLINE);
+    request
+}

@@ -1,0 +1,14 @@
+//! The verbs, one file each.
+
+pub(crate) mod call;
+pub(crate) mod config;
+pub(crate) mod describe;
+pub(crate) mod doctor;
+pub(crate) mod logs;
+pub(crate) mod ps;
+pub(crate) mod routes;
+pub(crate) mod run;
+pub(crate) mod scale;
+pub(crate) mod trace;
+pub(crate) mod up;
+pub(crate) mod why;

@@ -1,0 +1,107 @@
+//! `ninefold logs`: the central logs, searched or followed.
+
+use std::io::IsTerminal as _;
+use std::time::SystemTime;
+
+use ninefold_proto::ninefold::monitor::v1::{Level, LogFilter, LogRecord, SearchLogsRequest, TailLogsRequest};
+
+use crate::args::LogsArgs;
+use crate::client::Platform;
+use crate::exit::Failure;
+use crate::output::{self, Format};
+
+/// Prints matching lines, oldest first; with `--follow` goes on as they come.
+pub(crate) async fn logs(platform: &Platform, args: LogsArgs, format: Format) -> Result<(), Failure> {
+    let filter = filter(&args)?;
+    if args.follow {
+        return follow(platform, filter, i32::from(args.lines), format).await;
+    }
+    let request = SearchLogsRequest {
+        filter: Some(filter),
+        page_size: i32::from(args.lines.max(1)),
+        ..SearchLogsRequest::default()
+    };
+    let mut records = platform.ask(platform.monitor().search_logs(request)).await?.records;
+    records.truncate(usize::from(args.lines));
+    records.reverse();
+    if records.is_empty() {
+        output::talk("no matching lines");
+    }
+    output::print(format, &output::json_all("ninefold.monitor.v1.LogRecord", &records), || {
+        records.iter().map(text).collect::<Vec<_>>().join("\n")
+    })
+}
+
+async fn follow(platform: &Platform, filter: LogFilter, backlog: i32, format: Format) -> Result<(), Failure> {
+    let mut monitor = platform.monitor();
+    let mut stream = platform.ask(monitor.tail_logs(TailLogsRequest { filter: Some(filter), backlog })).await?;
+    let interrupt = tokio::signal::ctrl_c();
+    tokio::pin!(interrupt);
+    loop {
+        let message = tokio::select! {
+            message = stream.message() => message,
+            _ = &mut interrupt => return Ok(()),
+        };
+        let Some(batch) = message.map_err(|status| Failure::of_status(platform.endpoint(), &status))? else {
+            return Ok(());
+        };
+        if batch.missed > 0 {
+            output::talk(format!("{} lines were missed", batch.missed));
+        }
+        for record in &batch.records {
+            match format {
+                Format::Table => output::line(text(record)),
+                Format::Json => output::line(output::json("ninefold.monitor.v1.LogRecord", record)),
+                Format::Yaml => {
+                    output::print(format, &output::json("ninefold.monitor.v1.LogRecord", record), String::new)?
+                }
+            }
+        }
+    }
+}
+
+fn filter(args: &LogsArgs) -> Result<LogFilter, Failure> {
+    let level = match args.level.to_lowercase().as_str() {
+        "" => Level::Unspecified,
+        "trace" => Level::Trace,
+        "debug" => Level::Debug,
+        "info" => Level::Info,
+        "warn" | "warning" => Level::Warn,
+        "error" => Level::Error,
+        "fatal" => Level::Fatal,
+        other => {
+            return Err(Failure::Usage(format!("{other:?} is no level: use trace, debug, info, warn, error or fatal")));
+        }
+    };
+    Ok(LogFilter {
+        service: args.service.clone(),
+        instance_id: args.instance.clone(),
+        level: level.into(),
+        text: args.text.clone(),
+        trace_id: args.trace.clone(),
+        start_time: args.since.map(|past| prost_types::Timestamp::from(SystemTime::now() - past)),
+        end_time: None,
+    })
+}
+
+/// One line for people, in the colour of its service where the reader is a person.
+pub(crate) fn text(record: &LogRecord) -> String {
+    let who = if record.instance_id.is_empty() { &record.service } else { &record.instance_id };
+    let level = output::word(record.level().as_str_name(), "LEVEL_").to_uppercase();
+    let level = if level == "UNSPECIFIED" { "-" } else { level.as_str() };
+    let mut attributes: Vec<_> = record.attributes.iter().filter(|(key, _)| is_for_people(key)).collect();
+    attributes.sort();
+    let fields: String = attributes.iter().map(|(key, value)| format!(" {key}={value}")).collect();
+    let trace = if record.trace_id.is_empty() { String::new() } else { format!(" trace={}", record.trace_id) };
+    let (start, end) = if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+        (format!("\x1b[3{}m", 1 + record.service.bytes().map(u32::from).sum::<u32>() % 6), "\x1b[0m")
+    } else {
+        (String::new(), "")
+    };
+    format!("{} {start}{who:<24}{end} {level:<5} {}{fields}{trace}", output::clock(record.time.as_ref()), record.body)
+}
+
+/// Whether an attribute says something to a reader, unlike the source position of a line.
+fn is_for_people(key: &str) -> bool {
+    !(key.starts_with("code.") || key.starts_with("log.") || key.starts_with("thread.") || key.starts_with("resource."))
+}

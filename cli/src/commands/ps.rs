@@ -1,0 +1,135 @@
+//! `ninefold ps`: who is there.
+
+use std::collections::HashMap;
+
+use ninefold_proto::ninefold::control::v1::{SlotState, WorkloadStatus};
+use ninefold_proto::ninefold::monitor::v1::Usage;
+use ninefold_proto::ninefold::registry::v1::Instance;
+use serde_json::{Value, json};
+
+use crate::client::Platform;
+use crate::exit::Failure;
+use crate::output::{self, Format, Table};
+
+/// What a landscape looks like at one moment.
+pub(crate) struct View {
+    pub(crate) instances: Vec<Instance>,
+    pub(crate) usage: Vec<Usage>,
+    pub(crate) workloads: Vec<WorkloadStatus>,
+}
+
+impl View {
+    /// Asks the platform. Only the instances are indispensable; a node may lack the other roles.
+    pub(crate) async fn of(platform: &Platform, service: &str) -> Result<Self, Failure> {
+        let instances = platform.instances(service).await?;
+        let usage = platform.usage(service).await.unwrap_or_default();
+        let mut workloads = platform.workloads().await.unwrap_or_default();
+        workloads.retain(|status| service.is_empty() || service_of(status) == service);
+        Ok(Self { instances, usage, workloads })
+    }
+
+    /// The view for programs: instances with what they use, and slots without an instance.
+    pub(crate) fn json(&self) -> Value {
+        let usage = self.usage_by_instance();
+        let instances: Vec<Value> = self
+            .instances
+            .iter()
+            .map(|instance| {
+                let mut value = output::json("ninefold.registry.v1.Instance", instance);
+                if let Some(usage) = usage.get(instance.instance_id.as_str()) {
+                    value["cpuCores"] = json!(usage.cpu_cores);
+                    value["memoryBytes"] = json!(usage.memory_bytes);
+                }
+                value
+            })
+            .collect();
+        json!({
+            "instances": instances,
+            "workloads": output::json_all("ninefold.control.v1.WorkloadStatus", &self.workloads),
+        })
+    }
+
+    fn usage_by_instance(&self) -> HashMap<&str, &Usage> {
+        self.usage.iter().map(|usage| (usage.instance_id.as_str(), usage)).collect()
+    }
+
+    fn table(&self) -> String {
+        let usage = self.usage_by_instance();
+        let mut table = Table::new(&["SERVICE", "INSTANCE", "STATE", "ADDRESS", "VERSION", "AGE", "CPU", "MEMORY"]);
+        for instance in &self.instances {
+            let used = usage.get(instance.instance_id.as_str());
+            table.row([
+                instance.service.clone(),
+                instance.instance_id.clone(),
+                state(instance),
+                address(instance),
+                instance.version.clone(),
+                output::ago(instance.start_time.as_ref()),
+                used.map_or_else(|| "-".to_owned(), |usage| format!("{:.1}%", usage.cpu_cores * 100.0)),
+                used.map_or_else(|| "-".to_owned(), |usage| format!("{} MiB", usage.memory_bytes >> 20)),
+            ]);
+        }
+        let registered: Vec<&str> = self.instances.iter().map(|instance| instance.instance_id.as_str()).collect();
+        for status in &self.workloads {
+            for slot in status.slots.iter().filter(|slot| !registered.contains(&slot.instance_id.as_str())) {
+                let name =
+                    if slot.instance_id.is_empty() { format!("slot {}", slot.slot) } else { slot.instance_id.clone() };
+                let state = output::word(slot_state(slot.state()), "SLOT_STATE_");
+                table.row([service_of(status).to_owned(), name, state, slot.reason.clone()]);
+            }
+        }
+        table.render()
+    }
+}
+
+fn service_of(status: &WorkloadStatus) -> &str {
+    status.workload.as_ref().map_or("", |workload| workload.service.as_str())
+}
+
+/// Name of a slot's state.
+pub(crate) fn slot_state(state: SlotState) -> &'static str {
+    state.as_str_name()
+}
+
+/// An instance's state as a word.
+pub(crate) fn state(instance: &Instance) -> String {
+    output::word(instance.state().as_str_name(), "INSTANCE_STATE_")
+}
+
+/// Where an instance listens.
+pub(crate) fn address(instance: &Instance) -> String {
+    let one = |address: &ninefold_proto::ninefold::registry::v1::Address| {
+        if address.host.contains(':') {
+            format!("[{}]:{}", address.host, address.port)
+        } else {
+            format!("{}:{}", address.host, address.port)
+        }
+    };
+    instance.addresses.iter().map(one).collect::<Vec<_>>().join(",")
+}
+
+/// Prints who is there, once or again and again.
+pub(crate) async fn ps(platform: &Platform, service: &str, watch: bool, format: Format) -> Result<(), Failure> {
+    let mut tick = tokio::time::interval(std::time::Duration::from_secs(1));
+    loop {
+        tick.tick().await;
+        let view = View::of(platform, service).await?;
+        if !watch && view.instances.is_empty() && view.workloads.is_empty() {
+            if !service.is_empty() {
+                return Err(Failure::NotFound(format!("no instance of {service:?} is registered")));
+            }
+            output::talk("no instances yet: try `ninefold demo`, or `ninefold run --name NAME -- COMMAND`");
+        }
+        if watch && format == Format::Table {
+            // Clears the screen and goes home.
+            output::line("\x1b[2J\x1b[H");
+        }
+        match format {
+            Format::Json if watch => output::line(view.json()),
+            _ => output::print(format, &view.json(), || view.table())?,
+        }
+        if !watch {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! `ninefold routes`: what the edge lets through.
+
+use ninefold_proto::ninefold::gateway::v1::MatchRouteRequest;
+
+use crate::client::Platform;
+use crate::exit::Failure;
+use crate::output::{self, Format, Table};
+
+/// Lists all routes.
+pub(crate) async fn list(platform: &Platform, format: Format) -> Result<(), Failure> {
+    let routes = platform.routes("").await?;
+    output::print(format, &output::json_all("ninefold.gateway.v1.Route", &routes), || {
+        let mut table = Table::new(&["VERB", "PATH", "METHOD", "SERVICE"]);
+        for route in &routes {
+            table.row([&route.verb, &route.template, &route.method, &route.service]);
+        }
+        table.render()
+    })
+}
+
+/// Tells which route a request would take.
+pub(crate) async fn find(platform: &Platform, verb: &str, path: &str, format: Format) -> Result<(), Failure> {
+    let request = MatchRouteRequest { verb: verb.to_uppercase(), path: path.to_owned() };
+    let answer = platform.ask(platform.gateway().match_route(request)).await?;
+    output::print(format, &output::json("ninefold.gateway.v1.MatchRouteResponse", &answer), || {
+        let route = answer.route.clone().unwrap_or_default();
+        let mut text = format!("{} {}  ->  {} of {}\n", route.verb, route.template, route.method, route.service);
+        let mut bindings: Vec<_> = answer.bindings.iter().collect();
+        bindings.sort();
+        for (field, value) in bindings {
+            text.push_str(&format!("  {field} = {value}\n"));
+        }
+        text
+    })
+}

@@ -1,0 +1,125 @@
+//! `ninefold trace`: a request across all services, with all its log lines.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use ninefold_proto::ninefold::monitor::v1::{GetTraceRequest, GetTraceResponse, SearchTracesRequest, Span};
+
+use crate::args::TraceArgs;
+use crate::client::Platform;
+use crate::commands::logs;
+use crate::exit::Failure;
+use crate::output::{self, Format, Table};
+
+/// Width of the bar that shows where in the trace a span lies.
+const BAR: usize = 32;
+
+/// Prints one trace, or the newest that match.
+pub(crate) async fn trace(platform: &Platform, args: TraceArgs, format: Format) -> Result<(), Failure> {
+    let Some(id) = args.id else { return list(platform, args, format).await };
+    let trace = platform.ask(platform.monitor().get_trace(GetTraceRequest { trace_id: id.to_lowercase() })).await?;
+    output::print(format, &output::json("ninefold.monitor.v1.GetTraceResponse", &trace), || waterfall(&trace))
+}
+
+async fn list(platform: &Platform, args: TraceArgs, format: Format) -> Result<(), Failure> {
+    let request = SearchTracesRequest {
+        service: args.service,
+        failed_only: args.failed,
+        min_duration: args.min.and_then(|min| prost_types::Duration::try_from(min).ok()),
+        page_size: i32::from(args.lines),
+        ..SearchTracesRequest::default()
+    };
+    let traces = platform.ask(platform.monitor().search_traces(request)).await?.traces;
+    if traces.is_empty() {
+        output::talk("no matching traces");
+    }
+    output::print(format, &output::json_all("ninefold.monitor.v1.TraceSummary", &traces), || {
+        let mut table = Table::new(&["TRACE", "AGE", "DURATION", "SPANS", "FAILED", "FIRST", "SERVICES"]);
+        for trace in &traces {
+            table.row([
+                trace.trace_id.clone(),
+                output::ago(trace.start_time.as_ref()),
+                millis(duration(trace.duration.as_ref())),
+                trace.spans.to_string(),
+                if trace.failed { "yes".to_owned() } else { "-".to_owned() },
+                format!("{} {}", trace.service, trace.name),
+                trace.services.join(","),
+            ]);
+        }
+        table.render()
+    })
+}
+
+/// A trace as text: its spans as a tree with bars, then its log lines.
+fn waterfall(trace: &GetTraceResponse) -> String {
+    let summary = trace.summary.clone().unwrap_or_default();
+    let whole = duration(summary.duration.as_ref());
+    let mut text = format!(
+        "trace {}  {}  {} spans  {} services{}\n\n",
+        summary.trace_id,
+        millis(whole),
+        summary.spans,
+        summary.services.len(),
+        if summary.failed { "  failed" } else { "" }
+    );
+    let known: HashMap<&str, &Span> = trace.spans.iter().map(|span| (span.span_id.as_str(), span)).collect();
+    let mut children: HashMap<&str, Vec<&Span>> = HashMap::new();
+    for span in &trace.spans {
+        let parent = if known.contains_key(span.parent_span_id.as_str()) { span.parent_span_id.as_str() } else { "" };
+        children.entry(parent).or_default().push(span);
+    }
+    let begin = trace.spans.iter().map(|span| nanos(span.start_time.as_ref())).min().unwrap_or(0);
+    // A stack, not recursion: a hostile trace may be deep. Each span is taken once, so a loop of parents ends.
+    let mut stack: Vec<(usize, &Span)> =
+        children.remove("").unwrap_or_default().into_iter().rev().map(|span| (0, span)).collect();
+    let mut rows = Table::new(&["SERVICE", "SPAN", "DURATION", ""]);
+    while let Some((depth, span)) = stack.pop() {
+        let took = duration(span.duration.as_ref());
+        let mark = if span.failed { format!("  {}", failure(span)) } else { String::new() };
+        rows.row([
+            span.instance_id.clone(),
+            format!("{}{}", "  ".repeat(depth.min(16)), span.name),
+            millis(took),
+            format!("{}{mark}", bar(nanos(span.start_time.as_ref()) - begin, took, whole)),
+        ]);
+        for child in children.remove(span.span_id.as_str()).unwrap_or_default().into_iter().rev() {
+            stack.push((depth + 1, child));
+        }
+    }
+    text.push_str(&rows.render());
+    text.push_str(&format!("\n{} log lines\n", trace.records.len()));
+    for record in &trace.records {
+        let mut record = record.clone();
+        record.trace_id.clear();
+        text.push_str(&logs::text(&record));
+        text.push('\n');
+    }
+    text
+}
+
+fn failure(span: &Span) -> String {
+    if span.status_message.is_empty() { "failed".to_owned() } else { span.status_message.clone() }
+}
+
+fn bar(offset: i128, took: Duration, whole: Duration) -> String {
+    let scale = |part: i128| {
+        let share =
+            part.max(0).saturating_mul(BAR as i128) / i128::try_from(whole.as_nanos().max(1)).unwrap_or(i128::MAX);
+        usize::try_from(share).unwrap_or(0).min(BAR)
+    };
+    let start = scale(offset).min(BAR - 1);
+    let length = scale(i128::try_from(took.as_nanos()).unwrap_or(0)).clamp(1, BAR - start);
+    format!("{}{}{}", "·".repeat(start), "█".repeat(length), "·".repeat(BAR - start - length))
+}
+
+fn nanos(time: Option<&prost_types::Timestamp>) -> i128 {
+    time.map_or(0, |time| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos))
+}
+
+fn duration(duration: Option<&prost_types::Duration>) -> Duration {
+    duration.and_then(|duration| Duration::try_from(*duration).ok()).unwrap_or_default()
+}
+
+fn millis(duration: Duration) -> String {
+    format!("{:.2} ms", duration.as_secs_f64() * 1e3)
+}

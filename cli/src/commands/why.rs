@@ -1,0 +1,109 @@
+//! `ninefold why`: the story of a service or an instance, from what the registry saw and what the control loop did.
+
+use ninefold_proto::ninefold::control::v1::Decision;
+use ninefold_proto::ninefold::monitor::v1::{Level, LogFilter, LogRecord, SearchLogsRequest};
+use ninefold_proto::ninefold::registry::v1::Event;
+use serde_json::{Value, json};
+
+use crate::client::Platform;
+use crate::exit::Failure;
+use crate::output::{self, Format};
+
+/// Newest grave log lines that are woven in.
+const LOG_LINES: i32 = 50;
+
+/// One thing in a story.
+pub(crate) struct Entry {
+    time: Option<prost_types::Timestamp>,
+    who: &'static str,
+    service: String,
+    instance_id: String,
+    what: String,
+    reason: String,
+}
+
+impl Entry {
+    fn of_event(event: Event) -> Self {
+        let what = output::word(event.kind().as_str_name(), "EVENT_KIND_");
+        let reason = match event.observer.as_str() {
+            "" | "registry" => event.reason,
+            observer => format!("{} (seen by {observer})", event.reason),
+        };
+        Self { time: event.time, who: "registry", service: event.service, instance_id: event.instance_id, what, reason }
+    }
+
+    fn of_decision(decision: Decision) -> Self {
+        let what = output::word(decision.action().as_str_name(), "ACTION_");
+        let Decision { time, service, instance_id, reason, .. } = decision;
+        Self { time, who: "control", service, instance_id, what, reason }
+    }
+
+    fn of_record(record: LogRecord) -> Self {
+        let what = output::word(record.level().as_str_name(), "LEVEL_");
+        let LogRecord { time, service, instance_id, body, .. } = record;
+        Self { time, who: "log", service, instance_id, what, reason: body }
+    }
+
+    /// The entry as a line for people.
+    pub(crate) fn line(&self) -> String {
+        let subject = if self.instance_id.is_empty() { &self.service } else { &self.instance_id };
+        format!(
+            "{}  {:<8}  {subject:<24}  {:<16}  {}",
+            output::clock(self.time.as_ref()),
+            self.who,
+            self.what,
+            self.reason
+        )
+        .trim_end()
+        .to_owned()
+    }
+}
+
+/// Entries for programs.
+pub(crate) fn json(entries: &[Entry]) -> Value {
+    let one = |entry: &Entry| {
+        json!({
+            "time": entry.time.as_ref().map(ToString::to_string),
+            "source": entry.who,
+            "service": entry.service,
+            "instanceId": entry.instance_id,
+            "what": entry.what,
+            "reason": entry.reason,
+        })
+    };
+    Value::Array(entries.iter().map(one).collect())
+}
+
+/// Everything that is remembered of a service, or of the instance with this id, oldest first.
+pub(crate) async fn story(platform: &Platform, name: &str) -> Result<Vec<Entry>, Failure> {
+    let mut events = platform.events(name, "").await?;
+    let mut decisions = platform.decisions(name, "").await.unwrap_or_default();
+    let mut filter = LogFilter { service: name.to_owned(), level: Level::Warn.into(), ..LogFilter::default() };
+    if events.is_empty() && decisions.is_empty() {
+        events = platform.events("", name).await?;
+        decisions = platform.decisions("", name).await.unwrap_or_default();
+        filter = LogFilter { instance_id: name.to_owned(), level: Level::Warn.into(), ..LogFilter::default() };
+    }
+    let request = SearchLogsRequest { filter: Some(filter), page_size: LOG_LINES, ..SearchLogsRequest::default() };
+    let records =
+        platform.ask(platform.monitor().search_logs(request)).await.map(|answer| answer.records).unwrap_or_default();
+
+    let mut entries: Vec<Entry> = Vec::new();
+    entries.extend(events.into_iter().map(Entry::of_event));
+    entries.extend(decisions.into_iter().map(Entry::of_decision));
+    entries.extend(records.into_iter().map(Entry::of_record));
+    entries.sort_by_key(|entry| output::instant(entry.time.as_ref()));
+    Ok(entries)
+}
+
+/// Prints the newest `lines` entries of the story, oldest first.
+pub(crate) async fn why(platform: &Platform, name: &str, lines: usize, format: Format) -> Result<(), Failure> {
+    let story = story(platform, name).await?;
+    if story.is_empty() {
+        return Err(Failure::NotFound(format!(
+            "nothing is remembered of {name:?}; `ninefold ps` lists services and instances"
+        )));
+    }
+    let newest = &story[story.len().saturating_sub(lines)..];
+    output::print(format, &json(newest), || newest.iter().map(Entry::line).collect::<Vec<_>>().join("\n"))
+}

@@ -1,0 +1,162 @@
+//! What commands print: tables for people, JSON and YAML for programs. Data goes to stdout, talk to stderr.
+
+use std::io::Write as _;
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
+
+use clap::ValueEnum;
+use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage};
+use serde_json::Value;
+
+use crate::exit::Failure;
+
+/// The form of what is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// One JSON value; one a line where the command follows something.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    DescriptorPool::decode(ninefold_proto::DESCRIPTOR_SET).expect("our own contracts are well-formed proto3")
+});
+
+/// A message of ours as JSON. `name` is its full name, such as `ninefold.registry.v1.Instance`.
+pub(crate) fn json(name: &str, message: &impl Message) -> Value {
+    let descriptor = POOL.get_message_by_name(name).expect("the caller names a message of ours");
+    let dynamic = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
+        .expect("a message decodes as what it was encoded as");
+    serde_json::to_value(&dynamic).expect("a message has a JSON form")
+}
+
+/// Messages of ours as a JSON array.
+pub(crate) fn json_all(name: &str, messages: &[impl Message]) -> Value {
+    Value::Array(messages.iter().map(|message| json(name, message)).collect())
+}
+
+/// Writes a line of data. A reader that went away is no error.
+#[expect(clippy::needless_pass_by_value, reason = "callers format their line on the spot")]
+pub(crate) fn line(text: impl ToString) {
+    let _ = writeln!(std::io::stdout(), "{}", text.to_string());
+}
+
+/// Writes a line of talk.
+#[expect(clippy::needless_pass_by_value, reason = "callers format their line on the spot")]
+pub(crate) fn talk(text: impl ToString) {
+    let _ = writeln!(std::io::stderr(), "{}", text.to_string());
+}
+
+/// Prints a value for programs, or else what `table` makes.
+pub(crate) fn print(format: Format, value: &Value, table: impl FnOnce() -> String) -> Result<(), Failure> {
+    match format {
+        Format::Table => line(table().trim_end()),
+        Format::Json => line(serde_json::to_string_pretty(value).expect("a JSON value has a text form")),
+        Format::Yaml => line(
+            serde_norway::to_string(value)
+                .map_err(|error| Failure::Failed(format!("cannot write YAML: {error}")))?
+                .trim_end(),
+        ),
+    }
+    Ok(())
+}
+
+/// Columns of text, each as wide as its widest cell.
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// Begins a table with its head.
+    pub(crate) fn new(head: &[&str]) -> Self {
+        Self { rows: vec![head.iter().map(|cell| (*cell).to_owned()).collect()] }
+    }
+
+    /// Adds a row.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = impl Into<String>>) {
+        self.rows.push(cells.into_iter().map(Into::into).collect());
+    }
+
+    /// The table as text.
+    pub(crate) fn render(&self) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            let cells: Vec<String> =
+                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}", width = *width)).collect();
+            text.push_str(cells.join("  ").trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// How long ago a moment was, such as `3s` or `2h`. `-` for none.
+pub(crate) fn ago(time: Option<&prost_types::Timestamp>) -> String {
+    let then = time.and_then(|time| SystemTime::try_from(*time).ok());
+    match then.map(|then| SystemTime::now().duration_since(then).unwrap_or_default()) {
+        None => "-".to_owned(),
+        Some(past) => short(past),
+    }
+}
+
+/// A duration in its largest fitting unit.
+pub(crate) fn short(duration: Duration) -> String {
+    match duration.as_secs() {
+        0 => format!("{}ms", duration.as_millis()),
+        seconds @ 1..60 => format!("{seconds}s"),
+        seconds @ 60..3600 => format!("{}m", seconds / 60),
+        seconds @ 3600..86_400 => format!("{}h", seconds / 3600),
+        seconds => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// The time of day of a moment in UTC, to the millisecond.
+pub(crate) fn clock(time: Option<&prost_types::Timestamp>) -> String {
+    let Some(time) = time else { return "-".to_owned() };
+    let second_of_day = time.seconds.rem_euclid(86_400);
+    format!(
+        "{:02}:{:02}:{:02}.{:03}",
+        second_of_day / 3600,
+        second_of_day / 60 % 60,
+        second_of_day % 60,
+        time.nanos / 1_000_000
+    )
+}
+
+/// A moment as a number to sort by.
+pub(crate) fn instant(time: Option<&prost_types::Timestamp>) -> (i64, i32) {
+    time.map_or((0, 0), |time| (time.seconds, time.nanos))
+}
+
+/// The last part of an enum value's name, in small letters: `INSTANCE_STATE_SERVING` becomes `serving`.
+pub(crate) fn word(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_lowercase().replace('_', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let mut table = Table::new(&["A", "LONG"]);
+        table.row(["wide cell", "x"]);
+        assert_eq!(table.render(), "A          LONG\nwide cell  x\n");
+    }
+
+    #[test]
+    fn a_message_of_ours_has_a_json_form() {
+        let instance =
+            ninefold_proto::ninefold::registry::v1::Instance { service: "product".into(), ..Default::default() };
+        assert_eq!(json("ninefold.registry.v1.Instance", &instance)["service"], "product");
+    }
+}

@@ -1,0 +1,60 @@
+//! The landscape page: one small file of HTML, and the JSON it shows.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use ninefold::tonic::service::Routes;
+use serde_json::json;
+use tonic_web::GrpcWebLayer;
+
+use crate::client::Platform;
+use crate::commands::ps::View;
+use crate::node::Facts;
+use crate::output;
+
+const HTML: &str = include_str!("page/index.html");
+/// Nothing is loaded from elsewhere, and the page runs in nobody's frame.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'";
+
+#[derive(Clone)]
+struct Page {
+    platform: Platform,
+    facts: Facts,
+}
+
+/// The page's routes.
+pub(crate) fn router(platform: Platform, facts: Facts) -> Router {
+    Router::new().route("/", get(index)).route("/landscape.json", get(landscape)).with_state(Page { platform, facts })
+}
+
+/// The platform's gRPC routes, spoken as gRPC and gRPC-Web, and the page beside them.
+pub(crate) fn with(routes: Routes, page: Router) -> Routes {
+    Routes::from(routes.prepare().into_axum_router().layer(GrpcWebLayer::new()).merge(page))
+}
+
+async fn index() -> impl IntoResponse {
+    let head = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (head, HTML)
+}
+
+async fn landscape(State(page): State<Page>) -> Response {
+    match View::of(&page.platform, "").await {
+        Ok(view) => {
+            let mut value = view.json();
+            let routes = page.platform.routes("").await.unwrap_or_default();
+            value["node"] = page.facts.json();
+            value["routes"] = output::json_all("ninefold.gateway.v1.Route", &routes);
+            axum::Json(value).into_response()
+        }
+        Err(failure) => {
+            (StatusCode::SERVICE_UNAVAILABLE, axum::Json(json!({"error": failure.to_string()}))).into_response()
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! A node's settings: flags and variables over the file over defaults. All mistakes of the file are told at once.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use ninefold_store::Backend;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use crate::args::{NodeArgs, StoreKind};
+use crate::exit::Failure;
+
+/// Everything a node needs to know before it starts.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) listen: Listen,
+    pub(crate) data: PathBuf,
+    pub(crate) store: ninefold_store::Config,
+    pub(crate) contract: ninefold_contract::Config,
+    pub(crate) registry: ninefold_registry::Config,
+    pub(crate) config: ninefold_config::Config,
+    pub(crate) monitor: ninefold_monitor::Config,
+    pub(crate) control: ninefold_control::Config,
+    pub(crate) gateway: ninefold_gateway::Config,
+}
+
+/// Where a node listens. Port 0 picks one.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Listen {
+    /// REST, gRPC and gRPC-Web for the outside.
+    pub(crate) edge: SocketAddr,
+    /// The platform's gRPC API and its page.
+    pub(crate) platform: SocketAddr,
+    /// OTLP over gRPC.
+    pub(crate) otlp_grpc: SocketAddr,
+    /// OTLP over HTTP.
+    pub(crate) otlp_http: SocketAddr,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self { edge: loopback(8080), platform: loopback(9900), otlp_grpc: loopback(4317), otlp_http: loopback(4318) }
+    }
+}
+
+/// The settings of a node whose data lies in `data` unless it is told otherwise.
+pub(crate) fn load(args: &NodeArgs, data: &Path) -> Result<Settings, Failure> {
+    let mut file = match &args.config {
+        Some(path) => File::read(path)?,
+        None => File::empty(),
+    };
+    let mut listen: Listen = file.section("listen");
+    listen.edge = args.edge_listen.unwrap_or(listen.edge);
+    listen.platform = args.listen.unwrap_or(listen.platform);
+    listen.otlp_grpc = args.otlp_grpc_listen.unwrap_or(listen.otlp_grpc);
+    listen.otlp_http = args.otlp_http_listen.unwrap_or(listen.otlp_http);
+
+    let from_file: Option<PathBuf> = file.value("data");
+    let data = args.data.clone().or(from_file).unwrap_or_else(|| data.to_owned());
+
+    let mut store: ninefold_store::Config = file.section("store");
+    store.path = data.join("store");
+    match args.store {
+        Some(StoreKind::Embedded) => store.backend = Backend::Embedded,
+        Some(StoreKind::Etcd) => store.backend = Backend::Etcd,
+        None => {}
+    }
+    if !args.etcd.is_empty() {
+        store.etcd.clone_from(&args.etcd);
+    }
+
+    let settings = Settings {
+        listen,
+        data,
+        store,
+        contract: file.section("contract"),
+        registry: file.section("registry"),
+        config: file.section("config"),
+        monitor: file.section("monitor"),
+        control: file.section("control"),
+        gateway: file.section("gateway"),
+    };
+    file.finish()?;
+    Ok(settings)
+}
+
+/// A settings file that is taken apart section by section, collecting mistakes.
+struct File {
+    path: String,
+    rest: Table,
+    mistakes: Vec<String>,
+}
+
+impl File {
+    fn empty() -> Self {
+        Self { path: String::new(), rest: Table::new(), mistakes: Vec::new() }
+    }
+
+    fn read(path: &Path) -> Result<Self, Failure> {
+        let shown = path.display().to_string();
+        let wrong = |mistake: String| Failure::Settings { path: shown.clone(), mistakes: vec![mistake] };
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+        let rest = text.parse::<Table>().map_err(|error| wrong(error.to_string().trim_end().to_owned()))?;
+        Ok(Self { path: shown, rest, mistakes: Vec::new() })
+    }
+
+    /// Takes a top-level value.
+    fn value<T: DeserializeOwned>(&mut self, name: &str) -> Option<T> {
+        let value = self.rest.remove(name)?;
+        self.parse(name, value)
+    }
+
+    /// Takes a section. Every key is tried by itself, so that one mistake does not hide the next; with a mistake in it
+    /// the section's defaults are answered, and [`File::finish`] refuses the file.
+    fn section<T: DeserializeOwned + Default>(&mut self, name: &str) -> T {
+        let table = match self.rest.remove(name) {
+            None => return T::default(),
+            Some(Value::Table(table)) => table,
+            Some(other) => {
+                self.mistakes.push(format!("{name} = {other}: is a section, written [{name}]"));
+                return T::default();
+            }
+        };
+        let before = self.mistakes.len();
+        for (key, value) in &table {
+            let alone = Table::from_iter([(key.clone(), value.clone())]);
+            if let Err(error) = Value::Table(alone).try_into::<T>() {
+                self.mistakes.push(format!("{name}.{key} = {value}: {}", reason(&error)));
+            }
+        }
+        if self.mistakes.len() > before {
+            return T::default();
+        }
+        self.parse(name, Value::Table(table)).unwrap_or_default()
+    }
+
+    fn parse<T: DeserializeOwned>(&mut self, name: &str, value: Value) -> Option<T> {
+        let shown = value.to_string();
+        match value.try_into() {
+            Ok(parsed) => Some(parsed),
+            Err(error) => {
+                self.mistakes.push(format!("{name} = {shown}: {}", reason(&error)));
+                None
+            }
+        }
+    }
+
+    fn finish(mut self) -> Result<(), Failure> {
+        for (name, _) in std::mem::take(&mut self.rest) {
+            self.mistakes.push(format!(
+                "{name}: is no setting; there are data, listen, store, contract, registry, config, monitor, control and gateway"
+            ));
+        }
+        if self.mistakes.is_empty() {
+            Ok(())
+        } else {
+            Err(Failure::Settings { path: self.path, mistakes: self.mistakes })
+        }
+    }
+}
+
+/// What is wrong, in one line.
+fn reason(error: &toml::de::Error) -> String {
+    error.message().trim().replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load_text(text: &str) -> Result<Settings, Failure> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ninefold.toml");
+        std::fs::write(&path, text).unwrap();
+        load(&NodeArgs { config: Some(path), ..NodeArgs::default() }, folder.path())
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let text = "colour = 1\n[listen]\nedge = \"nowhere\"\nplatform = 5\n[store]\nspeed = 3\n[registry]\nlease = \"long\"\n";
+        let Err(Failure::Settings { mistakes, .. }) = load_text(text) else { panic!("the file has mistakes") };
+        for place in ["colour", "listen.edge", "listen.platform", "store.speed", "registry.lease"] {
+            assert!(mistakes.iter().any(|mistake| mistake.starts_with(place)), "{place} is not in {mistakes:?}");
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ninefold.toml");
+        std::fs::write(&path, "[listen]\nedge = \"127.0.0.1:1\"\nplatform = \"127.0.0.1:2\"\n").unwrap();
+        let edge = "127.0.0.1:3".parse().ok();
+        let args = NodeArgs { config: Some(path), edge_listen: edge, ..NodeArgs::default() };
+        let listen = load(&args, folder.path()).unwrap().listen;
+        assert_eq!((listen.edge.port(), listen.platform.port()), (3, 2));
+    }
+}

@@ -1,0 +1,70 @@
+//! Two nodes of the platform on one etcd.
+
+use std::process::Stdio;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tests_landscape::load::Load;
+use tests_landscape::tools::Etcd;
+use tests_landscape::{Landscape, ninefold, until};
+use tokio::process::Child;
+
+const SOON: Duration = Duration::from_secs(30);
+const SHOP: [&str; 6] = ["product", "recommendation", "recommendation", "review", "review", "product-composite"];
+
+/// Starts the shop as processes that nobody controls, told of both nodes.
+fn shop(endpoints: &str, data: &std::path::Path) -> Result<Vec<Child>> {
+    let start = |service: &&str| {
+        let folder = data.join(service);
+        std::fs::create_dir_all(&folder)?;
+        let mut command = ninefold("demo-service", &[service])?;
+        command.env("NINEFOLD_ENDPOINT", endpoints).env("NINEFOLD_DATA", folder);
+        Ok(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
+    };
+    SHOP.iter().map(start).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_one_of_two_nodes_is_killed_everything_keeps_working() -> Result<()> {
+    let etcd = Etcd::start().await?;
+    let arguments = ["--store", "etcd", "--etcd", &etcd.url];
+    let first = Landscape::up(&arguments).await?;
+    let second = Landscape::up(&arguments).await?;
+    let data = tempfile::tempdir()?;
+    let shop = shop(&format!("{},{}", first.endpoint(), second.endpoint()), data.path())?;
+    for house in [&first, &second] {
+        until("both nodes know all instances", SOON, || async { Ok(house.serving("").await? == SHOP.len()) }).await?;
+        until("both edges lead to the shop", SOON, || async { Ok(house.get("/v1/products/1").await?.status == 200) })
+            .await?;
+    }
+    first.ask(&["config", "set", "review", "delay=1ms"]).await?;
+    let seen = second.ask(&["config", "get", "review"]).await?;
+    ensure!(seen["revision"] == "1", "what one node writes the other reads: {seen}");
+
+    let load = Load::on(second.address("edge"), "/v1/products/1");
+    first.kill().await?;
+    until("the load goes on", SOON, || async { Ok(load.tally().good.load(Ordering::Relaxed) > 100) }).await?;
+    // The instances come over to the node that is left, and stay beyond the lease of the one that is gone.
+    until("every instance has its session with the node that is left", SOON, || async {
+        let instances = second.instances("").await?;
+        let mut nodes: Vec<_> = instances.iter().map(|instance| instance["node"].to_string()).collect();
+        nodes.sort();
+        nodes.dedup();
+        Ok(instances.len() == SHOP.len() && nodes.len() == 1)
+    })
+    .await?;
+    second.ask(&["config", "set", "review", "delay=2ms"]).await?;
+    until("a config change still arrives", SOON, || async {
+        let acks = second.ask(&["config", "acks", "review"]).await?;
+        let acks = acks.as_array().cloned().unwrap_or_default();
+        Ok(acks.iter().filter(|ack| ack["revision"] == "2").count() == 2)
+    })
+    .await?;
+    let (good, degraded, failed, words) = load.stop().await;
+    println!("{good} good answers, {degraded} of them degraded, {failed} failed");
+    ensure!(failed == 0, "{failed} requests failed: {words:?}");
+
+    drop(shop);
+    second.stop().await
+}

@@ -1,0 +1,85 @@
+//! Programs of others that stories need: found in the folder that `./check` fills, or on the path.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+/// The folder that `./check` fills, if it says so.
+fn folder() -> Option<PathBuf> {
+    std::env::var_os("NINEFOLD_TOOLS").map(PathBuf::from)
+}
+
+/// A program of the Python environment of the tests, such as `python`.
+///
+/// # Errors
+/// When it is not there.
+pub fn python(program: &str) -> Result<PathBuf> {
+    let root = folder().unwrap_or_else(|| repository().join(".check"));
+    let path = root.join("venv/bin").join(program);
+    if path.exists() { Ok(path) } else { bail!("{} is missing: run ./check once, which installs it", path.display()) }
+}
+
+/// The folder of the TypeScript tools of the tests, which holds `node_modules`.
+///
+/// # Errors
+/// When it is not there.
+pub fn node() -> Result<PathBuf> {
+    let root = folder().unwrap_or_else(|| repository().join(".check"));
+    let path = root.join("node");
+    if path.join("node_modules").exists() { Ok(path) } else { bail!("{} is missing: run ./check once", path.display()) }
+}
+
+/// The repository's root.
+pub fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// A port that was free a moment ago.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// A real etcd on loopback, gone when dropped.
+#[derive(Debug)]
+pub struct Etcd {
+    /// Its client URL.
+    pub url: String,
+    _child: Child,
+    _data: TempDir,
+}
+
+impl Etcd {
+    /// Starts etcd and waits until it takes connections.
+    ///
+    /// # Errors
+    /// When it is not installed or does not come up.
+    pub async fn start() -> Result<Self> {
+        let data = tempfile::tempdir()?;
+        let (client, peer) = (free_port()?, free_port()?);
+        let url = format!("http://127.0.0.1:{client}");
+        let peer_url = format!("http://127.0.0.1:{peer}");
+        let child = Command::new("etcd")
+            .args(["--name", "one", "--listen-client-urls", &url, "--advertise-client-urls", &url])
+            .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
+            .args(["--initial-cluster", &format!("one={peer_url}"), "--data-dir"])
+            .arg(data.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .context("etcd is not installed: apt-get install etcd-server, or run ./check")?;
+        crate::until("etcd takes connections", Duration::from_secs(20), || async {
+            Ok(TcpStream::connect(("127.0.0.1", client)).await.is_ok())
+        })
+        .await?;
+        Ok(Self { url, _child: child, _data: data })
+    }
+}
