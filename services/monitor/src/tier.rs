@@ -1,6 +1,6 @@
 //! The seam between the doors and the memory of the monitor: where records are put, and where questions are asked.
 //!
-//! One tier stands today, [`crate::hot`], in memory. A durable one is to answer the same trait, with the hot tier before
+//! One tier stands today, `hot`, in memory. A durable one is to answer the same trait, with the hot tier before
 //! it: append to both, ask the hot one first. Records are visible to every question once their append has returned.
 
 use std::fmt::Debug;
