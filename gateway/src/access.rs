@@ -10,9 +10,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use ninefold::connect::AnsweredBy;
-use ninefold::telemetry;
+use ninefold::telemetry::Requests;
 use ninefold::tonic::body::Body;
 use ninefold::tonic::{Code, Status};
+use ninefold::{fault, telemetry};
 use tracing::Span;
 use tracing::field::Empty;
 
@@ -53,6 +54,7 @@ pub(crate) struct Record {
     pub(crate) protocol: &'static str,
     trace_id: String,
     is_recorded: bool,
+    requests: Requests,
     verb: &'static str,
     began: Instant,
     template: String,
@@ -63,7 +65,7 @@ pub(crate) struct Record {
 
 impl Record {
     /// Begins with a request: continues its trace, or starts one.
-    pub(crate) fn begin(method: &http::Method, headers: &HeaderMap) -> Self {
+    pub(crate) fn begin(method: &http::Method, headers: &HeaderMap, requests: Requests) -> Self {
         let verb = known_verb(method);
         let span = tracing::info_span!(
             "gateway.request",
@@ -86,11 +88,13 @@ impl Record {
             protocol: "rest",
             trace_id,
             is_recorded,
+            requests,
             verb,
             began: Instant::now(),
             template: String::new(),
             answered_by: None,
-            status: StatusCode::OK,
+            // What holds if the client goes away before there is an answer.
+            status: fault::http_status(Code::Cancelled),
             is_ended: false,
         }
     }
@@ -133,7 +137,9 @@ impl Record {
         if std::mem::replace(&mut self.is_ended, true) {
             return;
         }
-        let duration_ms = (self.began.elapsed().as_secs_f64() * 1e6).round() / 1e3;
+        let duration = self.began.elapsed();
+        let duration_ms = (duration.as_secs_f64() * 1e6).round() / 1e3;
+        self.requests.record(self.verb, &self.template, self.status.as_u16(), duration);
         let code = self.outcome.code();
         let is_our_failure = self.status.is_server_error()
             || matches!(

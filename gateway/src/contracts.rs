@@ -151,6 +151,8 @@ impl Follower {
             services.extend(instance.protobuf_services.iter().cloned());
             *any_live |= is_live;
         }
+        // Who never served leaves nothing behind.
+        self.entries.retain(|key, entry| entry.presence != Presence::Starting || there.contains_key(key));
         for (key, entry) in &mut self.entries {
             if !there.contains_key(key) && !matches!(entry.presence, Presence::Gone(_)) {
                 entry.presence = Presence::Gone(now);

@@ -15,14 +15,18 @@ use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use hyper::body::Incoming;
 use ninefold::connect::{Among, deadline};
 use ninefold::lifecycle::Stop;
+use ninefold::telemetry::Requests;
 use ninefold::tonic::body::Body;
 use tracing::Instrument as _;
+
+use cors::Cors;
 
 use crate::access::Record;
 use crate::config::Config;
 use crate::contracts::Published;
 use crate::error::Error;
 use crate::guard::{self, inspector::Inspector};
+use crate::limit::Limiter;
 use crate::reply;
 use crate::routes::Route;
 
@@ -31,6 +35,8 @@ use crate::routes::Route;
 pub(crate) struct Edge {
     pub(crate) config: Config,
     pub(crate) published: Arc<ArcSwap<Published>>,
+    pub(crate) requests: Requests,
+    pub(crate) limiter: Option<Limiter>,
     pub(crate) stop: Stop,
 }
 
@@ -78,32 +84,53 @@ impl Edge {
     pub(crate) async fn serve(&self, request: Request<Incoming>, client: &Client) -> Response<Body> {
         let (head, body) = request.into_parts();
         let spoken = Spoken::by(&head.headers);
-        let mut record = Record::begin(&head.method, &head.headers);
+        let mut record = Record::begin(&head.method, &head.headers, self.requests.clone());
         record.protocol = spoken.name();
         let span = record.span.clone();
-        let cors = cors::Cors::of(&head, &self.config.origins);
-        let answered = async {
-            if let Some(preflight) = cors.preflight(&head) {
-                return preflight;
+        let cors = Cors::of(&head, &self.config.origins);
+        let answered = self.answer(head, body, spoken, &cors, client, &mut record).instrument(span.clone()).await;
+        let mut answer = answered.unwrap_or_else(|error| {
+            let _entered = span.enter();
+            let chain = ninefold::fault::chain(&error);
+            if matches!(error, Error::AnswerMalformed { .. }) {
+                tracing::warn!(error = chain, "an answer was refused");
+            } else {
+                tracing::debug!(error = chain, "a request was refused");
             }
-            let outcome = match self.guard(&head, client) {
-                Ok(path) => match spoken {
-                    Spoken::Rest => self.rest(head, path, body, client, &mut record).await,
-                    Spoken::Grpc => Ok(self.grpc(head, body, client, &mut record).await),
-                    Spoken::GrpcWeb => Ok(self.grpc_web(head, body, client, &mut record).await),
-                },
-                Err(error) => Err(error),
-            };
-            outcome.unwrap_or_else(|error| {
-                tracing::debug!(error = %ninefold::fault::chain(&error), "a request was refused");
-                reply::of_error(&error)
-            })
-        };
-        let mut answer = answered.instrument(span).await;
+            reply::of_error(&error)
+        });
         cors.permit(answer.headers_mut());
         record.follow(answer)
     }
 
+    async fn answer(
+        &self,
+        head: Parts,
+        body: Incoming,
+        spoken: Spoken,
+        cors: &Cors,
+        client: &Client,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Error> {
+        let path = self.guard(&head, client)?;
+        if let Some(preflight) = cors.preflight(&head) {
+            return Ok(preflight);
+        }
+        let admitted = match &self.limiter {
+            Some(limiter) => limiter.admit(client.address.ip()).await,
+            None => Ok(()),
+        };
+        match (admitted, spoken) {
+            (Err(error), Spoken::Rest) => Err(error),
+            (Err(error), Spoken::Grpc) => Ok(reply::of_error_to_grpc(&error)),
+            (Err(error), Spoken::GrpcWeb) => Ok(reply::of_error_to_grpc_web(&error)),
+            (Ok(()), Spoken::Rest) => self.rest(head, path, body, client, record).await,
+            (Ok(()), Spoken::Grpc) => Ok(self.grpc(head, body, client, record).await),
+            (Ok(()), Spoken::GrpcWeb) => Ok(self.grpc_web(head, body, client, record).await),
+        }
+    }
+
+    /// Checks a head. Every request of a connection must come here, as they are counted.
     fn guard(&self, head: &Parts, client: &Client) -> Result<crate::path::Path, Error> {
         if head.version < Version::HTTP_2 {
             let number = client.requests.fetch_add(1, Ordering::Relaxed) + 1;

@@ -21,6 +21,7 @@ mod edge;
 mod error;
 mod frames;
 mod guard;
+mod limit;
 mod path;
 mod pattern;
 mod reply;
@@ -39,6 +40,7 @@ use arc_swap::ArcSwap;
 use ninefold::Link;
 use ninefold::connect::{Discovery, Interest};
 use ninefold::lifecycle::Scope;
+use ninefold::telemetry::Requests;
 use ninefold::tonic::service::RoutesBuilder;
 use ninefold_proto::ninefold::gateway::v1::gateway_service_server::GatewayServiceServer;
 use tokio::net::TcpListener;
@@ -48,6 +50,7 @@ pub use error::Error;
 
 use contracts::{Follower, Published};
 use edge::Edge;
+use limit::Limiter;
 
 /// What the edge needs of others.
 #[derive(Clone, Debug)]
@@ -73,13 +76,20 @@ impl Gateway {
     #[expect(clippy::unused_async, reason = "roles start alike; what a start needs may come to wait")]
     pub async fn start(config: Config, deps: Deps, listener: TcpListener, scope: &Scope) -> Result<Self, Error> {
         config.check()?;
+        let limiter = config.rate_limit.as_ref().map(Limiter::start).transpose()?;
         let published: Arc<ArcSwap<Published>> = Arc::default();
         let discovery = Discovery::start(deps.registry, Interest::All, scope);
         let follower = Follower::new(discovery, deps.contract, published.clone(), config.linger);
         scope.child("gateway.follow").run("gateway.follow", |stop| follower.run(stop));
         // Youngest, so it closes first: no request loses its connection to a service while it drains.
         let door = scope.child("gateway.serve");
-        let edge = Arc::new(Edge { config, published: published.clone(), stop: door.stop() });
+        let edge = Arc::new(Edge {
+            config,
+            published: published.clone(),
+            requests: Requests::new(),
+            limiter,
+            stop: door.stop(),
+        });
         door.run("gateway.serve", |stop| server::run(listener, edge, stop));
         Ok(Self { published })
     }

@@ -68,3 +68,10 @@ pub(crate) fn of_error(error: &Error) -> Response<Body> {
 pub(crate) fn of_error_to_grpc(error: &Error) -> Response<Body> {
     fault::status(error).into_http()
 }
+
+/// An error of the edge as a gRPC-Web answer: all in the headers.
+pub(crate) fn of_error_to_grpc_web(error: &Error) -> Response<Body> {
+    let mut answer = of_error_to_grpc(error);
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc-web+proto"));
+    answer
+}

@@ -32,6 +32,9 @@ use crate::{guard, reply};
 /// Longest part of a path that an answer repeats.
 const SHOWN_MAX: usize = 256;
 
+/// How often the longest pause fits into the time for a whole body: one that trickles in must end too.
+const BODY_PAUSES_MAX: u32 = 10;
+
 /// Headers that speak of the REST body or of its forms, and mean nothing to the call.
 const OF_THE_BODY: [header::HeaderName; 8] = [
     header::CONTENT_TYPE,
@@ -78,7 +81,8 @@ impl Edge {
         let binding = route.binding.as_deref().expect("routes in the REST table have a binding");
         let channel = published.channels.get(&route.service).cloned().ok_or(Error::Starting)?;
         check_encoding(&head.headers)?;
-        let body = self.read(body).await?;
+        let whole = self.config.body_timeout * BODY_PAUSES_MAX;
+        let body = timeout(whole, self.read(body)).await.map_err(|_| Error::BodyTimeout(whole))??;
         let query = head.uri.query().unwrap_or_default();
         let parts = transcode::Parts { path: &path, query, headers: &head.headers, body };
         let message = transcode::request(&route.method.input, binding, &parts)?;

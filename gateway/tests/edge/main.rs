@@ -10,6 +10,8 @@ mod guard;
 #[cfg(test)]
 mod landscape;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod rest;
 #[cfg(test)]
 mod rollout;

@@ -8,6 +8,7 @@ mod export;
 mod lines;
 mod printer;
 mod process;
+mod requests;
 mod rotate;
 mod served;
 
@@ -19,6 +20,7 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub use context::{continue_trace, extract, inject, trace_id};
+pub use requests::Requests;
 pub use served::{Served, TRACE_ID_HEADER};
 
 use crate::error::{Error, Mistake};
