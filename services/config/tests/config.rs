@@ -363,6 +363,37 @@ async fn what_instances_run_with_is_told_by_instance() {
 }
 
 #[tokio::test]
+async fn nodes_that_share_a_store_tell_the_same() {
+    let scope = Scope::root("test");
+    let folder = TempDir::new().expect("a temporary folder");
+    let settings = ninefold_store::Config { path: folder.path().join("store"), ..Default::default() };
+    let store = ninefold_store::open(&settings, &scope.child("store")).await.expect("the store opens");
+    let [mut one, mut two] = ["one", "two"].map(|name| {
+        let documents = Documents::start(Config::default(), store.clone(), &scope.child(name));
+        let mut routes = Routes::builder();
+        documents.add_to(&mut routes);
+        ConfigServiceClient::<Link>::new(routes.routes().into())
+    });
+    let request = WatchDocumentRequest { service: "shop".into(), ..WatchDocumentRequest::default() };
+    let mut stream = two.watch_document(request).await.expect("it can be watched").into_inner();
+    assert_eq!(next(&mut stream).await, None);
+    one.put_document(write("shop", "{}")).await.expect("it is written");
+    assert_eq!(next(&mut stream).await.expect("a revision").revision, 1);
+    let acknowledgement = Acknowledgement {
+        service: "shop".into(),
+        instance_id: "s-1".into(),
+        revision: 1,
+        ..Acknowledgement::default()
+    };
+    let request = AcknowledgeDocumentRequest { acknowledgement: Some(acknowledgement) };
+    two.acknowledge_document(request).await.expect("it is noted");
+    let request = ListAcknowledgementsRequest { service: "shop".into(), environment: String::new() };
+    let told = one.list_acknowledgements(request).await.expect("they are listed").into_inner();
+    assert_eq!(told.acknowledgements.len(), 1);
+    assert!(scope.close(Duration::from_secs(10)).await.is_empty());
+}
+
+#[tokio::test]
 async fn a_restart_keeps_all() {
     let house = House::start(Config::default()).await;
     for number in 1..=3 {
