@@ -24,14 +24,14 @@ pub fn python(program: &str) -> Result<PathBuf> {
     if path.exists() { Ok(path) } else { bail!("{} is missing: run ./check once, which installs it", path.display()) }
 }
 
-/// The folder of the TypeScript tools of the tests, which holds `node_modules`.
+/// The `node_modules` of the tests.
 ///
 /// # Errors
 /// When it is not there.
-pub fn node() -> Result<PathBuf> {
+pub fn node_modules() -> Result<PathBuf> {
     let root = folder().unwrap_or_else(|| repository().join(".check"));
-    let path = root.join("node");
-    if path.join("node_modules").exists() { Ok(path) } else { bail!("{} is missing: run ./check once", path.display()) }
+    let path = root.join("node_modules");
+    if path.exists() { Ok(path) } else { bail!("{} is missing: run ./check once, which installs it", path.display()) }
 }
 
 /// The repository's root.

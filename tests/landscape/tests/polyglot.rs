@@ -51,7 +51,7 @@ async fn a_python_service_without_anything_of_ours_joins_the_landscape() -> Resu
     generate_python(&polyglot().join("proto"), work.path()).await?;
     let house = Landscape::up(&[]).await?;
     let mut command = ninefold("run", &["--name", "greeter", "--endpoint", &house.endpoint(), "--"])?;
-    command.arg(tools::python("python")?).arg(polyglot().join("greeter.py"));
+    command.arg(tools::python("python")?).arg(polyglot().join("serve_greetings.py"));
     let said = std::fs::File::create(work.path().join("said"))?;
     let mut greeter =
         command.env("PYTHONPATH", work.path()).stdout(said.try_clone()?).stderr(said).stdin(Stdio::null()).spawn()?;
@@ -106,7 +106,7 @@ async fn python_is_content(house: &Landscape) -> Result<()> {
 
 async fn typescript_is_content(house: &Landscape) -> Result<()> {
     let work = tempfile::tempdir()?;
-    let modules = tools::node()?.join("node_modules");
+    let modules = tools::node_modules()?;
     std::os::unix::fs::symlink(&modules, work.path().join("node_modules"))?;
     std::fs::copy(polyglot().join("shop_client.ts"), work.path().join("shop_client.ts"))?;
     std::fs::write(work.path().join("package.json"), r#"{"type": "module"}"#)?;
@@ -116,11 +116,7 @@ async fn typescript_is_content(house: &Landscape) -> Result<()> {
         {"local": plugin, "out": work.path().join("gen"), "opt": ["target=ts", "import_extension=js"], "include_imports": true}
     ]});
     let mut generate = Command::new(tools::python("buf")?);
-    generate
-        .arg("generate")
-        .arg(tools::repository())
-        .arg("--path")
-        .arg(tools::repository().join("examples/shop/proto"));
+    generate.arg("generate").arg(tools::repository().join("examples/shop/proto"));
     generate.arg("--template").arg(template.to_string());
     done(generate).await?;
 
