@@ -178,6 +178,7 @@ impl Doors {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "map_err hands it over")]
 fn unusable(error: std::io::Error) -> Failure {
     Failure::Failed(format!("a bound socket has no address: {error}"))
 }

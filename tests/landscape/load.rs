@@ -38,11 +38,11 @@ pub struct Load {
 
 impl Load {
     /// Begins to read a path again and again, with four readers.
-    pub fn on(edge: String, path: &'static str) -> Self {
+    pub fn on(edge: &str, path: &'static str) -> Self {
         let tally = Arc::new(Tally::default());
         let stop = Arc::new(AtomicBool::new(false));
         let reader = |_| {
-            let (tally, stop, edge) = (tally.clone(), stop.clone(), edge.clone());
+            let (tally, stop, edge) = (tally.clone(), stop.clone(), edge.to_owned());
             #[expect(clippy::disallowed_methods, reason = "the load owns its readers and waits for them")]
             tokio::spawn(async move {
                 while !stop.load(Ordering::Relaxed) {

@@ -73,7 +73,7 @@ async fn landscape(platform: &Platform, facts: &Value, findings: &mut Vec<Findin
     }
     match View::of(platform, "").await {
         Err(failure) => {
-            findings.push(bad(format!("the registry does not answer: {failure}"), "look at the node's own log"))
+            findings.push(bad(format!("the registry does not answer: {failure}"), "look at the node's own log"));
         }
         Ok(view) => {
             findings.push(good(format!("{} instances are registered", view.instances.len())));
@@ -96,7 +96,7 @@ async fn landscape(platform: &Platform, facts: &Value, findings: &mut Vec<Findin
     }
     match platform.ask(platform.monitor().get_retention(GetRetentionRequest {})).await {
         Err(failure) => {
-            findings.push(bad(format!("the monitor does not answer: {failure}"), "look at the node's own log"))
+            findings.push(bad(format!("the monitor does not answer: {failure}"), "look at the node's own log"));
         }
         Ok(kept) => {
             let refused =

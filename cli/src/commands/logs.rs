@@ -53,7 +53,7 @@ async fn follow(platform: &Platform, filter: LogFilter, backlog: i32, format: Fo
                 Format::Table => output::line(text(record)),
                 Format::Json => output::line(output::json("ninefold.monitor.v1.LogRecord", record)),
                 Format::Yaml => {
-                    output::print(format, &output::json("ninefold.monitor.v1.LogRecord", record), String::new)?
+                    output::print(format, &output::json("ninefold.monitor.v1.LogRecord", record), String::new)?;
                 }
             }
         }

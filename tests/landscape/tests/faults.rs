@@ -12,7 +12,7 @@ const SOON: Duration = Duration::from_secs(20);
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_instance_costs_no_reader_anything() -> Result<()> {
     let house = Landscape::demo(&["--no-traffic"]).await?;
-    let load = Load::on(house.address("edge"), "/v1/products/1");
+    let load = Load::on(&house.address("edge"), "/v1/products/1");
     until("the load runs", SOON, || async { Ok(load.tally().good.load(std::sync::atomic::Ordering::Relaxed) > 20) })
         .await?;
 
@@ -45,7 +45,7 @@ async fn a_killed_instance_costs_no_reader_anything() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn scaling_up_and_down_fails_no_call() -> Result<()> {
     let house = Landscape::demo(&["--no-traffic"]).await?;
-    let load = Load::on(house.address("edge"), "/v1/products/1");
+    let load = Load::on(&house.address("edge"), "/v1/products/1");
     house.ask(&["scale", "review", "3"]).await?;
     ensure!(house.serving("review").await? == 3);
     house.ask(&["scale", "review", "1"]).await?;
@@ -84,21 +84,21 @@ async fn slow_reviews_cost_the_reviews_and_not_the_product() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_config_change_and_a_rollback_reach_a_running_service() -> Result<()> {
     let house = Landscape::demo(&["--no-traffic"]).await?;
-    let runs_with = async |revision: i64| {
+    let runs_with = async |revision: &str| {
         until("both instances run with the revision", Duration::from_secs(5), || async {
             let acks = house.ask(&["config", "acks", "review"]).await?;
             let acks = acks.as_array().cloned().unwrap_or_default();
-            let fitting = acks.iter().filter(|ack| ack["revision"] == revision.to_string());
+            let fitting = acks.iter().filter(|ack| ack["revision"] == revision);
             Ok(fitting.filter(|ack| ack["refusal"].as_str().is_none_or(str::is_empty)).count() == 2)
         })
         .await
     };
     house.ask(&["config", "set", "review", "delay=10ms"]).await?;
-    runs_with(1).await?;
+    runs_with("1").await?;
     house.ask(&["config", "set", "review", "delay=20ms", "--reason", "slower"]).await?;
-    runs_with(2).await?;
+    runs_with("2").await?;
     house.ask(&["config", "rollback", "review"]).await?;
-    runs_with(3).await?;
+    runs_with("3").await?;
     let document = house.ask(&["config", "get", "review"]).await?;
     ensure!(
         document["rollbackOf"] == "1" && document["content"].as_str().is_some_and(|text| text.contains("10ms")),

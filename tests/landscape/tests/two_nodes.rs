@@ -42,7 +42,7 @@ async fn when_one_of_two_nodes_is_killed_everything_keeps_working() -> Result<()
     let seen = second.ask(&["config", "get", "review"]).await?;
     ensure!(seen["revision"] == "1", "what one node writes the other reads: {seen}");
 
-    let load = Load::on(second.address("edge"), "/v1/products/1");
+    let load = Load::on(&second.address("edge"), "/v1/products/1");
     first.kill().await?;
     until("the load goes on", SOON, || async { Ok(load.tally().good.load(Ordering::Relaxed) > 100) }).await?;
     // The instances come over to the node that is left, and stay beyond the lease of the one that is gone.
