@@ -4,6 +4,10 @@
 #[cfg(test)]
 mod arrows;
 #[cfg(test)]
+mod containers;
+#[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod errors;
 #[cfg(test)]
 mod shapes;
