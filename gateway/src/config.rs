@@ -46,6 +46,8 @@ pub struct Config {
     /// Origins whose pages may call, such as `https://shop.example`; `*` for all. Credentials of browsers (cookies) are
     /// never allowed across origins.
     pub origins: Vec<String>,
+    /// Whether the edge describes what it exposes by gRPC reflection.
+    pub reflection: bool,
     /// How many requests one client may send. Absent for any number.
     pub rate_limit: Option<RateLimit>,
 }
@@ -67,6 +69,7 @@ impl Default for Config {
             drain: Duration::from_secs(10),
             linger: Duration::from_secs(300),
             origins: vec!["*".to_owned()],
+            reflection: true,
             rate_limit: None,
         }
     }

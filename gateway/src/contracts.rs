@@ -19,6 +19,7 @@ use ninefold_proto::ninefold::contract::v1::GetContractRequest;
 use ninefold_proto::ninefold::contract::v1::contract_service_client::ContractServiceClient;
 use tokio::time::Instant;
 
+use crate::catalog::Catalog;
 use crate::contract::{self, Contract};
 use crate::routes::{Kept, Routes};
 
@@ -41,6 +42,8 @@ const STREAM_START_MAX: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct Published {
     /// What is routed where.
     pub(crate) routes: Routes,
+    /// What is told of them by reflection.
+    pub(crate) catalog: Catalog,
     /// A channel to each service that has routes.
     pub(crate) channels: HashMap<Arc<str>, Channel>,
 }
@@ -275,7 +278,8 @@ impl Follower {
             );
         }
         tracing::info!(routes = routes.len(), refusals = routes.refusals.len(), "routes changed");
-        self.published.store(Arc::new(Published { routes, channels: self.channels.clone() }));
+        let catalog = Catalog::new(&routes);
+        self.published.store(Arc::new(Published { routes, catalog, channels: self.channels.clone() }));
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod cors;
 mod grpc;
+mod own;
 mod rest;
 
 use std::net::SocketAddr;

@@ -14,6 +14,7 @@
 
 mod access;
 mod binding;
+mod catalog;
 mod config;
 mod contract;
 mod contracts;

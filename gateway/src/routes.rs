@@ -211,6 +211,11 @@ impl Routes {
         self.grpc.get(path)
     }
 
+    /// All methods that are exposed.
+    pub(crate) fn methods(&self) -> impl Iterator<Item = &Arc<Method>> {
+        self.grpc.values().map(|route| &route.method)
+    }
+
     /// Services that have routes.
     pub(crate) fn services(&self) -> BTreeSet<Arc<str>> {
         self.owners.values().cloned().collect()

@@ -13,6 +13,7 @@ use ninefold::tonic::body::Body;
 use tonic_web::GrpcWebLayer;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
+use super::own::Own;
 use super::{Client, Edge, Spoken, write_timeout};
 use crate::access::{Outcome, Record};
 use crate::error::Error;
@@ -30,6 +31,10 @@ impl Edge {
     ) -> Response<Body> {
         if head.version < Version::HTTP_2 {
             return reply::of_error(&Error::RequestMalformed("gRPC needs HTTP/2; over HTTP/1.1 there is gRPC-Web"));
+        }
+        let path = head.uri.path();
+        if let Some(own) = Own::of(path).filter(|own| self.config.reflection || *own != Own::Reflection) {
+            return self.own(own, path, body, record).await;
         }
         match self.passage(&head, Spoken::Grpc, client, record) {
             Ok(passage) => {

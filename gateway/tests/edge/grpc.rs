@@ -12,7 +12,7 @@ use ninefold::tonic::transport::{Channel, Endpoint};
 use ninefold::tonic::{Code, Request};
 use ninefold_gateway::Config;
 
-use crate::landscape::Landscape;
+use crate::landscape::{CONFIG, CONTRACT, Landscape};
 
 async fn channel(house: &Landscape) -> Channel {
     Endpoint::try_from(format!("http://{}", house.edge)).unwrap().connect().await.unwrap()
@@ -87,4 +87,55 @@ async fn a_deadline_of_the_caller_holds() {
     let house = Landscape::start_with(config).await;
     let mut client = ConfigServiceClient::new(channel(&house).await);
     assert_eq!(client.get_document(document("slow")).await.unwrap_err().code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn the_edge_describes_what_it_exposes() {
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
+
+    let house = Landscape::start().await;
+    let mut client = ServerReflectionClient::new(channel(&house).await);
+    let questions = [
+        MessageRequest::ListServices(String::new()),
+        MessageRequest::FileContainingSymbol(CONFIG.to_owned()),
+        MessageRequest::FileContainingSymbol(CONTRACT.to_owned()),
+    ];
+    let asked =
+        questions.map(|message| ServerReflectionRequest { message_request: Some(message), ..Default::default() });
+    let answers = client.server_reflection_info(futures_util::stream::iter(asked)).await.unwrap().into_inner();
+    let answers: Vec<ServerReflectionResponse> = answers.try_collect().await.unwrap();
+    match &answers.into_iter().filter_map(|answer| answer.message_response).collect::<Vec<_>>()[..] {
+        [
+            MessageResponse::ListServicesResponse(list),
+            MessageResponse::FileDescriptorResponse(files),
+            MessageResponse::ErrorResponse(error),
+        ] => {
+            assert_eq!(list.service.iter().map(|service| service.name.as_str()).collect::<Vec<_>>(), [CONFIG]);
+            assert!(files.file_descriptor_proto.len() > 3, "with all it imports");
+            assert_eq!(error.error_code, 5, "what is not exposed is not described");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_edge_tells_its_health() {
+    use tonic_health::pb::health_client::HealthClient;
+    use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+
+    let house = Landscape::start().await;
+    let mut client = HealthClient::new(channel(&house).await);
+    let asked = |service: &str| HealthCheckRequest { service: service.to_owned() };
+    for service in ["", CONFIG] {
+        let answer = client.check(asked(service)).await.unwrap().into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving);
+    }
+    assert_eq!(client.check(asked(CONTRACT)).await.unwrap_err().code(), Code::NotFound);
+    let mut watch = client.watch(asked("")).await.unwrap().into_inner();
+    assert_eq!(watch.try_next().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    let (_, last) = tokio::join!(house.scope.close(Duration::from_secs(20)), watch.try_next());
+    assert_eq!(last.unwrap().unwrap().status(), ServingStatus::NotServing);
 }
