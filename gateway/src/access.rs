@@ -102,7 +102,7 @@ impl Record {
     /// Notes the route that the request takes.
     pub(crate) fn routed(&mut self, template: &str, method: &str) {
         template.clone_into(&mut self.template);
-        self.span.record("otel.name", format!("{} {template}", self.verb));
+        telemetry::rename(&self.span, format!("{} {template}", self.verb));
         self.span.record("http.route", template);
         self.span.record("rpc.method", method);
     }

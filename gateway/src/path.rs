@@ -206,4 +206,19 @@ mod tests {
         assert_eq!(decode("%2523").unwrap(), "%23");
         assert!(decode("%FF").is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn what_was_made_normal_stays_as_it_is(raw in "/[a-zA-Z0-9/%.:~ -]{0,40}|.{0,20}") {
+            if let Ok(path) = Path::parse(&raw) {
+                let again = format!("/{}", path.segments.join("/"));
+                // A slash at the end is overlooked once, so an empty last segment needs one more.
+                let again = if path.segments.last().is_some_and(String::is_empty) { again + "/" } else { again };
+                assert_eq!(Path::parse(&again), Ok(path.clone()));
+                for segment in &path.segments {
+                    let _ = (decode(segment), decode_keeping_slashes(segment));
+                }
+            }
+        }
+    }
 }

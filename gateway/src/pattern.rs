@@ -308,4 +308,13 @@ mod tests {
         assert_eq!(bound("/v1/{id=**}", "/v1"), [""]);
         assert_eq!(bound("/v1/{id=a/**}", "/v1/a"), ["a"]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_template_or_is_refused(text in "/?[a-c/{}*=.:%2]{0,24}", raw in "/[a-c/]{0,12}") {
+            if let (Ok(pattern), Ok(path)) = (Pattern::parse(&text), Path::parse(&raw)) {
+                assert_eq!(pattern.bind(&path).map(|bound| bound.len()), Ok(pattern.variables().len()));
+            }
+        }
+    }
 }

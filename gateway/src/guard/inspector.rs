@@ -427,4 +427,19 @@ mod tests {
         let second = "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n\r\n";
         assert_eq!(violation(second), Some((2, "no Host")));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn how_the_bytes_arrive_changes_nothing(
+            parts in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "GET / HTTP/1.1\r\n", "POST / HTTP/1.1\r\n", "Host: a\r\n", "Content-Length: 3\r\n",
+                    "Transfer-Encoding: chunked\r\n", "\r\n", "\n", "\r", "abc", "3\r\n", "0\r\n", "x: y\r\n", "PRI ", ":",
+                ]),
+                0..16,
+            ),
+        ) {
+            violation(&parts.concat());
+        }
+    }
 }

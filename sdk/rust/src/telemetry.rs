@@ -19,7 +19,7 @@ use tracing_subscriber::filter::{EnvFilter, FilterFn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-pub use context::{continue_trace, extract, inject, trace_id};
+pub use context::{continue_trace, extract, inject, rename, trace_id};
 pub use requests::Requests;
 pub use served::{Served, TRACE_ID_HEADER};
 

@@ -25,6 +25,11 @@ pub fn continue_trace(span: &Span, headers: &HeaderMap) {
     let _ = span.set_parent(extract(headers));
 }
 
+/// Names `span` anew, for what is known only after it began, such as the route of a request.
+pub fn rename(span: &Span, name: String) {
+    span.context().span().update_name(name);
+}
+
 /// The id of the trace that `span` belongs to, as 32 hex digits; `None` for a span that no telemetry records.
 pub fn trace_id(span: &Span) -> Option<String> {
     trace_id_of(&span.context())
