@@ -14,9 +14,6 @@ use crate::contracts::Published;
 use crate::error::Error;
 use crate::path::{self, Path};
 
-/// Size of a page where none is asked for, and the largest.
-const PAGE_SIZE: (usize, usize) = (100, 1000);
-
 /// Answers `GatewayService`.
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -29,7 +26,8 @@ impl GatewayService for Service {
         let request = request.into_inner();
         let published = self.published.load();
         let routes = published.routes.words(&request.service);
-        let page = page(routes, request.page_size, &request.page_token).map_err(|error| fault::status(&error))?;
+        let size = ninefold::page::size(request.page_size).map_err(|error| fault::status(&error))?;
+        let page = page(routes, size, &request.page_token).map_err(|error| fault::status(&error))?;
         let refusals = &published.routes.refusals;
         let refusals = refusals.iter().filter(|one| request.service.is_empty() || one.service == request.service);
         let (routes, next_page_token) = page;
@@ -53,12 +51,7 @@ impl GatewayService for Service {
 }
 
 /// One page of routes. The token names the last route of the page before, so that pages stay right when routes change.
-fn page(routes: Vec<Route>, size: i32, token: &str) -> Result<(Vec<Route>, String), Error> {
-    let size = match usize::try_from(size) {
-        Ok(0) => PAGE_SIZE.0,
-        Ok(size) => size.min(PAGE_SIZE.1),
-        Err(_) => return Err(Error::invalid("page_size", "is negative")),
-    };
+fn page(routes: Vec<Route>, size: usize, token: &str) -> Result<(Vec<Route>, String), Error> {
     let after = match token.splitn(3, ' ').collect::<Vec<_>>()[..] {
         [""] => None,
         [protocol, verb, template] if template.starts_with('/') => {

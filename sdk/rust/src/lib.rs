@@ -21,6 +21,7 @@ mod error;
 pub mod fault;
 pub mod lifecycle;
 pub mod link;
+pub mod page;
 pub mod serve;
 pub mod session;
 pub mod settings;

@@ -1,6 +1,7 @@
 //! What can go wrong in central configuration.
 
 use ninefold::fault::{Fault, Kind, Violation};
+use ninefold::page::SizeInvalid;
 use ninefold_store as store;
 
 use crate::model::DocumentId;
@@ -43,6 +44,9 @@ pub enum Error {
     /// A page token was not made by this service.
     #[error("{0:?} is not a page token of this list")]
     PageToken(String),
+    /// A page of a negative size is asked for.
+    #[error(transparent)]
+    PageSize(#[from] SizeInvalid),
     /// Too many are watching.
     #[error("{0} are watching already")]
     WatchersFull(usize),
@@ -74,6 +78,7 @@ impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
             Self::Invalid(_) | Self::PageToken(_) => Kind::InvalidInput,
+            Self::PageSize(wrong) => wrong.kind(),
             Self::DocumentUnknown(_) | Self::RevisionUnknown { .. } => Kind::NotFound,
             Self::RevisionConflict { .. } | Self::Contended { .. } => Kind::Conflict,
             Self::WatchersFull(_) => Kind::Exhausted,
@@ -86,6 +91,7 @@ impl Fault for Error {
         match self {
             Self::Invalid(_) => "DOCUMENT_INVALID",
             Self::PageToken(_) => "PAGE_TOKEN_INVALID",
+            Self::PageSize(wrong) => wrong.reason(),
             Self::DocumentUnknown(_) => "DOCUMENT_UNKNOWN",
             Self::RevisionUnknown { .. } => "REVISION_UNKNOWN",
             Self::RevisionConflict { .. } | Self::Contended { .. } => "REVISION_CONFLICT",
@@ -99,6 +105,7 @@ impl Fault for Error {
         match self {
             Self::Invalid(violations) => violations.clone(),
             Self::PageToken(_) => vec![Violation::new("page_token", "must come from an earlier answer of this list")],
+            Self::PageSize(wrong) => wrong.violations(),
             Self::DocumentUnknown(_)
             | Self::RevisionUnknown { .. }
             | Self::RevisionConflict { .. }

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use ninefold::fault;
+use ninefold::page;
 use ninefold::tonic::{Request, Response, Status, async_trait};
 use ninefold_proto::ninefold::config::v1::config_service_server::ConfigService;
 use ninefold_proto::ninefold::config::v1::{
@@ -46,6 +47,7 @@ fn status(error: Error) -> Status {
         | Error::RevisionConflict { .. }
         | Error::Contended { .. }
         | Error::PageToken(_)
+        | Error::PageSize(_)
         | Error::WatchersFull(_) => {}
     }
     fault::status(&error)
@@ -103,7 +105,7 @@ impl Service {
         if service.is_some_and(|service| !is_name(service)) {
             return Ok(ListDocumentsResponse::default());
         }
-        let page = self.history.documents(service, after.as_ref(), wire::page_size(request.page_size)).await?;
+        let page = self.history.documents(service, after.as_ref(), page::size(request.page_size)?).await?;
         Ok(ListDocumentsResponse {
             documents: page.documents.iter().map(wire::document).collect(),
             next_page_token: page.next.as_ref().map(wire::document_token).unwrap_or_default(),
@@ -155,7 +157,8 @@ impl ConfigService for Service {
         let request = request.into_inner();
         let id = wire::known_id(&request.service, &request.environment).map_err(status)?;
         let from = wire::from_revision(&request.page_token).map_err(status)?;
-        let page = self.history.revisions(&id, from, wire::page_size(request.page_size)).await.map_err(status)?;
+        let size = page::size(request.page_size).map_err(|error| status(error.into()))?;
+        let page = self.history.revisions(&id, from, size).await.map_err(status)?;
         Ok(Response::new(ListRevisionsResponse {
             documents: page.documents.iter().map(wire::document).collect(),
             next_page_token: page.next.map(|next| next.to_string()).unwrap_or_default(),

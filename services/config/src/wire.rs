@@ -10,10 +10,6 @@ use crate::diff;
 use crate::error::Error;
 use crate::model::{Acknowledgement, Document, DocumentId, Head, Revision, Write, content_violations, is_instance_id};
 
-/// Records of a page when the question does not say.
-const PAGE_DEFAULT: usize = 100;
-/// Most records of a page, whatever the question says.
-const PAGE_MAX: usize = 1000;
 /// Longest refusal of an acknowledgement; more is cut off.
 const REFUSAL_BYTES_MAX: usize = 1024;
 /// Prefix of all heads.
@@ -110,14 +106,6 @@ pub(crate) fn acknowledged(told: Acknowledgement) -> proto::Acknowledgement {
 /// Writes a difference.
 pub(crate) fn change(change: diff::Change) -> proto::Change {
     proto::Change { path: change.path, before: change.before, after: change.after }
-}
-
-/// Reads how many records to answer with.
-pub(crate) fn page_size(asked: i32) -> usize {
-    match usize::try_from(asked) {
-        Ok(0) | Err(_) => PAGE_DEFAULT,
-        Ok(size) => size.min(PAGE_MAX),
-    }
 }
 
 /// Writes where to go on among documents: behind this one.

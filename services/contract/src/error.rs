@@ -1,6 +1,7 @@
 //! What can go wrong in the contract store.
 
 use ninefold::fault::{Fault, Kind, Violation};
+use ninefold::page::SizeInvalid;
 use ninefold_store as store;
 
 use crate::intake::Flaw;
@@ -41,9 +42,9 @@ pub enum Error {
     /// A page token was not made by this list.
     #[error("the page token is not one of this list")]
     PageTokenInvalid,
-    /// A page size is negative.
-    #[error("the page size {0} is negative")]
-    PageSizeInvalid(i32),
+    /// A page of a negative size is asked for.
+    #[error(transparent)]
+    PageSize(#[from] SizeInvalid),
     /// A setting has a value that cannot work.
     #[error("the settings of contracts cannot work: {}", list(.0))]
     Misconfigured(Vec<Violation>),
@@ -64,12 +65,12 @@ fn list(violations: &[Violation]) -> String {
 impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
+            Self::PageSize(wrong) => wrong.kind(),
             Self::TooLarge { .. }
             | Self::Malformed(_)
             | Self::DigestInvalid(_)
             | Self::ServiceNameInvalid(_)
             | Self::PageTokenInvalid
-            | Self::PageSizeInvalid(_)
             | Self::Misconfigured(_) => Kind::InvalidInput,
             Self::Unknown(_) => Kind::NotFound,
             Self::Full { .. } => Kind::Precondition,
@@ -88,7 +89,7 @@ impl Fault for Error {
             Self::Full { .. } => "CONTRACTS_FULL",
             Self::Damaged(_) => "CONTRACT_DAMAGED",
             Self::PageTokenInvalid => "PAGE_TOKEN_INVALID",
-            Self::PageSizeInvalid(_) => "PAGE_SIZE_INVALID",
+            Self::PageSize(wrong) => wrong.reason(),
             Self::Misconfigured(_) => "CONTRACT_MISCONFIGURED",
             Self::Store { source, .. } => source.reason(),
         }
@@ -107,7 +108,7 @@ impl Fault for Error {
                 vec![Violation::new("service", "must be 1 to 63 lowercase letters, digits and hyphens")]
             }
             Self::PageTokenInvalid => vec![Violation::new("page_token", "must come from the answer before, unchanged")],
-            Self::PageSizeInvalid(_) => vec![Violation::new("page_size", "must not be negative")],
+            Self::PageSize(wrong) => wrong.violations(),
             Self::Misconfigured(found) => found.clone(),
             Self::Unknown(_) | Self::Full { .. } | Self::Damaged(_) | Self::Store { .. } => Vec::new(),
         }

@@ -41,7 +41,7 @@ impl Service {
     }
 
     async fn list(&self, request: &proto::ListContractsRequest) -> Result<proto::ListContractsResponse, Error> {
-        let size = page::size(request.page_size)?;
+        let size = ninefold::page::size(request.page_size)?;
         let after = page::read(&request.page_token)?;
         let page = self.shelf.page(&request.service, after, size).await?;
         Ok(proto::ListContractsResponse {

@@ -1,6 +1,7 @@
 //! What can go wrong in control.
 
 use ninefold::fault::{Fault, Kind, Violation};
+use ninefold::page::SizeInvalid;
 use ninefold_store as store;
 
 /// What can go wrong in control.
@@ -41,6 +42,9 @@ pub enum Error {
     /// A page token was not made by this service.
     #[error("{0:?} is not a page token of this list")]
     PageToken(String),
+    /// A page of a negative size is asked for.
+    #[error(transparent)]
+    PageSize(#[from] SizeInvalid),
     /// The store failed.
     #[error("the store could not be used for {what}")]
     Store {
@@ -80,6 +84,7 @@ impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
             Self::Misconfigured(_) | Self::Invalid { .. } | Self::PageToken(_) => Kind::InvalidInput,
+            Self::PageSize(wrong) => wrong.kind(),
             Self::Unknown(_) => Kind::NotFound,
             Self::RevisionConflict { .. } | Self::Contended { .. } => Kind::Conflict,
             Self::Store { source, .. } => source.kind(),
@@ -96,6 +101,7 @@ impl Fault for Error {
             Self::Unknown(_) => "WORKLOAD_UNKNOWN",
             Self::RevisionConflict { .. } | Self::Contended { .. } => "REVISION_CONFLICT",
             Self::PageToken(_) => "PAGE_TOKEN_INVALID",
+            Self::PageSize(wrong) => wrong.reason(),
             Self::Store { source, .. } => source.reason(),
             Self::Damaged { .. } => "WORKLOAD_DAMAGED",
             Self::Program { .. } => "PROGRAM_UNSTARTABLE",
@@ -106,6 +112,7 @@ impl Fault for Error {
     fn violations(&self) -> Vec<Violation> {
         match self {
             Self::Misconfigured(violations) | Self::Invalid { violations, .. } => violations.clone(),
+            Self::PageSize(wrong) => wrong.violations(),
             Self::Unknown(_)
             | Self::RevisionConflict { .. }
             | Self::Contended { .. }

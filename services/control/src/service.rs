@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ninefold::fault;
+use ninefold::page;
 use ninefold_proto::ninefold::control::v1::control_service_server::ControlService;
 use ninefold_proto::ninefold::control::v1::{
     DeleteWorkloadRequest, DeleteWorkloadResponse, GetWorkloadRequest, GetWorkloadResponse, ListDecisionsRequest,
@@ -51,7 +52,7 @@ impl Service {
 
     async fn list(&self, request: ListWorkloadsRequest) -> Result<ListWorkloadsResponse, Error> {
         let after = wire::service_token(&request.page_token)?;
-        let (wishes, has_more) = self.book.page(after, wire::page_size(request.page_size)).await?;
+        let (wishes, has_more) = self.book.page(after, page::size(request.page_size)?).await?;
         let last = wishes.last().map(|wish| wish.workload.service.clone());
         let mut statuses = Vec::with_capacity(wishes.len());
         for wish in wishes {
@@ -76,7 +77,7 @@ impl Service {
             service: &request.service,
             instance_id: &request.instance_id,
             before: wire::number_token(&request.page_token)?,
-            limit: wire::page_size(request.page_size),
+            limit: page::size(request.page_size)?,
         };
         let (decisions, next) = self.journal.read(query);
         let next_page_token = next.map(|next| next.to_string()).unwrap_or_default();

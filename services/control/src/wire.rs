@@ -19,10 +19,6 @@ const COMMAND_WORDS_MAX: usize = 256;
 const VARIABLES_MAX: usize = 256;
 /// Most bytes of a command and its variables together; systems refuse more at about 128 KiB a word.
 const PROGRAM_BYTES_MAX: usize = 64 * 1024;
-/// Entries of a page if the caller does not say.
-const PAGE_SIZE_DEFAULT: usize = 100;
-/// Most entries of a page.
-const PAGE_SIZE_MAX: usize = 1000;
 
 /// Reads a workload that a caller sent.
 pub(crate) fn workload(sent: &proto::Workload) -> Result<Workload, Error> {
@@ -123,14 +119,6 @@ fn environment(sent: &proto::Workload, wrong: &mut Vec<Violation>) {
             let text = "must have a name without \"=\", and no zero characters";
             wrong.push(Violation::new(format!("workload.environment[{name:?}]"), text));
         }
-    }
-}
-
-/// Size of a page: what was asked for, within bounds.
-pub(crate) fn page_size(asked: i32) -> usize {
-    match usize::try_from(asked) {
-        Ok(0) | Err(_) => PAGE_SIZE_DEFAULT,
-        Ok(size) => size.min(PAGE_SIZE_MAX),
     }
 }
 

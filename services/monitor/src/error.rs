@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ninefold::fault::{Fault, Kind, Violation};
+use ninefold::page::SizeInvalid;
 
 /// How long a sender waits after a refusal for want of room.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -16,6 +17,9 @@ pub enum Error {
     /// A page token was not given out by the monitor.
     #[error("the page token {0:?} is malformed")]
     PageTokenInvalid(String),
+    /// A page of a negative size is asked for.
+    #[error(transparent)]
+    PageSize(#[from] SizeInvalid),
     /// No span and no log line of a trace is kept.
     #[error("no trace {0} is kept")]
     TraceUnknown(String),
@@ -61,6 +65,7 @@ impl Fault for Error {
             | Self::PageTokenInvalid(_)
             | Self::TelemetryMalformed { .. }
             | Self::TelemetryTooLarge { .. } => Kind::InvalidInput,
+            Self::PageSize(wrong) => wrong.kind(),
             Self::TraceUnknown(_) => Kind::NotFound,
             Self::TelemetryTooSlow(_) => Kind::Deadline,
             Self::TelemetryTypeUnsupported { .. } => Kind::Unimplemented,
@@ -72,6 +77,7 @@ impl Fault for Error {
         match self {
             Self::QueryInvalid(_) => "QUERY_INVALID",
             Self::PageTokenInvalid(_) => "PAGE_TOKEN_INVALID",
+            Self::PageSize(wrong) => wrong.reason(),
             Self::TraceUnknown(_) => "TRACE_UNKNOWN",
             Self::TelemetryMalformed { .. } => "TELEMETRY_MALFORMED",
             Self::TelemetryTooLarge { .. } => "TELEMETRY_TOO_LARGE",
@@ -88,6 +94,7 @@ impl Fault for Error {
             Self::PageTokenInvalid(_) => {
                 vec![Violation::new("page_token", "must come from an earlier answer to the same question")]
             }
+            Self::PageSize(wrong) => wrong.violations(),
             Self::TraceUnknown(_)
             | Self::TelemetryMalformed { .. }
             | Self::TelemetryTooLarge { .. }

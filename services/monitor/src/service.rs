@@ -6,6 +6,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use ninefold::fault;
 use ninefold::lifecycle::{Scope, Stop};
+use ninefold::page;
 use ninefold::tonic::{Request, Response, Status, async_trait};
 use ninefold_proto::ninefold::monitor::v1::monitor_service_server::MonitorService;
 use ninefold_proto::ninefold::monitor::v1::{
@@ -52,7 +53,10 @@ impl MonitorService for Service {
         let request = request.into_inner();
         let filter = query::line_filter(request.filter).map_err(status)?;
         let before = query::line_cursor(&request.page_token).map_err(status)?;
-        let limit = Limit { records_max: query::page_size(request.page_size), bytes_max: ANSWER_BYTES_MAX };
+        let limit = Limit {
+            records_max: page::size(request.page_size).map_err(|error| status(error.into()))?,
+            bytes_max: ANSWER_BYTES_MAX,
+        };
         let page = self.tier.search_lines(&filter, before, limit).await.map_err(status)?;
         Ok(Response::new(SearchLogsResponse {
             records: page.records.iter().map(|kept| answer::record(kept)).collect(),
@@ -96,7 +100,7 @@ impl MonitorService for Service {
     ) -> Result<Response<SearchTracesResponse>, Status> {
         let request = request.into_inner();
         let before = query::trace_cursor(&request.page_token).map_err(status)?;
-        let records_max = query::page_size(request.page_size);
+        let records_max = page::size(request.page_size).map_err(|error| status(error.into()))?;
         let filter = query::trace_filter(request).map_err(status)?;
         let page = self.tier.search_traces(&filter, before, records_max).await.map_err(status)?;
         Ok(Response::new(SearchTracesResponse {
@@ -119,7 +123,7 @@ impl MonitorService for Service {
         let after = query::series_key(&request.page_token).map_err(status)?;
         let metric = Some(request.metric.as_str()).filter(|metric| !metric.is_empty());
         let service = Some(request.service.as_str()).filter(|service| !service.is_empty());
-        let records_max = query::page_size(request.page_size);
+        let records_max = page::size(request.page_size).map_err(|error| status(error.into()))?;
         let page = self.tier.samples(metric, service, after.as_ref(), records_max).await.map_err(status)?;
         Ok(Response::new(ListSamplesResponse {
             samples: page.records.into_iter().map(answer::sample).collect(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ninefold::fault::{Fault, Kind, Violation};
+use ninefold::page::SizeInvalid;
 use ninefold_store as store;
 
 use crate::model::{InstanceKey, ServiceName};
@@ -65,9 +66,9 @@ pub enum Error {
     /// A page token was not made by this list.
     #[error("the page token is not one of this list")]
     PageTokenInvalid,
-    /// A page size is negative.
-    #[error("the page size {0} is negative")]
-    PageSizeInvalid(i32),
+    /// A page of a negative size is asked for.
+    #[error(transparent)]
+    PageSize(#[from] SizeInvalid),
     /// The node is going down; another one, or the same after its restart, takes over.
     #[error("this node is stopping")]
     Stopping,
@@ -91,11 +92,10 @@ fn list(violations: &[Violation]) -> String {
 impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::InstanceInvalid(_)
-            | Self::WatchInvalid(_)
-            | Self::PageTokenInvalid
-            | Self::PageSizeInvalid(_)
-            | Self::Misconfigured(_) => Kind::InvalidInput,
+            Self::PageSize(wrong) => wrong.kind(),
+            Self::InstanceInvalid(_) | Self::WatchInvalid(_) | Self::PageTokenInvalid | Self::Misconfigured(_) => {
+                Kind::InvalidInput
+            }
             Self::InstanceTaken(_) => Kind::AlreadyExists,
             Self::InstanceContended(_) => Kind::Conflict,
             Self::InstanceUnknown { .. } => Kind::NotFound,
@@ -124,7 +124,7 @@ impl Fault for Error {
             Self::WatchInvalid(_) => "WATCH_INVALID",
             Self::WatchersFull { .. } => "WATCHERS_FULL",
             Self::PageTokenInvalid => "PAGE_TOKEN_INVALID",
-            Self::PageSizeInvalid(_) => "PAGE_SIZE_INVALID",
+            Self::PageSize(wrong) => wrong.reason(),
             Self::Stopping => "NODE_STOPPING",
             Self::Misconfigured(_) => "REGISTRY_MISCONFIGURED",
             Self::Store { source, .. } => source.reason(),
@@ -135,7 +135,7 @@ impl Fault for Error {
         match self {
             Self::InstanceInvalid(found) | Self::WatchInvalid(found) | Self::Misconfigured(found) => found.clone(),
             Self::PageTokenInvalid => vec![Violation::new("page_token", "must come from the answer before, unchanged")],
-            Self::PageSizeInvalid(_) => vec![Violation::new("page_size", "must not be negative")],
+            Self::PageSize(wrong) => wrong.violations(),
             Self::InstanceTaken(_)
             | Self::InstanceContended(_)
             | Self::InstanceUnknown { .. }

@@ -4,21 +4,8 @@ use crate::error::Error;
 use crate::events::Place;
 use crate::model::{InstanceId, InstanceKey, ServiceName};
 
-/// Size of a page when none is asked for.
-const SIZE_DEFAULT: usize = 100;
-/// Largest page.
-const SIZE_MAX: usize = 1000;
 /// Longest token that is looked at: hex of two names and a mark.
 const TOKEN_BYTES_MAX: usize = 512;
-
-/// Reads the size of a page that a request asks for. More than the largest is read as the largest.
-pub(crate) fn size(asked: i32) -> Result<usize, Error> {
-    match usize::try_from(asked) {
-        Ok(0) => Ok(SIZE_DEFAULT),
-        Ok(size) => Ok(size.min(SIZE_MAX)),
-        Err(_) => Err(Error::PageSizeInvalid(asked)),
-    }
-}
 
 /// Where a list of services goes on.
 pub(crate) fn services_token(last: &ServiceName) -> String {

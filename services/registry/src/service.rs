@@ -34,7 +34,7 @@ impl Service {
     }
 
     fn services(&self, request: &proto::ListServicesRequest) -> Result<proto::ListServicesResponse, Error> {
-        let size = page::size(request.page_size)?;
+        let size = ninefold::page::size(request.page_size)?;
         let after = page::read_services(&request.page_token)?;
         let mut found = self.hub.view.table().services(after.as_ref(), size + 1);
         let has_more = found.len() > size;
@@ -45,7 +45,7 @@ impl Service {
     }
 
     fn instances(&self, request: &proto::ListInstancesRequest) -> Result<proto::ListInstancesResponse, Error> {
-        let size = page::size(request.page_size)?;
+        let size = ninefold::page::size(request.page_size)?;
         let service = Some(request.service.as_str()).filter(|service| !service.is_empty());
         let after = page::read_instances(&request.page_token, service)?;
         let mut found = self.hub.view.table().page(service, after.as_ref(), size + 1);
@@ -65,7 +65,7 @@ impl Service {
     }
 
     fn events(&self, request: &proto::ListEventsRequest) -> Result<proto::ListEventsResponse, Error> {
-        let size = page::size(request.page_size)?;
+        let size = ninefold::page::size(request.page_size)?;
         let before = page::read_events(&request.page_token)?;
         let found = self.hub.view.events().page(before, size, |event| {
             (request.service.is_empty() || request.service == event.service)

@@ -219,6 +219,7 @@ fn http_status(error: &Error) -> StatusCode {
         Error::TelemetryTooSlow(_) => StatusCode::REQUEST_TIMEOUT,
         Error::QueryInvalid(_)
         | Error::PageTokenInvalid(_)
+        | Error::PageSize(_)
         | Error::TraceUnknown(_)
         | Error::TelemetryMalformed { .. }
         | Error::Overloaded

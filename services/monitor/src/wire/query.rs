@@ -10,20 +10,10 @@ use crate::error::Error;
 use crate::model::{Attributes, Level, LineFilter, Nanos, Needle, SeriesKey, TraceFilter, TraceId};
 use crate::tier::{LineCursor, TraceCursor};
 
-/// Records of a page when the question does not say.
-const PAGE_DEFAULT: usize = 100;
 /// Most records of a page, whatever the question says.
 const PAGE_MAX: usize = 1000;
 /// Longest page token that is looked at; samples' tokens hold a key.
 const TOKEN_BYTES_MAX: usize = 64 * 1024;
-
-/// Reads how many records to answer with.
-pub(crate) fn page_size(asked: i32) -> usize {
-    match usize::try_from(asked) {
-        Ok(0) | Err(_) => PAGE_DEFAULT,
-        Ok(size) => size.min(PAGE_MAX),
-    }
-}
 
 /// Reads how many lines to begin a tail with.
 pub(crate) fn backlog(asked: i32) -> usize {
