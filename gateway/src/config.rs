@@ -86,6 +86,21 @@ pub struct RateLimit {
     /// Where replicas of the edge share their counters, such as `redis://127.0.0.1:6379`. Absent to count alone.
     #[serde(default)]
     pub redis: Option<String>,
+    /// Longest wait for Redis, for one request; an edge that waits longer counts alone for a second.
+    #[serde(default = "redis_timeout", with = "duration")]
+    pub redis_timeout: Duration,
+}
+
+/// A limit must not cost more than what it guards.
+const fn redis_timeout() -> Duration {
+    Duration::from_millis(50)
+}
+
+impl RateLimit {
+    /// A limit that an edge keeps alone.
+    pub const fn alone(per_second: u32, burst: u32) -> Self {
+        Self { per_second, burst, redis: None, redis_timeout: redis_timeout() }
+    }
 }
 
 impl Config {
@@ -132,6 +147,9 @@ impl Config {
             && (limit.per_second == 0 || limit.burst == 0)
         {
             wrong.push("rate_limit: per_second and burst must be at least 1".to_owned());
+        }
+        if self.rate_limit.as_ref().is_some_and(|limit| limit.redis_timeout.is_zero()) {
+            wrong.push("rate_limit: redis_timeout is zero".to_owned());
         }
         if wrong.is_empty() { Ok(()) } else { Err(Error::SettingsInvalid(wrong)) }
     }

@@ -1,7 +1,7 @@
 //! How many requests a client may send: GCRA, by address.
 //!
-//! An edge counts alone, or with its replicas in Redis. Redis may never stand in the way: one step of at most 50 ms for a
-//! request, and while it does not answer, each edge counts alone, so a client has then as many allowances as there are
+//! An edge counts alone, or with its replicas in Redis. Redis may never stand in the way: one step of at most 50 ms (a setting)
+//! for a request, and while it does not answer, each edge counts alone, so a client has then as many allowances as there are
 //! edges. Nothing that is counted outlives its effect.
 
 mod shared;
@@ -89,7 +89,8 @@ impl Limiter {
     /// [`Error::SettingsInvalid`] for a malformed address of Redis.
     pub(crate) fn start(limit: &RateLimit) -> Result<Self, Error> {
         let rate = Rate::new(limit);
-        let shared = limit.redis.as_deref().map(|url| Shared::new(url, rate.interval, rate.ahead)).transpose()?;
+        let shared = |url| Shared::new(url, rate.interval, rate.ahead, limit.redis_timeout);
+        let shared = limit.redis.as_deref().map(shared).transpose()?;
         Ok(Self { rate, began: Instant::now(), alone: Mutex::default(), shared })
     }
 
@@ -135,7 +136,7 @@ mod tests {
     use super::*;
 
     fn limiter(per_second: u32, burst: u32) -> Limiter {
-        Limiter::start(&RateLimit { per_second, burst, redis: None }).unwrap()
+        Limiter::start(&RateLimit::alone(per_second, burst)).unwrap()
     }
 
     fn at(limiter: &Limiter, address: &str, millis: u64) -> Option<u128> {
@@ -184,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_malformed_address_of_redis_is_told_at_the_start() {
-        let limit = RateLimit { per_second: 1, burst: 1, redis: Some("nonsense".to_owned()) };
+        let limit = RateLimit { redis: Some("nonsense".to_owned()), ..RateLimit::alone(1, 1) };
         assert!(matches!(Limiter::start(&limit), Err(Error::SettingsInvalid(_))));
     }
 }

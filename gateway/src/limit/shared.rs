@@ -10,8 +10,6 @@ use tokio::time::{Instant, timeout};
 
 use crate::error::Error;
 
-/// Longest time for one step. A limit must not cost more than what it guards.
-const STEP_TIMEOUT: Duration = Duration::from_millis(50);
 /// How long Redis is left alone after it did not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Most connections to Redis.
@@ -38,20 +36,28 @@ pub(super) struct Shared {
     pool: Pool<RedisConnectionManager>,
     interval_micros: u64,
     ahead_micros: u64,
+    /// Longest time for one step.
+    step_timeout: Duration,
     /// Until when Redis is left alone.
     away_until: Mutex<Option<Instant>>,
 }
 
 impl Shared {
     /// Prepares counters behind a `redis://` URL. Connects when there is something to count.
-    pub(super) fn new(url: &str, interval: Duration, ahead: Duration) -> Result<Self, Error> {
+    pub(super) fn new(url: &str, interval: Duration, ahead: Duration, step_timeout: Duration) -> Result<Self, Error> {
         // The URL may hold a password, so it is not repeated.
         let malformed =
             |error| Error::SettingsInvalid(vec![format!("rate_limit.redis is no redis:// address: {error}")]);
         let manager = RedisConnectionManager::new(url).map_err(malformed)?;
-        let pool = Pool::builder().max_size(CONNECTIONS_MAX).connection_timeout(STEP_TIMEOUT).build_unchecked(manager);
+        let pool = Pool::builder().max_size(CONNECTIONS_MAX).connection_timeout(step_timeout).build_unchecked(manager);
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
-        Ok(Self { pool, interval_micros: micros(interval), ahead_micros: micros(ahead), away_until: Mutex::new(None) })
+        Ok(Self {
+            pool,
+            interval_micros: micros(interval),
+            ahead_micros: micros(ahead),
+            step_timeout,
+            away_until: Mutex::new(None),
+        })
     }
 
     /// Counts a request of a client: how long it has to wait, if it has to. `None` if Redis does not answer.
@@ -60,10 +66,10 @@ impl Shared {
         if self.away_until.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| now < until) {
             return None;
         }
-        let outcome = match timeout(STEP_TIMEOUT, self.step(client)).await {
+        let outcome = match timeout(self.step_timeout, self.step(client)).await {
             Ok(Ok(micros)) => Ok(micros),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(format!("no answer within {} ms", STEP_TIMEOUT.as_millis())),
+            Err(_) => Err(format!("no answer within {} ms", self.step_timeout.as_millis())),
         };
         let mut away = self.away_until.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {

@@ -17,8 +17,8 @@ use crate::landscape::Landscape;
 
 const TARGET: &str = "/v1/documents/shop/test";
 
-fn limited(per_second: u32, burst: u32, redis: Option<String>) -> Config {
-    Config { rate_limit: Some(RateLimit { per_second, burst, redis }), ..Config::default() }
+fn limited(limit: RateLimit) -> Config {
+    Config { rate_limit: Some(limit), ..Config::default() }
 }
 
 async fn ask(edge: SocketAddr) -> Answer {
@@ -27,7 +27,7 @@ async fn ask(edge: SocketAddr) -> Answer {
 
 #[tokio::test]
 async fn a_client_that_sends_too_much_is_told_when_to_come_again() {
-    let house = Landscape::start_with(limited(1, 3, None)).await;
+    let house = Landscape::start_with(limited(RateLimit::alone(1, 3))).await;
     for _ in 0..3 {
         assert_eq!(ask(house.edge).await.status, 200);
     }
@@ -76,8 +76,9 @@ impl Drop for Redis {
 #[tokio::test]
 async fn edges_count_together_and_go_on_alone_when_redis_is_gone() {
     let redis = Redis::start().await;
-    // One request a minute comes back, so that a slow machine does not matter.
-    let config = limited(1, 60, Some(redis.url.clone()));
+    // Long enough that a busy machine does not matter.
+    let redis_timeout = Duration::from_secs(2);
+    let config = limited(RateLimit { redis: Some(redis.url.clone()), redis_timeout, ..RateLimit::alone(1, 60) });
     let one = Landscape::start_with(config.clone()).await;
     let two = Landscape::start_with(config).await;
     let (mut passed, mut refused) = (0, 0);
