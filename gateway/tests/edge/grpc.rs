@@ -136,6 +136,6 @@ async fn the_edge_tells_its_health() {
     assert_eq!(client.check(asked(CONTRACT)).await.unwrap_err().code(), Code::NotFound);
     let mut watch = client.watch(asked("")).await.unwrap().into_inner();
     assert_eq!(watch.try_next().await.unwrap().unwrap().status(), ServingStatus::Serving);
-    let (_, last) = tokio::join!(house.scope.close(Duration::from_secs(20)), watch.try_next());
+    let (_, last) = tokio::join!(house.door.close(Duration::from_secs(20)), watch.try_next());
     assert_eq!(last.unwrap().unwrap().status(), ServingStatus::NotServing);
 }

@@ -25,7 +25,9 @@ pub(crate) const CONTRACT: &str = "ninefold.contract.v1.ContractService";
 
 /// The landscape of one test. Everything in it ends with the test.
 pub(crate) struct Landscape {
-    pub(crate) scope: Scope,
+    scope: Scope,
+    /// What the edge runs in; closing it stops the edge and leaves the rest.
+    pub(crate) door: Scope,
     pub(crate) edge: SocketAddr,
     pub(crate) backend: Arc<Backend>,
     pub(crate) gateway: Gateway,
@@ -57,8 +59,9 @@ impl Landscape {
         let deps = Deps { registry: Link::from(Routes::new(registry)), contract: Link::from(Routes::new(store)) };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let edge = listener.local_addr().unwrap();
-        let gateway = Gateway::start(config, deps, listener, &scope.child("gateway")).await.unwrap();
-        Self { scope, edge, backend: Arc::default(), gateway, instances, contracts }
+        let door = scope.child("gateway");
+        let gateway = Gateway::start(config, deps, listener, &door).await.unwrap();
+        Self { scope, door, edge, backend: Arc::default(), gateway, instances, contracts }
     }
 
     /// Hands a contract in.

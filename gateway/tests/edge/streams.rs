@@ -94,7 +94,7 @@ async fn a_stopping_edge_tells_the_readers_of_its_streams() {
     let house = Landscape::start().await;
     let mut connection = Connection::open(house.edge).await;
     let answer = connection.send(request("GET", "/v1/documents/endless/test:watch?knownRevision=1", "")).await;
-    let (late, body) = tokio::join!(house.scope.close(Duration::from_secs(20)), answer.collect());
+    let (late, body) = tokio::join!(house.door.close(Duration::from_secs(20)), answer.collect());
     assert_eq!(late, Vec::<String>::new(), "nothing had to be dropped");
     let body = body.unwrap().to_bytes();
     let text = String::from_utf8_lossy(&body);
