@@ -1,9 +1,12 @@
 //! The command line, as clap reads it.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::Resettable;
+use clap::error::{ContextKind, ContextValue};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::commands::run::RunArgs;
 use crate::exit;
@@ -11,7 +14,7 @@ use crate::output::Format;
 
 /// The nine patterns of a microservice landscape in one binary.
 #[derive(Debug, Parser)]
-#[command(name = "ninefold", version, about, after_help = exit::CODES, disable_help_subcommand = false)]
+#[command(name = "ninefold", version, after_help = exit::CODES, disable_help_subcommand = false)]
 #[command(infer_subcommands = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// Where the platform is: one or more URLs, separated by commas.
@@ -152,7 +155,7 @@ pub(crate) struct NodeArgs {
     /// Folder for the node's data [default: ninefold in the user's data folder; for demo a temporary one].
     #[arg(long, env = "NINEFOLD_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Where the registry, contracts, configuration and workloads are kept [default: embedded].
+    /// Where the registry, contracts, configuration and workloads are kept [default: embedded, or etcd with --etcd].
     #[arg(long, env = "NINEFOLD_STORE", value_enum)]
     pub(crate) store: Option<StoreKind>,
     /// Endpoints of etcd, separated by commas [default: http://127.0.0.1:2379].
@@ -178,7 +181,7 @@ pub(crate) struct DemoArgs {
     #[command(flatten)]
     pub(crate) node: NodeArgs,
     /// Send no traffic.
-    #[arg(long, env = "NINEFOLD_NO_TRAFFIC")]
+    #[arg(long, env = "NINEFOLD_NO_TRAFFIC", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) no_traffic: bool,
 }
 
@@ -226,7 +229,7 @@ pub(crate) struct TraceArgs {
     #[arg(long, value_parser = ninefold::settings::duration::parse)]
     pub(crate) min: Option<std::time::Duration>,
     /// How many.
-    #[arg(short = 'n', long, default_value_t = 20)]
+    #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) lines: u16,
 }
 
@@ -246,9 +249,9 @@ pub(crate) struct CallArgs {
     /// Only instances of this service, where several answer the method.
     #[arg(long)]
     pub(crate) service: Option<String>,
-    /// Longest time to wait for the answer.
-    #[arg(long, default_value = "10s", value_parser = ninefold::settings::duration::parse)]
-    pub(crate) deadline: std::time::Duration,
+    /// Longest time to wait for the answer [default: 10s; none for a stream of answers].
+    #[arg(long, value_parser = ninefold::settings::duration::parse)]
+    pub(crate) deadline: Option<std::time::Duration>,
 }
 
 /// What `config` does.
@@ -333,4 +336,43 @@ pub(crate) struct DocumentArgs {
     /// Environment.
     #[arg(short, long, default_value = "default")]
     pub(crate) environment: String,
+}
+
+/// Reads the command line. Ends the process where it is wrong, or asks for help.
+pub(crate) fn parse() -> Cli {
+    let command = without_empty_variables(Cli::command());
+    let matches = command.clone().try_get_matches().unwrap_or_else(|error| {
+        let _ = error.print();
+        if let Some(name) = variable_at_fault(&command, &error) {
+            crate::output::talk(format!("The value is that of the variable {name}."));
+        }
+        std::process::exit(error.exit_code());
+    });
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// A variable that is set to nothing is not set: compose files and scripts write those.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| if arg.get_env().is_some_and(is_empty) { arg.env(Resettable::Reset) } else { arg })
+        .mut_subcommands(without_empty_variables)
+}
+
+/// The variable that gave the value that was refused, if it was none on the command line.
+fn variable_at_fault(command: &clap::Command, error: &clap::Error) -> Option<String> {
+    let (Some(ContextValue::String(arg)), Some(ContextValue::String(value))) =
+        (error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidValue))
+    else {
+        return None;
+    };
+    let flag = arg.split_whitespace().next()?;
+    if std::env::args().any(|given| given == flag || given.starts_with(&format!("{flag}="))) {
+        return None;
+    }
+    let all = std::iter::once(command).chain(command.get_subcommands()).flat_map(clap::Command::get_arguments);
+    let names = all.filter(|arg| arg.get_long() == flag.strip_prefix("--")).filter_map(clap::Arg::get_env);
+    names
+        .map(|name| name.to_string_lossy().into_owned())
+        .find(|name| std::env::var(name).is_ok_and(|given| given.contains(value.as_str())))
 }

@@ -44,6 +44,9 @@ impl Platform {
             })
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| Failure::Usage(format!("{endpoint:?} is not a URL such as http://127.0.0.1:9900")))?;
+        if uris.iter().any(|uri| uri.scheme() != Some(&http::uri::Scheme::HTTP)) {
+            return Err(Failure::Usage(format!("{endpoint}: only http:// is spoken with the platform yet")));
+        }
         Ok(Self { link: ninefold::connect::platform(&uris), endpoint: endpoint.to_owned() })
     }
 

@@ -30,20 +30,12 @@ pub(crate) enum Failure {
     /// Something is not well, or did not become well in time.
     #[error("{0}")]
     Unhealthy(String),
-    /// An address to listen on cannot be had.
+    /// Addresses to listen on cannot be had.
     #[error(
-        "cannot listen on {address} for {what}: {why}\n  free the port, or choose another with {flag} (port 0 picks one)"
+        "cannot listen{}\n  is another ninefold running? stop it, or choose other addresses (port 0 picks a free port)",
+        listed(.0)
     )]
-    Address {
-        /// The address.
-        address: String,
-        /// What listens there.
-        what: &'static str,
-        /// What the system said.
-        why: String,
-        /// The flag that changes it.
-        flag: &'static str,
-    },
+    Addresses(Vec<String>),
     /// The data folder cannot be used.
     #[error("cannot use the data folder {path}: {why}\n  choose another with --data")]
     Data {
@@ -64,8 +56,14 @@ pub(crate) enum Failure {
         mistakes: Vec<String>,
     },
     /// A call made by `ninefold call` was answered with an error.
-    #[error("{}: {}", code_name(.0.code()), .0.message())]
+    #[error("{}: {}", code_name(.0.code()), told(.0))]
     Call(Box<Status>),
+    /// Whoever read the output went away. Nothing is wrong, and there is nobody to tell.
+    #[error("nobody reads the output")]
+    ReaderGone,
+    /// The answer is in the exit code alone, as was asked for.
+    #[error("code {0}")]
+    Quiet(u8),
     /// A child process ended with this code.
     #[error("the program ended with code {0}")]
     Child(u8),
@@ -84,12 +82,13 @@ impl Failure {
             Self::Unreachable { .. } => 3,
             Self::NotFound(_) => 4,
             Self::Unhealthy(_) => 5,
-            Self::Address { .. } => 10,
+            Self::Addresses(_) => 10,
             Self::Data { .. } => 11,
             Self::Store(_) => 12,
             Self::Settings { .. } => 13,
             Self::Call(status) => 64 + u8::try_from(i32::from(status.code())).unwrap_or(0),
-            Self::Child(code) => *code,
+            Self::ReaderGone => 0,
+            Self::Child(code) | Self::Quiet(code) => *code,
         }
     }
 
@@ -100,19 +99,29 @@ impl Failure {
             Code::Unavailable | Code::DeadlineExceeded => {
                 Self::Unreachable { endpoint: endpoint.to_owned(), why: status.message().to_owned() }
             }
-            _ => Self::Failed(match fault::reason(status) {
-                Some(reason) => format!("{} ({reason})", described(status)),
-                None => format!("{}: {}", code_name(status.code()), described(status)),
-            }),
+            Code::InvalidArgument => Self::Usage(told(status)),
+            _ if fault::reason(status).as_deref() == Some("METHOD_NOT_EXPOSED") => Self::Failed(format!(
+                "{endpoint} is the edge, not the platform: name the platform with --endpoint or NINEFOLD_ENDPOINT"
+            )),
+            _ if fault::reason(status).is_some() => Self::Failed(told(status)),
+            code => Self::Failed(format!("{}: {}", code_name(code), told(status))),
         }
+    }
+
+    /// Whether there is something to say, and somebody to say it to.
+    pub(crate) fn is_told(&self) -> bool {
+        !matches!(self, Self::Child(_) | Self::ReaderGone | Self::Quiet(_))
     }
 }
 
-/// A status's message with its field violations.
-fn described(status: &Status) -> String {
+/// A status's message, its reason, and what is wrong with which field.
+fn told(status: &Status) -> String {
+    let reason = fault::reason(status).map(|reason| format!(" ({reason})")).unwrap_or_default();
     let violations = fault::violations(status);
-    let listed: String = violations.iter().map(|wrong| format!("\n  {}: {}", wrong.field, wrong.description)).collect();
-    format!("{}{listed}", status.message())
+    // Some messages tell the first already.
+    let rest = violations.iter().filter(|wrong| !status.message().contains(&wrong.description));
+    let listed: String = rest.map(|wrong| format!("\n  {}: {}", wrong.field, wrong.description)).collect();
+    format!("{}{reason}{listed}", status.message())
 }
 
 /// The exit codes, for the help.

@@ -12,14 +12,14 @@ mod traffic;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 
 use crate::args::{Cli, Command};
 use crate::client::Platform;
 use crate::exit::Failure;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = args::parse();
     // A dead reader of stdout is noticed by the write, not by a signal; Rust ignores SIGPIPE by default.
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     match runtime.block_on(run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if !matches!(failure, Failure::Child(_)) {
+            if failure.is_told() {
                 output::talk(format!("ninefold: {failure}"));
             }
             ExitCode::from(failure.code())
@@ -62,7 +62,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Routes { .. } => commands::routes::list(&platform, format).await,
         Command::Doctor { only_self, quiet } => commands::doctor::doctor(&platform, only_self, quiet, format).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "ninefold", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "ninefold", &mut script);
+            output::line(String::from_utf8_lossy(&script).trim_end());
             Ok(())
         }
         Command::Version => commands::doctor::version(&platform, format).await,

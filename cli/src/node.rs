@@ -166,31 +166,41 @@ impl Node {
 }
 
 impl Doors {
+    /// Binds all addresses, and names all that cannot be had.
     async fn bind(settings: &Settings) -> Result<Self, Failure> {
         let listen = &settings.listen;
-        Ok(Self {
-            edge: bind(listen.edge, "the edge", "--edge-listen").await?,
-            platform: Listener::of(bind(listen.platform, "the platform", "--listen").await?).map_err(unusable)?,
-            otlp_grpc: Listener::of(bind(listen.otlp_grpc, "OTLP over gRPC", "--otlp-grpc-listen").await?)
-                .map_err(unusable)?,
-            otlp_http: bind(listen.otlp_http, "OTLP over HTTP", "--otlp-http-listen").await?,
-        })
+        let doors = (
+            bind(listen.edge, "the edge", "--edge-listen").await,
+            bind(listen.platform, "the platform", "--listen").await,
+            bind(listen.otlp_grpc, "OTLP over gRPC", "--otlp-grpc-listen").await,
+            bind(listen.otlp_http, "OTLP over HTTP", "--otlp-http-listen").await,
+        );
+        match doors {
+            (Ok(edge), Ok(platform), Ok(otlp_grpc), Ok(otlp_http)) => Ok(Self {
+                edge,
+                platform: Listener::of(platform).map_err(|error| unusable(&error))?,
+                otlp_grpc: Listener::of(otlp_grpc).map_err(|error| unusable(&error))?,
+                otlp_http,
+            }),
+            (edge, platform, otlp_grpc, otlp_http) => {
+                let refused = [edge.err(), platform.err(), otlp_grpc.err(), otlp_http.err()];
+                Err(Failure::Addresses(refused.into_iter().flatten().collect()))
+            }
+        }
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "map_err hands it over")]
-fn unusable(error: std::io::Error) -> Failure {
+fn unusable(error: &std::io::Error) -> Failure {
     Failure::Failed(format!("a bound socket has no address: {error}"))
 }
 
-async fn bind(address: SocketAddr, what: &'static str, flag: &'static str) -> Result<tokio::net::TcpListener, Failure> {
-    let refused =
-        |error: std::io::Error| Failure::Address { address: address.to_string(), what, why: error.to_string(), flag };
+async fn bind(address: SocketAddr, what: &str, flag: &str) -> Result<tokio::net::TcpListener, String> {
+    let refused = |error| format!("on {address} for {what} ({flag}): {error}");
     tokio::net::TcpListener::bind(address).await.map_err(refused)
 }
 
 fn local(listener: &tokio::net::TcpListener) -> Result<SocketAddr, Failure> {
-    listener.local_addr().map_err(unusable)
+    listener.local_addr().map_err(|error| unusable(&error))
 }
 
 /// Makes the data folder and proves that it can be written.

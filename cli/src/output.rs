@@ -40,9 +40,18 @@ pub(crate) fn json_all(name: &str, messages: &[impl Message]) -> Value {
 }
 
 /// Writes a line of data. A reader that went away is no error.
-#[expect(clippy::needless_pass_by_value, reason = "callers format their line on the spot")]
 pub(crate) fn line(text: impl ToString) {
-    let _ = writeln!(std::io::stdout(), "{}", text.to_string());
+    let _ = row(text);
+}
+
+/// Writes a line of data for a command that goes on and on.
+///
+/// # Errors
+/// [`Failure::ReaderGone`] if nobody reads any more, so that the command can end.
+#[expect(clippy::needless_pass_by_value, reason = "callers format their line on the spot")]
+pub(crate) fn row(text: impl ToString) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", text.to_string()).and_then(|()| out.flush()).map_err(|_| Failure::ReaderGone)
 }
 
 /// Writes a line of talk.
@@ -54,7 +63,10 @@ pub(crate) fn talk(text: impl ToString) {
 /// Prints a value for programs, or else what `table` makes.
 pub(crate) fn print(format: Format, value: &Value, table: impl FnOnce() -> String) -> Result<(), Failure> {
     match format {
-        Format::Table => line(table().trim_end()),
+        Format::Table => match table().trim_end() {
+            "" => {}
+            text => line(text),
+        },
         Format::Json => line(serde_json::to_string_pretty(value).expect("a JSON value has a text form")),
         Format::Yaml => line(
             serde_norway::to_string(value)
@@ -63,6 +75,22 @@ pub(crate) fn print(format: Format, value: &Value, table: impl FnOnce() -> Strin
         ),
     }
     Ok(())
+}
+
+/// Prints one value of a command that goes on and on: a line of JSON, a document of YAML, or else what `text` makes.
+///
+/// # Errors
+/// [`Failure::ReaderGone`] if nobody reads any more.
+pub(crate) fn next(format: Format, value: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
+    match format {
+        Format::Table => row(text().trim_end()),
+        Format::Json => row(value),
+        Format::Yaml => {
+            let text = serde_norway::to_string(value)
+                .map_err(|error| Failure::Failed(format!("cannot write YAML: {error}")))?;
+            row(format!("---\n{}", text.trim_end()))
+        }
+    }
 }
 
 /// Columns of text, each as wide as its widest cell.

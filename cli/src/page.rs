@@ -1,8 +1,9 @@
 //! The landscape page: one small file of HTML, and the JSON it shows.
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use ninefold::tonic::service::Routes;
@@ -16,7 +17,7 @@ use crate::output;
 
 const HTML: &str = include_str!("page/index.html");
 /// Nothing is loaded from elsewhere, and the page runs in nobody's frame.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; frame-ancestors 'none'";
 
 #[derive(Clone)]
 struct Page {
@@ -31,7 +32,17 @@ pub(crate) fn router(platform: Platform, facts: Facts) -> Router {
 
 /// The platform's gRPC routes, spoken as gRPC and gRPC-Web, and the page beside them.
 pub(crate) fn with(routes: Routes, page: Router) -> Routes {
-    Routes::from(routes.prepare().into_axum_router().layer(GrpcWebLayer::new()).merge(page))
+    let spoken = routes.prepare().into_axum_router().layer(GrpcWebLayer::new());
+    Routes::from(spoken.layer(axum::middleware::from_fn(only_grpc)).merge(page))
+}
+
+/// Answers whoever looks for a page that is not there; the layers below know gRPC only.
+async fn only_grpc(request: Request, next: Next) -> Response {
+    let kind = request.headers().get(header::CONTENT_TYPE).map_or(b"".as_slice(), |kind| kind.as_bytes());
+    if kind.starts_with(b"application/grpc") || request.method() == Method::OPTIONS {
+        return next.run(request).await;
+    }
+    (StatusCode::NOT_FOUND, "There is a page at /, and gRPC everywhere.\n").into_response()
 }
 
 async fn index() -> impl IntoResponse {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use ninefold::fault::Violation;
 use ninefold_store::Backend;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -61,11 +62,15 @@ pub(crate) fn load(args: &NodeArgs, data: &Path) -> Result<Settings, Failure> {
     let from_file: Option<PathBuf> = file.value("data");
     let data = args.data.clone().or(from_file).unwrap_or_else(|| data.to_owned());
 
+    let has_path = file.rest.get("store").and_then(|store| store.get("path")).is_some();
     let mut store: ninefold_store::Config = file.section("store");
-    store.path = data.join("store");
+    if !has_path {
+        store.path = data.join("store");
+    }
     match args.store {
         Some(StoreKind::Embedded) => store.backend = Backend::Embedded,
         Some(StoreKind::Etcd) => store.backend = Backend::Etcd,
+        None if !args.etcd.is_empty() => store.backend = Backend::Etcd,
         None => {}
     }
     if !args.etcd.is_empty() {
@@ -83,6 +88,13 @@ pub(crate) fn load(args: &NodeArgs, data: &Path) -> Result<Settings, Failure> {
         control: file.section("control"),
         gateway: file.section("gateway"),
     };
+    file.refuse("store", settings.store.mistakes());
+    file.refuse("contract", settings.contract.mistakes());
+    file.refuse("registry", settings.registry.mistakes());
+    file.refuse("control", settings.control.mistakes());
+    if let Err(ninefold_gateway::Error::SettingsInvalid(wrong)) = settings.gateway.check() {
+        file.mistakes.extend(wrong.into_iter().map(|mistake| format!("gateway.{mistake}")));
+    }
     file.finish()?;
     Ok(settings)
 }
@@ -148,6 +160,11 @@ impl File {
         }
     }
 
+    /// Notes what cannot work although it can be read.
+    fn refuse(&mut self, name: &str, mistakes: Vec<Violation>) {
+        self.mistakes.extend(mistakes.into_iter().map(|wrong| format!("{name}.{} {}", wrong.field, wrong.description)));
+    }
+
     fn finish(mut self) -> Result<(), Failure> {
         for (name, _) in std::mem::take(&mut self.rest) {
             self.mistakes.push(format!(
@@ -156,6 +173,8 @@ impl File {
         }
         if self.mistakes.is_empty() {
             Ok(())
+        } else if self.path.is_empty() {
+            Err(Failure::Usage(self.mistakes.join("\n  ")))
         } else {
             Err(Failure::Settings { path: self.path, mistakes: self.mistakes })
         }
@@ -185,6 +204,38 @@ mod tests {
         for place in ["colour", "listen.edge", "listen.platform", "store.speed", "registry.lease"] {
             assert!(mistakes.iter().any(|mistake| mistake.starts_with(place)), "{place} is not in {mistakes:?}");
         }
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_told_with_the_rest() {
+        let text = "[gateway]\ndeadline = \"0s\"\nheaders_max = 1\n[registry]\nlease = \"1ms\"\n[control]\nx = 1\n";
+        let Err(Failure::Settings { mistakes, .. }) = load_text(text) else { panic!("the file has mistakes") };
+        for place in ["gateway.deadline", "gateway.headers_max", "registry.lease", "control.x"] {
+            assert!(mistakes.iter().any(|mistake| mistake.starts_with(place)), "{place} is not in {mistakes:?}");
+        }
+    }
+
+    #[test]
+    fn the_manual_shows_every_setting_with_its_default() {
+        let manual = include_str!("../../docs/guide/config-file.md");
+        let (_, rest) = manual.split_once("```toml\n").unwrap();
+        let (text, _) = rest.split_once("```").unwrap();
+        let mut shown = load_text(text).unwrap();
+        assert_eq!(shown.data, Path::new("/var/lib/ninefold"));
+        let defaults = load(&NodeArgs::default(), &shown.data).unwrap();
+        assert_eq!(format!("{shown:#?}"), format!("{defaults:#?}"));
+        // With the lines that are commented out, too, it can be read.
+        let all: String = text.lines().map(|line| format!("{}\n", line.strip_prefix("# ").unwrap_or(line))).collect();
+        shown = load_text(&all).unwrap();
+        assert!(shown.gateway.rate_limit.is_some());
+    }
+
+    #[test]
+    fn who_names_etcd_means_etcd() {
+        let args = NodeArgs { etcd: vec!["http://127.0.0.1:2379".to_owned()], ..NodeArgs::default() };
+        assert_eq!(load(&args, Path::new("data")).unwrap().store.backend, Backend::Etcd);
+        let embedded = NodeArgs { store: Some(StoreKind::Embedded), ..args };
+        assert_eq!(load(&embedded, Path::new("data")).unwrap().store.backend, Backend::Embedded);
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod codec;
 mod symbols;
 
 use std::io::Read as _;
+use std::time::Duration;
 
 use ninefold::Link;
 use ninefold::tonic::client::Grpc;
@@ -22,31 +23,52 @@ use symbols::{Catalog, Target};
 
 /// Largest request that is read.
 const INPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Longest wait for an answer that is no stream, unless another is asked for.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Does what `args.what` says: `list`, `describe`, or a call.
 pub(crate) async fn call(platform: &Platform, args: CallArgs, format: Format) -> Result<(), Failure> {
     let catalog = Catalog::of(platform).await?;
     match (args.what.as_str(), &args.symbol) {
         ("list", _) => catalog.print(format),
-        ("describe", Some(symbol)) => catalog.describe(platform, symbol).await,
+        ("describe", Some(symbol)) => catalog.describe(platform, symbol, format).await,
         ("describe", None) => Err(Failure::Usage("describe what? `ninefold call list` names what there is".to_owned())),
         _ => {
             let (target, method) = catalog.method(platform, &args.what, args.service.as_deref()).await?;
             let link = target.link(platform)?;
+            let call = Call::read(&args, &method)?;
             if let Target::Instance(instance) = &target {
                 output::talk(format!("calling {} at {}", instance.instance_id, crate::commands::ps::address(instance)));
             }
-            invoke(link, &method, &args, format).await
+            invoke(link, &method, call, format).await
         }
     }
 }
 
-async fn invoke(link: Link, method: &MethodDescriptor, args: &CallArgs, format: Format) -> Result<(), Failure> {
-    let requests = requests(method, &args.data)?;
-    let mut request = Request::new(tokio_stream::iter(requests));
-    request.set_timeout(args.deadline);
-    for header in &args.headers {
-        add(request.metadata_mut(), header)?;
+/// What is sent. Read before anything is, so that a mistake in it is told first.
+struct Call {
+    requests: Vec<Vec<u8>>,
+    metadata: MetadataMap,
+    deadline: Option<Duration>,
+}
+
+impl Call {
+    fn read(args: &CallArgs, method: &MethodDescriptor) -> Result<Self, Failure> {
+        let mut metadata = MetadataMap::new();
+        for header in &args.headers {
+            add(&mut metadata, header)?;
+        }
+        // A stream may go on for as long as it likes.
+        let usual = (!method.is_server_streaming()).then_some(DEADLINE);
+        Ok(Self { requests: requests(method, &args.data)?, metadata, deadline: args.deadline.or(usual) })
+    }
+}
+
+async fn invoke(link: Link, method: &MethodDescriptor, call: Call, format: Format) -> Result<(), Failure> {
+    let mut request = Request::new(tokio_stream::iter(call.requests));
+    *request.metadata_mut() = call.metadata;
+    if let Some(deadline) = call.deadline {
+        request.set_timeout(deadline);
     }
     let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
     let path = path.parse().map_err(|_| Failure::Usage(format!("{path:?} is no path")))?;
@@ -69,7 +91,6 @@ async fn invoke(link: Link, method: &MethodDescriptor, args: &CallArgs, format: 
         }
         Ok(())
     };
-    // A stream may go on for as long as it likes; its deadline travels with the request.
     tokio::select! {
         outcome = exchange => outcome,
         _ = tokio::signal::ctrl_c() => Ok(()),
@@ -81,14 +102,16 @@ fn show(method: &MethodDescriptor, bytes: &[u8], format: Format) -> Result<(), F
         |error: &dyn std::error::Error| Failure::Failed(format!("the answer does not fit its contract: {error}"));
     let message = DynamicMessage::decode(method.output(), bytes).map_err(|error| wrong(&error))?;
     let options = SerializeOptions::new().skip_default_fields(false).stringify_64_bit_integers(true);
-    let value =
-        message.serialize_with_options(serde_json::value::Serializer, &options).map_err(|error| wrong(&error))?;
-    match format {
-        Format::Json if method.is_server_streaming() => output::line(value),
-        Format::Yaml => output::print(format, &value, String::new)?,
-        Format::Table | Format::Json => output::print(Format::Json, &value, String::new)?,
+    let is_line = format == Format::Json && method.is_server_streaming();
+    if is_line || format == Format::Yaml {
+        let value = message.serialize_with_options(serde_json::value::Serializer, &options);
+        let value = value.map_err(|error| wrong(&error))?;
+        return if is_line { output::row(value) } else { output::next(format, &value, String::new) };
     }
-    Ok(())
+    // Written on the spot, so that fields stand in the order of the contract.
+    let mut text = serde_json::Serializer::pretty(Vec::new());
+    message.serialize_with_options(&mut text, &options).map_err(|error| wrong(&error))?;
+    output::row(String::from_utf8_lossy(&text.into_inner()))
 }
 
 /// The requests in `data`, encoded.

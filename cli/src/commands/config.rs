@@ -33,6 +33,10 @@ pub(crate) async fn config(platform: &Platform, command: ConfigCommand, format: 
                 }
                 None => write.patch(platform, &pairs).await?,
             };
+            if dry_run && format == Format::Table {
+                output::talk(format!("checked, not written: it would be revision {}", document.revision));
+                return Ok(());
+            }
             written(&document, format)
         }
         ConfigCommand::History { document } => history(platform, named(document)?, format).await,
@@ -196,10 +200,23 @@ fn read(path: &Path) -> Result<String, Failure> {
     };
     let value: Value = match path.extension().and_then(|ending| ending.to_str()) {
         Some("yaml" | "yml") => serde_norway::from_str(&text).map_err(|error| wrong(error.to_string()))?,
-        Some("toml") => toml::from_str(&text).map_err(|error| wrong(error.to_string()))?,
+        Some("toml") => toml::from_str(&text).map(of_toml).map_err(|error| wrong(error.to_string()))?,
         _ => serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?,
     };
     Ok(value.to_string())
+}
+
+/// TOML as JSON, where a moment is a text.
+fn of_toml(value: toml::Value) -> Value {
+    match value {
+        toml::Value::String(text) => text.into(),
+        toml::Value::Integer(number) => number.into(),
+        toml::Value::Float(number) => number.into(),
+        toml::Value::Boolean(value) => value.into(),
+        toml::Value::Datetime(moment) => moment.to_string().into(),
+        toml::Value::Array(values) => values.into_iter().map(of_toml).collect(),
+        toml::Value::Table(table) => table.into_iter().map(|(key, value)| (key, of_toml(value))).collect(),
+    }
 }
 
 async fn history(platform: &Platform, name: DocumentArgs, format: Format) -> Result<(), Failure> {
@@ -277,12 +294,9 @@ async fn watch(platform: &Platform, name: DocumentArgs, format: Format) -> Resul
             return Ok(());
         };
         let Some(document) = message.document else { continue };
-        match format {
-            Format::Json => output::line(output::json(DOCUMENT, &document)),
-            _ => output::print(format, &output::json(DOCUMENT, &document), || {
-                format!("revision {}\n{}", document.revision, pretty(&document.content))
-            })?,
-        }
+        output::next(format, &output::json(DOCUMENT, &document), || {
+            format!("revision {}\n{}", document.revision, pretty(&document.content))
+        })?;
     }
 }
 
@@ -306,6 +320,19 @@ async fn acks(platform: &Platform, name: DocumentArgs, format: Format) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_document_may_be_yaml_or_toml() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            serde_json::from_str::<Value>(&super::read(&path).unwrap()).unwrap()
+        };
+        let wanted = serde_json::json!({"page_size": 7, "limits": {"since": "2020-01-01T00:00:00Z"}});
+        assert_eq!(read("a.toml", "page_size = 7\n[limits]\nsince = 2020-01-01T00:00:00Z\n"), wanted);
+        assert_eq!(read("a.yaml", "page_size: 7\nlimits:\n  since: '2020-01-01T00:00:00Z'\n"), wanted);
+    }
 
     #[test]
     fn pairs_reach_into_a_document() {

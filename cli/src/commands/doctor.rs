@@ -50,16 +50,16 @@ pub(crate) async fn doctor(platform: &Platform, only_self: bool, quiet: bool, fo
         landscape(platform, facts, &mut findings).await;
     }
     let is_bad = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
-    if !quiet {
+    if !quiet && (facts.is_ok() || format != Format::Table) {
         let value: Value = findings.iter().map(finding_json).collect();
         output::print(format, &value, || findings.iter().map(text).collect())?;
     }
-    match (is_bad, facts.is_err()) {
-        (false, _) => Ok(()),
-        (true, true) => {
-            Err(Failure::Unreachable { endpoint: platform.endpoint().to_owned(), why: "see above".to_owned() })
-        }
-        (true, false) => Err(Failure::Unhealthy("something is not well".to_owned())),
+    match facts {
+        // What else is wrong has been said, or was not to be said.
+        Ok(_) if is_bad => Err(Failure::Quiet(5)),
+        Ok(_) => Ok(()),
+        Err(_) if quiet => Err(Failure::Quiet(3)),
+        Err(why) => Err(Failure::Unreachable { endpoint: platform.endpoint().to_owned(), why }),
     }
 }
 

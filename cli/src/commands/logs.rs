@@ -49,13 +49,7 @@ async fn follow(platform: &Platform, filter: LogFilter, backlog: i32, format: Fo
             output::talk(format!("{} lines were missed", batch.missed));
         }
         for record in &batch.records {
-            match format {
-                Format::Table => output::line(text(record)),
-                Format::Json => output::line(output::json("ninefold.monitor.v1.LogRecord", record)),
-                Format::Yaml => {
-                    output::print(format, &output::json("ninefold.monitor.v1.LogRecord", record), String::new)?;
-                }
-            }
+            output::next(format, &output::json("ninefold.monitor.v1.LogRecord", record), || text(record))?;
         }
     }
 }
@@ -101,7 +95,10 @@ pub(crate) fn text(record: &LogRecord) -> String {
     format!("{} {start}{who:<24}{end} {level:<5} {}{fields}{trace}", output::clock(record.time.as_ref()), record.body)
 }
 
-/// Whether an attribute says something to a reader, unlike the source position of a line.
+/// Whether an attribute says something to a reader, unlike the source position of a line or what is true of every line of
+/// a process. `-o json` has them all.
 fn is_for_people(key: &str) -> bool {
-    !(key.starts_with("code.") || key.starts_with("log.") || key.starts_with("thread.") || key.starts_with("resource."))
+    let is_of_process =
+        ["code.", "host.", "log.", "otel.", "process.", "resource.", "service.", "telemetry.", "thread."];
+    key != "trace_id" && !is_of_process.iter().any(|prefix| key.starts_with(prefix))
 }

@@ -1,6 +1,7 @@
 //! `ninefold ps`: who is there.
 
 use std::collections::HashMap;
+use std::io::IsTerminal as _;
 
 use ninefold_proto::ninefold::control::v1::{SlotState, WorkloadStatus};
 use ninefold_proto::ninefold::monitor::v1::Usage;
@@ -120,16 +121,11 @@ pub(crate) async fn ps(platform: &Platform, service: &str, watch: bool, format: 
             }
             output::talk("no instances yet: try `ninefold demo`, or `ninefold run --name NAME -- COMMAND`");
         }
-        if watch && format == Format::Table {
-            // Clears the screen and goes home.
-            output::line("\x1b[2J\x1b[H");
-        }
-        match format {
-            Format::Json if watch => output::line(view.json()),
-            _ => output::print(format, &view.json(), || view.table())?,
-        }
         if !watch {
-            return Ok(());
+            return output::print(format, &view.json(), || view.table());
         }
+        // Clears the screen and goes home, where there is one.
+        let home = if std::io::stdout().is_terminal() { "\x1b[2J\x1b[H" } else { "" };
+        output::next(format, &view.json(), || format!("{home}{}", view.table()))?;
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use ninefold_proto::ninefold::monitor::v1::{GetTraceRequest, GetTraceResponse, SearchTracesRequest, Span};
+use ninefold_proto::ninefold::monitor::v1::{
+    GetTraceRequest, GetTraceResponse, SearchTracesRequest, Span, TraceSummary,
+};
 
 use crate::args::TraceArgs;
 use crate::client::Platform;
@@ -13,6 +15,8 @@ use crate::output::{self, Format, Table};
 
 /// Width of the bar that shows where in the trace a span lies.
 const BAR: usize = 32;
+/// Traces that are looked through for those of people.
+const SEARCHED: i32 = 1000;
 
 /// Prints one trace, or the newest that match.
 pub(crate) async fn trace(platform: &Platform, args: TraceArgs, format: Format) -> Result<(), Failure> {
@@ -22,14 +26,18 @@ pub(crate) async fn trace(platform: &Platform, args: TraceArgs, format: Format) 
 }
 
 async fn list(platform: &Platform, args: TraceArgs, format: Format) -> Result<(), Failure> {
+    // The platform's own calls, such as this one, are left out unless they are asked for.
+    let is_wanted = |trace: &TraceSummary| !args.service.is_empty() || !trace.name.starts_with("ninefold.");
     let request = SearchTracesRequest {
-        service: args.service,
+        service: args.service.clone(),
         failed_only: args.failed,
         min_duration: args.min.and_then(|min| prost_types::Duration::try_from(min).ok()),
-        page_size: i32::from(args.lines),
+        page_size: if args.service.is_empty() { SEARCHED } else { i32::from(args.lines) },
         ..SearchTracesRequest::default()
     };
-    let traces = platform.ask(platform.monitor().search_traces(request)).await?.traces;
+    let mut traces = platform.ask(platform.monitor().search_traces(request)).await?.traces;
+    traces.retain(is_wanted);
+    traces.truncate(usize::from(args.lines));
     if traces.is_empty() {
         output::talk("no matching traces");
     }

@@ -92,6 +92,8 @@ pub(crate) async fn story(platform: &Platform, name: &str) -> Result<Vec<Entry>,
     entries.extend(events.into_iter().map(Entry::of_event));
     entries.extend(decisions.into_iter().map(Entry::of_decision));
     entries.extend(records.into_iter().map(Entry::of_record));
+    // Each source tells its newest first; of two at the same moment, the one that was noted first comes first.
+    entries.reverse();
     entries.sort_by_key(|entry| output::instant(entry.time.as_ref()));
     Ok(entries)
 }

@@ -34,6 +34,29 @@ async fn a_busy_port_is_named_with_the_flag_that_changes_it() -> Result<()> {
 }
 
 #[tokio::test]
+async fn all_busy_ports_are_told_at_once() -> Result<()> {
+    let busy = [std::net::TcpListener::bind("127.0.0.1:0")?, std::net::TcpListener::bind("127.0.0.1:0")?];
+    let addresses = [busy[0].local_addr()?.to_string(), busy[1].local_addr()?.to_string()];
+    let ended = up(&["--edge-listen", &addresses[0], "--listen", &addresses[1]]).await?;
+    ensure!(ended.code == 10 && addresses.iter().all(|address| ended.stderr.contains(address)), "{ended:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_variable_that_is_wrong_is_named_and_an_empty_one_is_none() -> Result<()> {
+    let mut wrong = ninefold("up", &[])?;
+    wrong.env("NINEFOLD_EDGE_LISTEN", "nowhere");
+    let ended_wrong = ended(wrong).await?;
+    ensure!(ended_wrong.code == 2 && ended_wrong.stderr.contains("NINEFOLD_EDGE_LISTEN"), "{ended_wrong:?}");
+    let endpoint = format!("http://127.0.0.1:{}", tests_landscape::tools::free_port()?);
+    let mut empty = ninefold("ps", &["--endpoint", &endpoint])?;
+    empty.env("NINEFOLD_ENDPOINT", "").env("NINEFOLD_EDGE_LISTEN", "");
+    let ended_empty = ended(empty).await?;
+    ensure!(ended_empty.code == 3, "{ended_empty:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_data_folder_that_cannot_be_written_is_named() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("file");
@@ -64,10 +87,13 @@ async fn a_bad_flag_is_wrong_usage() -> Result<()> {
 async fn all_mistakes_of_a_config_file_are_told_at_once() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("ninefold.toml");
-    std::fs::write(&path, "colour = 1\n[listen]\nedge = \"nowhere\"\n[registry]\nspeed = 3\n")?;
+    std::fs::write(
+        &path,
+        "colour = 1\n[listen]\nedge = \"nowhere\"\n[registry]\nspeed = 3\n[gateway]\nheaders_max = 1\n",
+    )?;
     let ended = up(&["--config", &path.display().to_string()]).await?;
     ensure!(ended.code == 13, "{ended:?}");
-    for place in ["colour", "listen.edge", "registry.speed"] {
+    for place in ["colour", "listen.edge", "registry.speed", "gateway.headers_max"] {
         ensure!(ended.stderr.contains(place), "{place} is not in {ended:?}");
     }
     let missing = up(&["--config", "/nowhere/ninefold.toml"]).await?;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use ninefold::Link;
 use ninefold_proto::ninefold::contract::v1::GetContractRequest;
 use ninefold_proto::ninefold::registry::v1::{Instance, InstanceState};
-use prost_reflect::{DescriptorPool, Kind, MessageDescriptor, MethodDescriptor, ServiceDescriptor};
-use serde_json::json;
+use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor, ServiceDescriptor};
+use serde_json::{Value, json};
 
 use crate::client::Platform;
 use crate::exit::Failure;
@@ -64,35 +64,31 @@ impl Catalog {
         output::print(format, &value.collect(), || {
             let mut table = Table::new(&["PROTOBUF SERVICE", "SERVICE", "INSTANCES"]);
             for (name, instances) in &self.0 {
-                table.row([name.clone(), keepers(instances), instances.len().to_string()]);
+                let count = if instances.is_empty() { "-".to_owned() } else { instances.len().to_string() };
+                table.row([name.clone(), keepers(instances), count]);
             }
             table.render()
         })
     }
 
     /// Prints a service, a method or a message.
-    pub(super) async fn describe(&self, platform: &Platform, symbol: &str) -> Result<(), Failure> {
+    pub(super) async fn describe(&self, platform: &Platform, symbol: &str, format: Format) -> Result<(), Failure> {
         let symbol = symbol.replace('/', ".");
         if let Some((pool, _)) = self.pool_of(platform, &symbol, None).await? {
             if let Some(service) = pool.get_service_by_name(&symbol) {
-                output::line(service_text(&service));
-                return Ok(());
+                return output::print(format, &service_json(&service), || service_text(&service));
             }
-            if let Some(method) = pool
-                .services()
-                .flat_map(|service| service.methods().collect::<Vec<_>>())
-                .find(|method| method.full_name() == symbol)
-            {
-                output::line(method_text(&method));
-                output::line(message_text(&method.input()));
-                output::line(message_text(&method.output()));
-                return Ok(());
+            let mut methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
+            if let Some(method) = methods.find(|method| method.full_name() == symbol) {
+                return output::print(format, &method_json(&method), || {
+                    let (input, output) = (message_text(&method.input()), message_text(&method.output()));
+                    format!("{}\n{input}\n{output}", method_text(&method))
+                });
             }
         }
         for pool in self.pools(platform).await? {
             if let Some(message) = pool.get_message_by_name(&symbol) {
-                output::line(message_text(&message));
-                return Ok(());
+                return output::print(format, &message_json(&message), || message_text(&message));
             }
         }
         Err(Failure::NotFound(format!("nothing is called {symbol:?}; `ninefold call list` names what there is")))
@@ -183,17 +179,59 @@ fn method_text(method: &MethodDescriptor) -> String {
     )
 }
 
+fn service_json(service: &ServiceDescriptor) -> Value {
+    let methods: Vec<Value> = service.methods().map(|method| signature(&method)).collect();
+    json!({"service": service.full_name(), "methods": methods})
+}
+
+fn signature(method: &MethodDescriptor) -> Value {
+    json!({
+        "method": method.full_name(),
+        "input": method.input().full_name(),
+        "output": method.output().full_name(),
+        "clientStreaming": method.is_client_streaming(),
+        "serverStreaming": method.is_server_streaming(),
+    })
+}
+
+fn method_json(method: &MethodDescriptor) -> Value {
+    let mut value = signature(method);
+    value["input"] = message_json(&method.input());
+    value["output"] = message_json(&method.output());
+    value
+}
+
+fn message_json(message: &MessageDescriptor) -> Value {
+    let field = |field: FieldDescriptor| {
+        json!({
+            "name": field.name(),
+            "jsonName": field.json_name(),
+            "number": field.number(),
+            "type": kind(&field),
+            "repeated": field.is_list() || field.is_map(),
+        })
+    };
+    json!({"message": message.full_name(), "fields": message.fields().map(field).collect::<Vec<_>>()})
+}
+
+/// The type of a field, as its contract writes it.
+fn kind(field: &FieldDescriptor) -> String {
+    match field.kind() {
+        Kind::Message(entry) if field.is_map() => {
+            format!("map<{}, {}>", kind(&entry.map_entry_key_field()), kind(&entry.map_entry_value_field()))
+        }
+        Kind::Message(message) => message.full_name().to_owned(),
+        Kind::Enum(values) => values.full_name().to_owned(),
+        kind => format!("{kind:?}").to_lowercase(),
+    }
+}
+
 fn message_text(message: &MessageDescriptor) -> String {
     let fields: String = message
         .fields()
         .map(|field| {
-            let kind = match field.kind() {
-                Kind::Message(message) => message.full_name().to_owned(),
-                Kind::Enum(values) => values.full_name().to_owned(),
-                kind => format!("{kind:?}").to_lowercase(),
-            };
             let label = if field.is_list() { "repeated " } else { "" };
-            format!("  {label}{kind} {} = {};\n", field.name(), field.number())
+            format!("  {label}{} {} = {};\n", kind(&field), field.name(), field.number())
         })
         .collect();
     format!("message {} {{\n{fields}}}", message.full_name())
