@@ -35,12 +35,6 @@ pub fn trace_id(span: &Span) -> Option<String> {
     trace_id_of(&span.context())
 }
 
-/// Gives a span the name under which it is exported, for names that are known only later. Recording `otel.name` does that
-/// before a span is first used, and nothing afterwards.
-pub fn rename(span: &Span, name: String) {
-    span.context().span().update_name(name);
-}
-
 /// The id of the trace of a context.
 pub(crate) fn trace_id_of(context: &Context) -> Option<String> {
     let span = context.span();
