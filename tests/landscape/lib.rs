@@ -3,6 +3,7 @@
 
 pub mod http;
 pub mod load;
+pub mod python;
 pub mod tools;
 
 use std::path::PathBuf;

@@ -21,6 +21,10 @@ class Greeter(stubs.GreeterServiceServicer):
         print("WARN a line for people who read errors", file=sys.stderr, flush=True)
         return words.GreetResponse(text=f"Hello, {request.name}, from {os.getpid()}!")
 
+    def Dismiss(self, request, context):
+        # Only the second version of the contract has this method.
+        return words.GreetResponse(text=f"Farewell, {request.name}, from {os.getpid()}!")
+
 
 server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
 stubs.add_GreeterServiceServicer_to_server(Greeter(), server)

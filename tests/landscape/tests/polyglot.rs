@@ -1,60 +1,20 @@
 //! Programs in other languages, which know nothing of Ninefold.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
-use tests_landscape::{Ended, Landscape, ended, ninefold, signal, tools, until};
+use tests_landscape::{Landscape, python, signal, tools, until};
 use tokio::process::Command;
 
 const SOON: Duration = Duration::from_secs(30);
 
-fn polyglot() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("polyglot")
-}
-
-/// Generates Python from all contracts below a folder, as a user of that language would.
-async fn generate_python(protos: &Path, out: &Path) -> Result<()> {
-    let vendor = tools::repository().join("proto/vendor");
-    let mut command = Command::new(tools::python("python")?);
-    command.args(["-m", "grpc_tools.protoc", "-I"]).arg(protos).arg("-I").arg(&vendor);
-    command.arg(format!("--python_out={}", out.display())).arg(format!("--grpc_python_out={}", out.display()));
-    command.args(files(protos)?);
-    done(command).await.map(drop)
-}
-
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            found.extend(files(&path)?);
-        } else if path.extension().is_some_and(|ending| ending == "proto") {
-            found.push(path);
-        }
-    }
-    Ok(found)
-}
-
-async fn done(command: Command) -> Result<Ended> {
-    let shown = format!("{command:?}");
-    let ended = ended(command).await?;
-    ensure!(ended.code == 0, "{shown} ended with {}:\n{}{}", ended.code, ended.stdout, ended.stderr);
-    Ok(ended)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_python_service_without_anything_of_ours_joins_the_landscape() -> Result<()> {
     let work = tempfile::tempdir()?;
-    generate_python(&polyglot().join("proto"), work.path()).await?;
+    python::generate(&python::folder().join("proto"), work.path()).await?;
     let house = Landscape::up(&[]).await?;
-    let mut command = ninefold("run", &["--name", "greeter", "--endpoint", &house.endpoint(), "--"])?;
-    command.arg(tools::python("python")?).arg(polyglot().join("serve_greetings.py"));
-    let said = std::fs::File::create(work.path().join("said"))?;
-    let mut greeter =
-        command.env("PYTHONPATH", work.path()).stdout(said.try_clone()?).stderr(said).stdin(Stdio::null()).spawn()?;
+    let mut greeter = python::greeter(&house, work.path())?;
     let outcome = async {
         until("the greeter serves", SOON, || async { Ok(house.serving("greeter").await? == 1) }).await?;
         until("the edge leads to it", SOON, || async {
@@ -96,10 +56,10 @@ async fn generated_clients_call_the_shop_through_the_edge() -> Result<()> {
 
 async fn python_is_content(house: &Landscape) -> Result<()> {
     let work = tempfile::tempdir()?;
-    generate_python(&tools::repository().join("examples/shop/proto"), work.path()).await?;
+    python::generate(&tools::repository().join("examples/shop/proto"), work.path()).await?;
     let mut command = Command::new(tools::python("python")?);
-    command.arg(polyglot().join("shop_client.py")).arg(house.address("edge")).env("PYTHONPATH", work.path());
-    let ended = done(command).await?;
+    command.arg(python::folder().join("shop_client.py")).arg(house.address("edge")).env("PYTHONPATH", work.path());
+    let ended = python::done(command).await?;
     ensure!(ended.stdout.contains("python is content"), "{ended:?}");
     Ok(())
 }
@@ -108,7 +68,7 @@ async fn typescript_is_content(house: &Landscape) -> Result<()> {
     let work = tempfile::tempdir()?;
     let modules = tools::node_modules()?;
     std::os::unix::fs::symlink(&modules, work.path().join("node_modules"))?;
-    std::fs::copy(polyglot().join("shop_client.ts"), work.path().join("shop_client.ts"))?;
+    std::fs::copy(python::folder().join("shop_client.ts"), work.path().join("shop_client.ts"))?;
     std::fs::write(work.path().join("package.json"), r#"{"type": "module"}"#)?;
 
     let plugin = modules.join(".bin/protoc-gen-es");
@@ -118,15 +78,15 @@ async fn typescript_is_content(house: &Landscape) -> Result<()> {
     let mut generate = Command::new(tools::python("buf")?);
     generate.arg("generate").arg(tools::repository().join("examples/shop/proto"));
     generate.arg("--template").arg(template.to_string());
-    done(generate).await?;
+    python::done(generate).await?;
 
     let mut compile = Command::new(modules.join(".bin/tsc"));
     compile.args(["--strict", "--target", "es2022", "--module", "nodenext", "--moduleResolution", "nodenext"]);
     compile.args(["--skipLibCheck", "--types", "node", "shop_client.ts"]).current_dir(work.path());
-    done(compile).await?;
+    python::done(compile).await?;
     let mut run = Command::new("node");
     run.arg("shop_client.js").arg(format!("http://{}", house.address("edge"))).current_dir(work.path());
-    let ended = done(run).await?;
+    let ended = python::done(run).await?;
     ensure!(ended.stdout.contains("typescript is content"), "{ended:?}");
     Ok(())
 }
@@ -135,9 +95,9 @@ async fn typescript_is_content(house: &Landscape) -> Result<()> {
 async fn a_stock_opentelemetry_sdk_is_heard_by_grpc_and_http() -> Result<()> {
     let house = Landscape::up(&[]).await?;
     let mut command = Command::new(tools::python("python")?);
-    command.arg(polyglot().join("telemetry.py"));
+    command.arg(python::folder().join("telemetry.py"));
     command.arg(format!("http://{}", house.address("otlpGrpc"))).arg(format!("http://{}", house.address("otlpHttp")));
-    let ended = done(command).await?;
+    let ended = python::done(command).await?;
     let ids: Vec<&str> = ended.stdout.lines().collect();
     ensure!(ids.len() == 2, "{ended:?}");
     for (id, service) in ids.iter().zip(["stock-grpc", "stock-http"]) {
