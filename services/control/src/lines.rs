@@ -76,12 +76,28 @@ impl Tail {
         lines.push_back((output, text[..end].trim_end().to_owned()));
     }
 
-    /// The last line on standard error, where programs say why they die; else the last line of all.
+    /// The last line on standard error, where programs say why they die; else the last line of all. Of what is a log
+    /// record, only complaints count, by their message: the last request that was served explains no death.
     pub(crate) fn last_word(&self) -> Option<String> {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let complaint = lines.iter().rev().find(|(output, _)| *output == Output::Stderr);
-        complaint.or(lines.back()).map(|(_, text)| text.clone())
+        let words = || lines.iter().rev().filter_map(|(output, text)| Some((*output, said(text)?)));
+        let complaint = words().find(|(output, _)| *output == Output::Stderr);
+        complaint.or_else(|| words().next()).map(|(_, text)| text)
     }
+}
+
+/// What a line says about a death; `None` for a log record that is no complaint.
+fn said(text: &str) -> Option<String> {
+    if !text.starts_with('{') {
+        return Some(text.to_owned());
+    }
+    let lower = text.to_ascii_lowercase();
+    if ["info", "debug", "trace"].iter().any(|level| lower.contains(&format!("\"level\":\"{level}\""))) {
+        return None;
+    }
+    let Ok(record) = serde_json::from_str::<serde_json::Value>(text) else { return Some(text.to_owned()) };
+    let Some(message) = record["message"].as_str() else { return Some(text.to_owned()) };
+    Some(record["error"].as_str().map_or_else(|| message.to_owned(), |error| format!("{message}: {error}")))
 }
 
 /// Reads `source` to its end and hands each line to `take`. An error ends it like the end of the output does: there is
@@ -157,5 +173,15 @@ mod tests {
         tail.push(Output::Stdout, "bye");
         tail.push(Output::Stderr, "   ");
         assert_eq!(tail.last_word().as_deref(), Some("ValueError: no"));
+    }
+
+    #[test]
+    fn a_log_record_is_a_last_word_only_if_it_complains() {
+        let tail = Tail::default();
+        tail.push(Output::Stdout, r#"{"level":"info","message":"request served"}"#);
+        assert_eq!(tail.last_word(), None);
+        tail.push(Output::Stdout, r#"{"level":"error","message":"cannot go on","error":"disk full"}"#);
+        tail.push(Output::Stdout, r#"{"level":"info","message":"request served"}"#);
+        assert_eq!(tail.last_word().as_deref(), Some("cannot go on: disk full"));
     }
 }

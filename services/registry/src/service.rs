@@ -11,7 +11,7 @@ use ninefold_proto::ninefold::registry::v1 as proto;
 use proto::registry_service_server::RegistryService;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::error::Error;
 use crate::page;
@@ -115,6 +115,8 @@ impl RegistryService for Service {
         let place = self.hub.place().map_err(|error| fault::status(&error))?;
         let inbound = request.into_inner().map(|heard| match heard {
             Ok(request) => wire::said(request).map_err(Broken::Fault),
+            // What the connection's library says of its end tells a reader nothing.
+            Err(status) if status.code() == Code::Unknown => Err(Broken::Lost("its connection broke".to_owned())),
             Err(status) => Err(Broken::Lost(format!("{}: {}", status.code(), status.message()))),
         });
         let (out, answers) = mpsc::channel(ANSWERS_MAX);
