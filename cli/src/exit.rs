@@ -96,6 +96,9 @@ impl Failure {
     pub(crate) fn of_status(endpoint: &str, status: &Status) -> Self {
         match status.code() {
             Code::NotFound => Self::NotFound(status.message().to_owned()),
+            Code::Unavailable if fault::reason(status).is_some_and(|reason| reason.starts_with("STORE_")) => {
+                Self::Unhealthy(format!("the platform answers, its store does not: {}", told(status)))
+            }
             Code::Unavailable | Code::DeadlineExceeded => {
                 Self::Unreachable { endpoint: endpoint.to_owned(), why: status.message().to_owned() }
             }

@@ -109,8 +109,11 @@ impl Table {
         self.rows.push(cells.into_iter().map(Into::into).collect());
     }
 
-    /// The table as text.
+    /// The table as text; nothing for a table without rows.
     pub(crate) fn render(&self) -> String {
+        if self.rows.len() < 2 {
+            return String::new();
+        }
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)

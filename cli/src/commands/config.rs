@@ -53,7 +53,13 @@ pub(crate) async fn config(platform: &Platform, command: ConfigCommand, format: 
                 author: author(),
                 reason,
             };
-            let answer = platform.ask(platform.config().rollback_document(request)).await?;
+            let name = request.service.clone();
+            let answer = match platform.ask(platform.config().rollback_document(request)).await {
+                Err(Failure::NotFound(why)) if to.is_none() && why.ends_with("has no revision 0") => {
+                    return Err(Failure::NotFound(format!("{name} has one revision only, there is none before it")));
+                }
+                outcome => outcome?,
+            };
             written(&answer.document.unwrap_or_default(), format)
         }
         ConfigCommand::Watch { document } => watch(platform, named(document)?, format).await,

@@ -76,7 +76,10 @@ async fn landscape(platform: &Platform, facts: &Value, findings: &mut Vec<Findin
             findings.push(bad(format!("the registry does not answer: {failure}"), "look at the node's own log"));
         }
         Ok(view) => {
-            findings.push(good(format!("{} instances are registered", view.instances.len())));
+            findings.push(good(match view.instances.len() {
+                1 => "1 instance is registered".to_owned(),
+                count => format!("{count} instances are registered"),
+            }));
             for instance in view.instances.iter().filter(|instance| ps::state(instance) == "suspect") {
                 findings.push(odd(
                     format!("{} is suspect: {}", instance.instance_id, instance.state_reason),

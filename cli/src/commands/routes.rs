@@ -9,6 +9,9 @@ use crate::output::{self, Format, Table};
 /// Lists all routes.
 pub(crate) async fn list(platform: &Platform, format: Format) -> Result<(), Failure> {
     let routes = platform.routes("").await?;
+    if routes.is_empty() {
+        output::talk("no routes yet: the edge shows what registered contracts expose");
+    }
     output::print(format, &output::json_all("ninefold.gateway.v1.Route", &routes), || {
         let mut table = Table::new(&["VERB", "PATH", "METHOD", "SERVICE"]);
         for route in &routes {

@@ -139,7 +139,8 @@ fn hints(node: &Node) {
     let edge = reachable(node.facts().edge);
     let platform = reachable(node.facts().platform);
     let endpoint = if platform.port() == 9900 { String::new() } else { format!(" --endpoint http://{platform}") };
-    let program = std::env::current_exe().map_or_else(|_| "ninefold".to_owned(), |path| path.display().to_string());
+    // As it was called, so that the lines work where they are read.
+    let program = std::env::args().next().unwrap_or_else(|| "ninefold".to_owned());
     output::talk(format!(
         "The shop is open: product-composite, product, recommendation ×2, review ×2.
 

@@ -20,6 +20,9 @@ use crate::output::talk;
 const HOSTS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 /// How long one question may take. A program that accepts but does not answer yet is still starting.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// How much of an answer that has told enough is still heard, and for how long.
+const REST_BYTES_MAX: u64 = 64 * 1024;
+const REST_WAIT: Duration = Duration::from_millis(300);
 /// How often it is asked.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 /// How often the person at the terminal is told that there is nothing yet.
@@ -154,6 +157,9 @@ async fn answers_http(address: SocketAddr) -> std::io::Result<bool> {
             .await?;
         let mut head = [0; 7];
         stream.read_exact(&mut head).await?;
+        // Heard out, as a server may complain of whoever hangs up in the middle of its answer.
+        let mut rest = stream.take(REST_BYTES_MAX);
+        let _ = timeout(REST_WAIT, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
         Ok(&head == b"HTTP/1.")
     };
     timeout(ANSWER_MAX, ask).await.unwrap_or(Ok(false))
