@@ -57,11 +57,39 @@ pub(crate) fn row(text: impl ToString) -> Result<(), Failure> {
 /// Writes a line of talk.
 #[expect(clippy::needless_pass_by_value, reason = "callers format their line on the spot")]
 pub(crate) fn talk(text: impl ToString) {
-    let _ = writeln!(std::io::stderr(), "{}", text.to_string());
+    let _ = writeln!(std::io::stderr(), "{}", tame(&text.to_string()));
+}
+
+/// A stranger's text within a line: control characters are written out, so that it moves no cursor, changes no colour or
+/// title of a terminal, and forges no line.
+pub(crate) fn cell(text: &str) -> String {
+    written_out(text, |_| false)
+}
+
+/// A text of several lines with all other control characters written out, see [`cell`].
+pub(crate) fn tame(text: &str) -> String {
+    written_out(text, |letter| matches!(letter, '\n' | '\t'))
+}
+
+fn written_out(text: &str, is_kept: impl Fn(char) -> bool) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() && !is_kept(letter) {
+            shown.extend(letter.escape_default());
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown
 }
 
 /// Prints a value for programs, or else what `table` makes.
 pub(crate) fn print(format: Format, value: &Value, table: impl FnOnce() -> String) -> Result<(), Failure> {
+    print_painted(format, value, || tame(&table()))
+}
+
+/// As [`print`], for a table that holds colours of ours, and of strangers only what went through [`cell`].
+pub(crate) fn print_painted(format: Format, value: &Value, table: impl FnOnce() -> String) -> Result<(), Failure> {
     match format {
         Format::Table => match table().trim_end() {
             "" => {}
@@ -106,7 +134,7 @@ impl Table {
 
     /// Adds a row.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = impl Into<String>>) {
-        self.rows.push(cells.into_iter().map(Into::into).collect());
+        self.rows.push(cells.into_iter().map(|text| cell(&text.into())).collect());
     }
 
     /// The table as text; nothing for a table without rows.
@@ -182,6 +210,15 @@ mod tests {
         let mut table = Table::new(&["A", "LONG"]);
         table.row(["wide cell", "x"]);
         assert_eq!(table.render(), "A          LONG\nwide cell  x\n");
+    }
+
+    #[test]
+    fn a_stranger_s_text_cannot_steer_the_terminal_or_forge_a_line() {
+        assert_eq!(cell("a\x1b[2Jb\nc\u{9b}31m"), "a\\u{1b}[2Jb\\nc\\u{9b}31m");
+        assert_eq!(tame("a\x1b]0;title\x07\n\tb\r"), "a\\u{1b}]0;title\\u{7}\n\tb\\r");
+        let mut table = Table::new(&["A"]);
+        table.row(["x\ny"]);
+        assert_eq!(table.render(), "A\nx\\ny\n");
     }
 
     #[test]

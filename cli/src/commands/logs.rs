@@ -27,7 +27,7 @@ pub(crate) async fn logs(platform: &Platform, args: LogsArgs, format: Format) ->
     if records.is_empty() {
         output::talk("no matching lines");
     }
-    output::print(format, &output::json_all("ninefold.monitor.v1.LogRecord", &records), || {
+    output::print_painted(format, &output::json_all("ninefold.monitor.v1.LogRecord", &records), || {
         records.iter().map(text).collect::<Vec<_>>().join("\n")
     })
 }
@@ -80,19 +80,23 @@ fn filter(args: &LogsArgs) -> Result<LogFilter, Failure> {
 
 /// One line for people, in the colour of its service where the reader is a person.
 pub(crate) fn text(record: &LogRecord) -> String {
-    let who = if record.instance_id.is_empty() { &record.service } else { &record.instance_id };
+    let who = output::cell(if record.instance_id.is_empty() { &record.service } else { &record.instance_id });
     let level = output::word(record.level().as_str_name(), "LEVEL_").to_uppercase();
     let level = if level == "UNSPECIFIED" { "-" } else { level.as_str() };
     let mut attributes: Vec<_> = record.attributes.iter().filter(|(key, _)| is_for_people(key)).collect();
     attributes.sort();
-    let fields: String = attributes.iter().map(|(key, value)| format!(" {key}={value}")).collect();
-    let trace = if record.trace_id.is_empty() { String::new() } else { format!(" trace={}", record.trace_id) };
+    let fields: String =
+        attributes.iter().map(|(key, value)| format!(" {}={}", output::cell(key), output::cell(value))).collect();
+    let trace =
+        if record.trace_id.is_empty() { String::new() } else { format!(" trace={}", output::cell(&record.trace_id)) };
     let (start, end) = if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
         (format!("\x1b[3{}m", 1 + record.service.bytes().map(u32::from).sum::<u32>() % 6), "\x1b[0m")
     } else {
         (String::new(), "")
     };
-    format!("{} {start}{who:<24}{end} {level:<5} {}{fields}{trace}", output::clock(record.time.as_ref()), record.body)
+    // A body of several lines, such as a stack trace, stays readable; indented, none of them looks like a line of its own.
+    let body = output::tame(record.body.trim_end()).replace('\n', "\n    ");
+    format!("{} {start}{who:<24}{end} {level:<5} {body}{fields}{trace}", output::clock(record.time.as_ref()))
 }
 
 /// Whether an attribute says something to a reader, unlike the source position of a line or what is true of every line of
@@ -101,4 +105,22 @@ fn is_for_people(key: &str) -> bool {
     let is_of_process =
         ["code.", "host.", "log.", "otel.", "process.", "resource.", "service.", "telemetry.", "thread."];
     key != "trace_id" && !is_of_process.iter().any(|prefix| key.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_logged_text_cannot_steer_the_terminal_or_forge_a_line() {
+        let record = LogRecord {
+            instance_id: "pump-1".into(),
+            body: "\x1b[2Jgone\n12:00:00.000 other-1 INFO all is well\n".into(),
+            attributes: [("key".to_owned(), "a\x1b]0;b\x07\nc".to_owned())].into(),
+            ..LogRecord::default()
+        };
+        let shown = text(&record);
+        assert!(!shown.contains('\x1b') && !shown.contains('\x07'), "{shown:?}");
+        assert_eq!(shown.lines().filter(|line| !line.starts_with("    ")).count(), 1, "{shown:?}");
+    }
 }

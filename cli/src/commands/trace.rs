@@ -22,7 +22,7 @@ const SEARCHED: i32 = 1000;
 pub(crate) async fn trace(platform: &Platform, args: TraceArgs, format: Format) -> Result<(), Failure> {
     let Some(id) = args.id else { return list(platform, args, format).await };
     let trace = platform.ask(platform.monitor().get_trace(GetTraceRequest { trace_id: id.to_lowercase() })).await?;
-    output::print(format, &output::json("ninefold.monitor.v1.GetTraceResponse", &trace), || waterfall(&trace))
+    output::print_painted(format, &output::json("ninefold.monitor.v1.GetTraceResponse", &trace), || waterfall(&trace))
 }
 
 async fn list(platform: &Platform, args: TraceArgs, format: Format) -> Result<(), Failure> {
@@ -64,7 +64,7 @@ fn waterfall(trace: &GetTraceResponse) -> String {
     let whole = duration(summary.duration.as_ref());
     let mut text = format!(
         "trace {}  {}  {} spans  {} services{}\n\n",
-        summary.trace_id,
+        output::cell(&summary.trace_id),
         millis(whole),
         summary.spans,
         summary.services.len(),
