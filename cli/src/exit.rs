@@ -99,9 +99,10 @@ impl Failure {
             Code::Unavailable if fault::reason(status).is_some_and(|reason| reason.starts_with("STORE_")) => {
                 Self::Unhealthy(format!("the platform answers, its store does not: {}", told(status)))
             }
-            Code::Unavailable | Code::DeadlineExceeded => {
+            Code::Unavailable | Code::DeadlineExceeded if is_unanswered(status) => {
                 Self::Unreachable { endpoint: endpoint.to_owned(), why: status.message().to_owned() }
             }
+            Code::Unavailable | Code::DeadlineExceeded => Self::Unhealthy(told(status)),
             Code::InvalidArgument => Self::Usage(told(status)),
             _ if fault::reason(status).as_deref() == Some("METHOD_NOT_EXPOSED") => Self::Failed(format!(
                 "{endpoint} is the edge, not the platform: name the platform with --endpoint or NINEFOLD_ENDPOINT"
@@ -115,6 +116,13 @@ impl Failure {
     pub(crate) fn is_told(&self) -> bool {
         !matches!(self, Self::Child(_) | Self::ReaderGone | Self::Quiet(_))
     }
+}
+
+/// Whether nobody answered: the status is of the way there, not of a platform that answers but lacks something itself.
+fn is_unanswered(status: &Status) -> bool {
+    fault::reason(status).is_none_or(|reason| {
+        ["PLATFORM_UNREACHABLE", "CALL_DEADLINE", "CONNECTION_LOST", "STREAM_RESET"].contains(&reason.as_ref())
+    })
 }
 
 /// A status's message, its reason, and what is wrong with which field.

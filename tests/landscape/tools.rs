@@ -52,7 +52,7 @@ pub fn free_port() -> Result<u16> {
 pub struct Etcd {
     /// Its client URL.
     pub url: String,
-    _child: Child,
+    child: Child,
     _data: TempDir,
 }
 
@@ -80,6 +80,14 @@ impl Etcd {
             Ok(TcpStream::connect(("127.0.0.1", client)).await.is_ok())
         })
         .await?;
-        Ok(Self { url, _child: child, _data: data })
+        Ok(Self { url, child, _data: data })
+    }
+
+    /// Its process id.
+    ///
+    /// # Panics
+    /// When it has ended, which only its drop makes it do.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("etcd has not been waited for")
     }
 }

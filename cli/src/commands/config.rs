@@ -301,7 +301,7 @@ async fn watch(platform: &Platform, name: DocumentArgs, format: Format) -> Resul
         };
         let Some(document) = message.document else { continue };
         output::next(format, &output::json(DOCUMENT, &document), || {
-            format!("revision {}\n{}", document.revision, pretty(&document.content))
+            output::tame(&format!("revision {}\n{}", document.revision, pretty(&document.content)))
         })?;
     }
 }

@@ -12,6 +12,9 @@ use crate::client::Platform;
 use crate::exit::Failure;
 use crate::output::{self, Format, Table};
 
+/// How long what is not indispensable is waited for.
+const EXTRA_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// What a landscape looks like at one moment.
 pub(crate) struct View {
     pub(crate) instances: Vec<Instance>,
@@ -22,9 +25,19 @@ pub(crate) struct View {
 impl View {
     /// Asks the platform. Only the instances are indispensable; a node may lack the other roles.
     pub(crate) async fn of(platform: &Platform, service: &str) -> Result<Self, Failure> {
-        let instances = platform.instances(service).await?;
-        let usage = platform.usage(service).await.unwrap_or_default();
-        let mut workloads = platform.workloads().await.unwrap_or_default();
+        let extra = async {
+            // A store that is away keeps the control loop from answering; who is there is told all the same, and soon.
+            let both = futures_util::future::join(platform.usage(service), platform.workloads());
+            tokio::time::timeout(EXTRA_WITHIN, both).await
+        };
+        let (instances, extra) = futures_util::future::join(platform.instances(service), extra).await;
+        let instances = instances?;
+        let (usage, workloads) = extra.unwrap_or_else(|_| {
+            output::talk(format!("the platform does not tell of workloads and usage within {EXTRA_WITHIN:?}"));
+            (Ok(Vec::new()), Ok(Vec::new()))
+        });
+        let usage = usage.unwrap_or_default();
+        let mut workloads = workloads.unwrap_or_default();
         workloads.retain(|status| service.is_empty() || service_of(status) == service);
         Ok(Self { instances, usage, workloads })
     }

@@ -38,7 +38,7 @@ pub(crate) struct Etcd {
 /// Connects to etcd.
 ///
 /// # Errors
-/// [`Error::Unavailable`] when no member answers within five seconds.
+/// [`Error::Unavailable`] when no member answers within four seconds.
 pub(crate) async fn open(config: &Config, scope: &Scope) -> Result<Etcd, Error> {
     let members = Arc::new(Members::new(&config.etcd).await?);
     let store = Etcd { members, folder: Folder::new(&config.prefix), stop: scope.child("store").stop() };

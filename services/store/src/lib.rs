@@ -27,7 +27,7 @@ pub use model::{Batch, Compare, Entry, Event, Key, LeaseId, Op, Outcome, Ranged,
 ///
 /// # Errors
 /// [`Error::Misconfigured`] with all mistakes in the settings; [`Error::Open`] when the embedded backend's folder cannot
-/// be used; [`Error::Unavailable`] when etcd does not answer within five seconds.
+/// be used; [`Error::Unavailable`] when etcd does not answer within four seconds.
 pub async fn open(config: &Config, scope: &Scope) -> Result<Arc<dyn Store>, Error> {
     let mistakes = config.mistakes();
     if !mistakes.is_empty() {

@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use rustix::process::Signal;
 use tests_landscape::load::Load;
 use tests_landscape::tools::Etcd;
-use tests_landscape::{Landscape, ninefold, until};
+use tests_landscape::{Landscape, ninefold, signal, until};
 use tokio::process::Child;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -67,4 +68,33 @@ async fn when_one_of_two_nodes_is_killed_everything_keeps_working() -> Result<()
 
     drop(shop);
     second.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_etcd_does_not_answer_the_shop_goes_on_and_a_write_says_why_it_cannot_be_done() -> Result<()> {
+    let etcd = Etcd::start().await?;
+    let house = Landscape::up(&["--store", "etcd", "--etcd", &etcd.url]).await?;
+    let data = tempfile::tempdir()?;
+    let shop = shop(&house.endpoint(), data.path())?;
+    until("all instances serve", SOON, || async { Ok(house.serving("").await? == SHOP.len()) }).await?;
+    until("the edge leads to the shop", SOON, || async { Ok(house.get("/v1/products/1").await?.status == 200) })
+        .await?;
+
+    let load = Load::on(&house.address("edge"), "/v1/products/1");
+    signal(etcd.pid(), Signal::STOP)?;
+    let refused = house.run(&["config", "set", "review", "delay=1ms"]).await?;
+    ensure!(refused.code == 5 && refused.stderr.contains("STORE_UNAVAILABLE"), "{refused:?}");
+    ensure!(house.serving("").await? == SHOP.len(), "what is known stays known");
+    signal(etcd.pid(), Signal::CONT)?;
+    until("a write is taken again", SOON, || async {
+        Ok(house.run(&["config", "set", "review", "delay=1ms"]).await?.code == 0)
+    })
+    .await?;
+    until("all instances serve on", SOON, || async { Ok(house.serving("").await? == SHOP.len()) }).await?;
+    let (good, degraded, failed, words) = load.stop().await;
+    println!("{good} good answers, {degraded} of them degraded, {failed} failed");
+    ensure!(good > 20 && failed == 0, "{failed} requests failed: {words:?}");
+
+    drop(shop);
+    house.stop().await
 }

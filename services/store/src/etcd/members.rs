@@ -14,8 +14,9 @@ use tonic::transport::Endpoint;
 
 use crate::Error;
 
-/// The whole time of a call, over all tries.
-const CALL_DEADLINE: Duration = Duration::from_secs(5);
+/// The whole time of a call, over all tries. Shorter than the 5 s that callers of the platform wait by default, so that
+/// they are told that the store is away, and not left to guess.
+const CALL_DEADLINE: Duration = Duration::from_secs(4);
 /// Time to make a connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 /// Shortest time that a member gets to answer a call that another may be asked instead.
