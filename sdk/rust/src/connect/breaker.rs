@@ -21,7 +21,9 @@ pub struct Policy {
     pub calls_min: u32,
     /// How far back calls are counted.
     pub window: Duration,
-    /// How long it stays open at first. Doubles with every opening in a row.
+    /// How long it stays open at first. Doubles with every opening in a row. When every breaker of a service is open, a
+    /// trial call goes through after this while, however often they have opened: waiting longer would spare no other
+    /// instance, and keep away the callers of one that is back.
     pub open_min: Duration,
     /// How long it stays open at most.
     pub open_max: Duration,
@@ -101,7 +103,7 @@ pub struct Breaker {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Closed,
-    /// `trial_at` stays where it was when a probe moves `probe_at` on.
+    /// `trial_at` does not grow from opening to opening, and stays where it was when a probe moves `probe_at` on.
     Open {
         probe_at: Duration,
         trial_at: Duration,
@@ -229,6 +231,14 @@ impl Breaker {
         }
     }
 
+    /// When the next call may go through, while the breaker is open: a trial, or else one after the next probe.
+    pub fn next_at(&self, now: Duration) -> Option<Duration> {
+        match self.state {
+            State::Open { probe_at, trial_at } => Some(if trial_at > now { trial_at } else { probe_at }),
+            State::Closed | State::HalfOpen { .. } => None,
+        }
+    }
+
     /// Takes the outcome of a probe: half open if the instance is up, a longer wait if not.
     pub fn probed(&mut self, now: Duration, is_up: bool) -> Option<Transition> {
         let State::Open { trial_at, .. } = self.state else { return None };
@@ -271,8 +281,9 @@ impl Breaker {
         if matches!(self.state, State::Closed) && now.saturating_sub(self.closed_at) >= self.policy.open_max {
             self.openings = 0;
         }
-        let at = now + self.wait();
-        self.enter(State::Open { probe_at: at, trial_at: at });
+        let trial = self.jittered(self.policy.open_min);
+        let wait = self.wait();
+        self.enter(State::Open { probe_at: now + wait, trial_at: now + wait.min(trial) });
         Transition { to: Phase::Open, reason }
     }
 
@@ -298,7 +309,11 @@ impl Breaker {
     fn wait(&mut self) -> Duration {
         let doubled = self.policy.open_min.saturating_mul(2_u32.saturating_pow(self.openings));
         self.openings = self.openings.saturating_add(1);
-        doubled.min(self.policy.open_max).mul_f64(0.8 + 0.4 * self.random.f64())
+        self.jittered(doubled.min(self.policy.open_max))
+    }
+
+    fn jittered(&mut self, wait: Duration) -> Duration {
+        wait.mul_f64(0.8 + 0.4 * self.random.f64())
     }
 }
 

@@ -173,7 +173,7 @@ impl Endpoint {
     /// How long the breaker keeps calls away at least.
     pub(crate) fn barred_for(&self) -> Duration {
         let now = self.now();
-        self.lock_breaker().probe_at().map_or(Duration::ZERO, |at| at.saturating_sub(now))
+        self.lock_breaker().next_at(now).map_or(Duration::ZERO, |at| at.saturating_sub(now))
     }
 
     fn ticket(self: &Arc<Self>, line: Occupied, permit: Permit) -> Ticket {

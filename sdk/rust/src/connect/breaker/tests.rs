@@ -166,6 +166,19 @@ fn without_a_probe_a_trial_waits_for_the_first_wait_only() {
     breaker.record(SECOND * 3, permit, Verdict::Success);
 }
 
+#[test]
+fn the_only_instance_is_tried_soon_however_often_its_breaker_opened() {
+    let mut breaker = opened(SECOND);
+    let mut now = SECOND;
+    for _ in 0..20 {
+        now += SECOND.mul_f64(1.2);
+        let (permit, _) = breaker.admit_unprobed(now).expect("a trial after the first wait");
+        breaker.record(now, permit, Verdict::Failure("still ill"));
+        assert!(breaker.probe_at().unwrap() > now, "others are still called first");
+    }
+    assert!(breaker.probe_at().unwrap() > now + SECOND * 20, "the probe's wait has grown");
+}
+
 /// Whatever happens, an open breaker lets nothing through, a half-open one at most its trials, and phases follow each
 /// other as drawn.
 #[test]
