@@ -110,7 +110,7 @@ struct Doors {
     edge: tokio::net::TcpListener,
     platform: Listener,
     otlp_grpc: Listener,
-    otlp_http: tokio::net::TcpListener,
+    otlp_http: Listener,
 }
 
 impl Node {
@@ -124,7 +124,7 @@ impl Node {
             edge: local(&doors.edge)?,
             platform: doors.platform.address(),
             otlp_grpc: doors.otlp_grpc.address(),
-            otlp_http: local(&doors.otlp_http)?,
+            otlp_http: doors.otlp_http.address(),
             data: settings.data.display().to_string(),
             store: match settings.store.backend {
                 ninefold_store::Backend::Embedded => "embedded",
@@ -180,7 +180,7 @@ impl Doors {
                 edge,
                 platform: Listener::of(platform).map_err(|error| unusable(&error))?,
                 otlp_grpc: Listener::of(otlp_grpc).map_err(|error| unusable(&error))?,
-                otlp_http,
+                otlp_http: Listener::of(otlp_http).map_err(|error| unusable(&error))?,
             }),
             (edge, platform, otlp_grpc, otlp_http) => {
                 let refused = [edge.err(), platform.err(), otlp_grpc.err(), otlp_http.err()];
@@ -284,7 +284,7 @@ async fn start_roles(settings: Settings, doors: Doors, facts: &Facts, scope: &Sc
 fn open_doors(
     platform: Listener,
     otlp_grpc: Listener,
-    otlp_http: tokio::net::TcpListener,
+    otlp_http: Listener,
     routes: Routes,
     page: axum::Router,
     monitor: &Monitor,
@@ -299,10 +299,10 @@ fn open_doors(
     scope.spawn("otlp.serve", OnError::Shutdown, move |stop| {
         serve::run(otlp_grpc, otlp, ServeConfig::default(), async move { stop.asked().await })
     });
-    let http = monitor.http_router();
+    let http = Routes::from(monitor.http_router());
     scope.spawn("otlp.serve_http", OnError::Shutdown, move |stop| {
-        let serving = axum::serve(otlp_http, http).with_graceful_shutdown(async move { stop.asked().await });
-        async move { serving.await }
+        let config = ServeConfig { http1: true, ..ServeConfig::default() };
+        serve::run(otlp_http, http, config, async move { stop.asked().await })
     });
 }
 

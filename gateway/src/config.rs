@@ -14,7 +14,8 @@ pub struct Config {
     /// Longest time for a call that is not a stream. A caller's own `grpc-timeout` may be shorter.
     #[serde(with = "duration")]
     pub deadline: Duration,
-    /// Longest time for the headers of an HTTP/1 request to arrive, counted from the first byte.
+    /// Longest time for the first words of a connection to arrive, and for the headers of an HTTP/1 request, counted from
+    /// their first byte.
     #[serde(with = "duration")]
     pub headers_timeout: Duration,
     /// Longest pause while a body arrives.

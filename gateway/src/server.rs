@@ -11,6 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use ninefold::lifecycle::Stop;
+use ninefold::serve::greeted;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -63,6 +64,15 @@ async fn connection(stream: TcpStream, address: SocketAddr, edge: Arc<Edge>) {
     let inspector = Inspector::new(edge.config.headers_bytes_max + edge.config.target_bytes_max);
     let client = Arc::new(Client { address, inspector: inspector.clone(), requests: AtomicU64::new(0) });
     let stop = edge.stop.clone();
+    tokio::select! {
+        biased;
+        greeted = greeted(&stream, edge.config.headers_timeout) => {
+            if !greeted {
+                return;
+            }
+        }
+        () = stop.asked() => return,
+    }
     let builder = builder(&edge.config);
     let service = service_fn(move |request| {
         let (edge, client) = (edge.clone(), client.clone());

@@ -92,6 +92,20 @@ async fn a_head_that_never_ends_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_connection_that_says_nothing_or_half_a_word_keeps_no_place() {
+    let config = Config { headers_timeout: Duration::from_millis(200), ..Config::default() };
+    let house = Landscape::start_with(config).await;
+    for word in ["", "P", "PRI * HTTP/2.0\r\n\r\nSM"] {
+        let mut stream = tokio::net::TcpStream::connect(house.edge).await.unwrap();
+        stream.write_all(word.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // An end or a reset: what was said may not have been read.
+        let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await.expect(word);
+        assert!(answer.is_empty(), "after {word:?}: {answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_never_ends_is_given_up() {
     let config = Config { body_timeout: Duration::from_millis(200), ..Config::default() };
     let house = Landscape::start_with(config).await;

@@ -4,6 +4,7 @@
 //! machine that is out of file descriptors is waited for instead of asked again at once.
 
 mod deadline;
+mod greeting;
 mod health;
 
 use std::convert::Infallible;
@@ -27,6 +28,7 @@ use tonic::transport::server::TcpConnectInfo;
 use tower::ServiceExt as _;
 
 pub use deadline::Deadlined;
+pub use greeting::greeted;
 pub use health::Health;
 pub(crate) use health::services_of;
 
@@ -72,9 +74,9 @@ impl Listener {
     }
 }
 
-/// Longest silence of a new connection. HTTP/2 asks whether its peer lives only after the first frames, so without this a
-/// stranger could keep every place by saying nothing.
-const FIRST_BYTE_MAX: Duration = Duration::from_secs(30);
+/// Longest time for a new connection to say what it speaks. HTTP/2 asks whether its peer lives only after that, so without
+/// this a stranger could keep every place by saying nothing.
+const GREETING_MAX: Duration = Duration::from_secs(30);
 
 /// How calls are answered.
 #[derive(Clone, Debug)]
@@ -176,8 +178,8 @@ async fn connection<S>(
     let _ = stream.set_nodelay(true);
     tokio::select! {
         biased;
-        readable = tokio::time::timeout(FIRST_BYTE_MAX, stream.readable()) => {
-            if !matches!(readable, Ok(Ok(()))) {
+        greeted = greeted(&stream, GREETING_MAX) => {
+            if !greeted {
                 return;
             }
         }
