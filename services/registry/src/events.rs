@@ -80,7 +80,8 @@ pub(crate) fn tell(step: &Step, now: SystemTime) -> Vec<Event> {
             let mut told = Vec::new();
             if was.is_none() {
                 let reason = if here.version.is_empty() { String::new() } else { format!("version {}", here.version) };
-                told.push(event(EventKind::Registered, &reason, here.changed));
+                // Now, not when its state last changed: one that lost its record comes back with its state of old.
+                told.push(event(EventKind::Registered, &reason, now));
             }
             if was != Some(here.state) {
                 let kind = match here.state {
@@ -91,7 +92,8 @@ pub(crate) fn tell(step: &Step, now: SystemTime) -> Vec<Event> {
                     State::Starting => was.is_some().then_some(EventKind::Registered),
                     State::Gone => None,
                 };
-                told.extend(kind.map(|kind| event(kind, &here.state_reason, here.changed)));
+                let time = if was.is_none() { now } else { here.changed };
+                told.extend(kind.map(|kind| event(kind, &here.state_reason, time)));
             }
             told
         }
