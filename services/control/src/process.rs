@@ -2,7 +2,8 @@
 //! killed with all they started.
 //!
 //! No process outlives its holder: dropping or closing whatever owns a [`Process`] ends it, and on Linux it gets SIGTERM
-//! even when this process is killed.
+//! even when this process is killed. One limit: a program that ignores SIGTERM outlives a holder that was killed with
+//! SIGKILL, which leaves nobody to count its grace time.
 
 mod family;
 mod parent_death;
