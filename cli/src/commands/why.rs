@@ -52,7 +52,7 @@ impl Entry {
             output::clock(self.time.as_ref()),
             self.who,
             self.what,
-            self.reason
+            output::cell(&self.reason)
         )
         .trim_end()
         .to_owned()
