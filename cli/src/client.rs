@@ -10,7 +10,7 @@ use ninefold_proto::ninefold::contract::v1::contract_service_client::ContractSer
 use ninefold_proto::ninefold::control::v1::control_service_client::ControlServiceClient;
 use ninefold_proto::ninefold::control::v1::{Decision, ListDecisionsRequest, ListWorkloadsRequest, WorkloadStatus};
 use ninefold_proto::ninefold::gateway::v1::gateway_service_client::GatewayServiceClient;
-use ninefold_proto::ninefold::gateway::v1::{ListRoutesRequest, Route};
+use ninefold_proto::ninefold::gateway::v1::{ListRoutesRequest, Refusal, Route};
 use ninefold_proto::ninefold::monitor::v1::monitor_service_client::MonitorServiceClient;
 use ninefold_proto::ninefold::monitor::v1::{ListUsageRequest, Usage};
 use ninefold_proto::ninefold::registry::v1::registry_service_client::RegistryServiceClient;
@@ -195,6 +195,12 @@ impl Platform {
             }
         })
         .await
+    }
+
+    /// Contracts, or parts of them, that gave the edge no route.
+    pub(crate) async fn refusals(&self) -> Result<Vec<Refusal>, Failure> {
+        let request = ListRoutesRequest { page_size: 1, ..ListRoutesRequest::default() };
+        Ok(self.ask(self.gateway().list_routes(request)).await?.refusals)
     }
 }
 

@@ -118,6 +118,12 @@ async fn landscape(platform: &Platform, facts: &Value, findings: &mut Vec<Findin
         Ok(address) => findings.push(good(format!("the edge answers at {address}"))),
         Err(why) => findings.push(bad(format!("the edge does not answer: {why}"), "look at the node's own log")),
     }
+    for refusal in platform.refusals().await.unwrap_or_default() {
+        findings.push(odd(
+            format!("the edge refuses a part of {}: {}", refusal.service, refusal.reason),
+            "change the contract, or leave it: the rest of the service is not touched",
+        ));
+    }
 }
 
 /// Any answer will do: the edge has no page of its own.

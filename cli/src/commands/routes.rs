@@ -6,11 +6,14 @@ use crate::client::Platform;
 use crate::exit::Failure;
 use crate::output::{self, Format, Table};
 
-/// Lists all routes.
+/// Lists all routes; what was refused is told beside them.
 pub(crate) async fn list(platform: &Platform, format: Format) -> Result<(), Failure> {
     let routes = platform.routes("").await?;
     if routes.is_empty() {
         output::talk("no routes yet: the edge shows what registered contracts expose");
+    }
+    for refusal in platform.refusals().await? {
+        output::talk(format!("refused, of {}: {}", refusal.service, refusal.reason));
     }
     output::print(format, &output::json_all("ninefold.gateway.v1.Route", &routes), || {
         let mut table = Table::new(&["VERB", "PATH", "METHOD", "SERVICE"]);
