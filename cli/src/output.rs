@@ -88,7 +88,7 @@ pub(crate) fn print(format: Format, value: &Value, table: impl FnOnce() -> Strin
     print_painted(format, value, || tame(&table()))
 }
 
-/// As [`print`], for a table that holds colours of ours, and of strangers only what went through [`cell`].
+/// As [`print()`], for a table that holds colours of ours, and of strangers only what went through [`cell`].
 pub(crate) fn print_painted(format: Format, value: &Value, table: impl FnOnce() -> String) -> Result<(), Failure> {
     match format {
         Format::Table => match table().trim_end() {
