@@ -40,11 +40,28 @@ pub fn repository() -> PathBuf {
 }
 
 /// A port that was free a moment ago.
-///
-/// # Errors
-/// When there is none.
-pub fn free_port() -> Result<u16> {
+fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// An address at which nobody answers, for as long as this lives: its port is taken, and not listened on.
+#[derive(Debug)]
+pub struct Nobody {
+    /// The URL.
+    pub url: String,
+    _socket: tokio::net::TcpSocket,
+}
+
+impl Nobody {
+    /// Takes a port, so that no node of another test can be given it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn there() -> Result<Self> {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind("127.0.0.1:0".parse()?)?;
+        Ok(Self { url: format!("http://{}", socket.local_addr()?), _socket: socket })
+    }
 }
 
 /// A real etcd on loopback, gone when dropped.

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::{Result, ensure};
+use tests_landscape::tools::Nobody;
 use tests_landscape::{Ended, Landscape, ended, ninefold};
 
 async fn up(arguments: &[&str]) -> Result<Ended> {
@@ -48,8 +49,8 @@ async fn a_variable_that_is_wrong_is_named_and_an_empty_one_is_none() -> Result<
     wrong.env("NINEFOLD_EDGE_LISTEN", "nowhere");
     let ended_wrong = ended(wrong).await?;
     ensure!(ended_wrong.code == 2 && ended_wrong.stderr.contains("NINEFOLD_EDGE_LISTEN"), "{ended_wrong:?}");
-    let endpoint = format!("http://127.0.0.1:{}", tests_landscape::tools::free_port()?);
-    let mut empty = ninefold("ps", &["--endpoint", &endpoint])?;
+    let nobody = Nobody::there()?;
+    let mut empty = ninefold("ps", &["--endpoint", &nobody.url])?;
     empty.env("NINEFOLD_ENDPOINT", "").env("NINEFOLD_EDGE_LISTEN", "");
     let ended_empty = ended(empty).await?;
     ensure!(ended_empty.code == 3, "{ended_empty:?}");
@@ -70,9 +71,9 @@ async fn a_data_folder_that_cannot_be_written_is_named() -> Result<()> {
 
 #[tokio::test]
 async fn an_etcd_that_does_not_answer_is_named() -> Result<()> {
-    let url = format!("http://127.0.0.1:{}", tests_landscape::tools::free_port()?);
-    let ended = up(&["--store", "etcd", "--etcd", &url]).await?;
-    ensure!(ended.code == 12 && ended.stderr.contains(&url), "{ended:?}");
+    let nobody = Nobody::there()?;
+    let ended = up(&["--store", "etcd", "--etcd", &nobody.url]).await?;
+    ensure!(ended.code == 12 && ended.stderr.contains(&nobody.url), "{ended:?}");
     Ok(())
 }
 
@@ -103,7 +104,7 @@ async fn all_mistakes_of_a_config_file_are_told_at_once() -> Result<()> {
 
 #[tokio::test]
 async fn a_platform_that_is_not_there_is_told_in_a_word() -> Result<()> {
-    let endpoint = format!("http://127.0.0.1:{}", tests_landscape::tools::free_port()?);
+    let nobody = Nobody::there()?;
     for verb in [
         &["ps"][..],
         &["logs"],
@@ -115,7 +116,7 @@ async fn a_platform_that_is_not_there_is_told_in_a_word() -> Result<()> {
     ] {
         let (first, rest) = verb.split_first().expect("a verb");
         let mut command = ninefold(first, rest)?;
-        command.args(["--endpoint", &endpoint]);
+        command.args(["--endpoint", &nobody.url]);
         let ended = ended(command).await?;
         ensure!(ended.code == 3 && ended.stderr.contains("no platform answers"), "{verb:?}: {ended:?}");
     }
