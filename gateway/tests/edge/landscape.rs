@@ -189,9 +189,13 @@ impl registry::registry_service_server::RegistryService for Registry {
                     registry::InstanceKey { service: old.service.clone(), instance_id: old.instance_id.clone() }
                 });
             let message = if std::mem::take(&mut is_first) {
-                Message::Snapshot(registry::Snapshot { instances: instances.clone() })
+                Message::Snapshot(registry::Snapshot { instances: instances.clone(), policies: Vec::new() })
             } else {
-                Message::Delta(registry::Delta { upserts: instances.clone(), removes: removes.collect() })
+                Message::Delta(registry::Delta {
+                    upserts: instances.clone(),
+                    removes: removes.collect(),
+                    policies: Vec::new(),
+                })
             };
             known = instances;
             Ok(registry::WatchInstancesResponse { revision: 1, message: Some(message) })

@@ -77,6 +77,7 @@ pub(crate) fn to_instance(instance: &Instance) -> proto::Instance {
             Protocol::Http => proto::Protocol::Http,
         }
         .into(),
+        ..proto::Instance::default()
     }
 }
 
@@ -201,14 +202,14 @@ pub(crate) fn interest(request: &proto::WatchInstancesRequest) -> Result<Interes
 /// Tells all that a watcher asked for.
 pub(crate) fn to_snapshot(instances: &[Arc<Instance>], revision: Revision) -> proto::WatchInstancesResponse {
     let instances = instances.iter().map(|instance| to_instance(instance)).collect();
-    watched(Watched::Snapshot(proto::Snapshot { instances }), revision)
+    watched(Watched::Snapshot(proto::Snapshot { instances, policies: Vec::new() }), revision)
 }
 
 /// Tells what changed.
 pub(crate) fn to_delta(changes: &Changes, revision: Revision) -> proto::WatchInstancesResponse {
     let upserts = changes.upserts.iter().map(|instance| to_instance(instance)).collect();
     let removes = changes.removes.iter().map(to_key).collect();
-    watched(Watched::Delta(proto::Delta { upserts, removes }), revision)
+    watched(Watched::Delta(proto::Delta { upserts, removes, policies: Vec::new() }), revision)
 }
 
 /// Tells that a watch lives.

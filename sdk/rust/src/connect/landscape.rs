@@ -260,7 +260,7 @@ mod tests {
     }
 
     fn snapshot(instances: &[words::Instance]) -> words::WatchInstancesResponse {
-        let snapshot = words::Snapshot { instances: instances.to_vec() };
+        let snapshot = words::Snapshot { instances: instances.to_vec(), ..words::Snapshot::default() };
         words::WatchInstancesResponse { message: Some(Message::Snapshot(snapshot)), revision: 1 }
     }
 
@@ -268,7 +268,7 @@ mod tests {
         let removes = removes
             .iter()
             .map(|(service, id)| words::InstanceKey { service: (*service).to_owned(), instance_id: (*id).to_owned() });
-        let delta = words::Delta { upserts: upserts.to_vec(), removes: removes.collect() };
+        let delta = words::Delta { upserts: upserts.to_vec(), removes: removes.collect(), policies: Vec::new() };
         words::WatchInstancesResponse { message: Some(Message::Delta(delta)), revision: 2 }
     }
 

@@ -199,8 +199,8 @@ impl Attempt {
                 tracing::info!(reason = drain.reason, "the platform asks to drain");
                 self.tell.send_modify(|known| known.drain = Some(drain.reason));
             }
-            // A word of a newer platform.
-            None => {}
+            // The service's own policy has no reader yet; a word of a newer platform has none either.
+            Some(Hear::Policy(_)) | None => {}
         }
     }
 

@@ -88,7 +88,10 @@ impl RegistryService for Registry {
                 let mut now = known.borrow_and_update().clone();
                 now.retain(|(service, _), _| services.is_empty() || services.contains(service));
                 let message = match last {
-                    None => Message::Snapshot(words::Snapshot { instances: now.values().cloned().collect() }),
+                    None => Message::Snapshot(words::Snapshot {
+                        instances: now.values().cloned().collect(),
+                        policies: Vec::new(),
+                    }),
                     Some(last) => Message::Delta(delta(&last, &now)),
                 };
                 let message = words::WatchInstancesResponse { message: Some(message), revision: 1 };
@@ -140,7 +143,11 @@ fn delta(last: &Known, now: &Known) -> words::Delta {
     let gone = last.keys().filter(|key| !now.contains_key(*key));
     let removes = gone.map(|(service, id)| words::InstanceKey { service: service.clone(), instance_id: id.clone() });
     let changed = now.iter().filter(|(key, instance)| last.get(*key) != Some(*instance));
-    words::Delta { removes: removes.collect(), upserts: changed.map(|(_, instance)| instance.clone()).collect() }
+    words::Delta {
+        removes: removes.collect(),
+        upserts: changed.map(|(_, instance)| instance.clone()).collect(),
+        policies: Vec::new(),
+    }
 }
 
 /// How an instance answers.

@@ -203,7 +203,10 @@ impl RegistryService for Board {
                         start_time: Some(SystemTime::now().into()),
                         ..Default::default()
                     });
-                    let message = watched::Message::Snapshot(registry::Snapshot { instances: instances.collect() });
+                    let message = watched::Message::Snapshot(registry::Snapshot {
+                        instances: instances.collect(),
+                        policies: Vec::new(),
+                    });
                     let answer = registry::WatchInstancesResponse { message: Some(message), revision: 0 };
                     return Some((Ok(answer), (board, Some(found))));
                 }
