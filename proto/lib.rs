@@ -31,6 +31,11 @@ pub mod ninefold {
             tonic::include_proto!("ninefold.control.v1");
         }
     }
+    pub mod access {
+        pub mod v1 {
+            tonic::include_proto!("ninefold.access.v1");
+        }
+    }
     pub mod gateway {
         pub mod v1 {
             tonic::include_proto!("ninefold.gateway.v1");

@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use ninefold::Link;
 use ninefold::tonic::{Request, Response, Status};
+use ninefold::{Credentials, Link};
 use ninefold_proto::ninefold::config::v1::config_service_client::ConfigServiceClient;
 use ninefold_proto::ninefold::contract::v1::contract_service_client::ContractServiceClient;
 use ninefold_proto::ninefold::control::v1::control_service_client::ControlServiceClient;
@@ -44,10 +44,11 @@ impl Platform {
             })
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| Failure::Usage(format!("{endpoint:?} is not a URL such as http://127.0.0.1:9900")))?;
-        if uris.iter().any(|uri| uri.scheme() != Some(&http::uri::Scheme::HTTP)) {
-            return Err(Failure::Usage(format!("{endpoint}: only http:// is spoken with the platform yet")));
+        if uris.iter().any(|uri| !matches!(uri.scheme_str(), Some("http" | "https"))) {
+            return Err(Failure::Usage(format!("{endpoint}: only http:// and https:// are spoken with the platform")));
         }
-        Ok(Self { link: ninefold::connect::platform(&uris), endpoint: endpoint.to_owned() })
+        let credentials = Credentials::from_env().map_err(|error| Failure::Usage(error.to_string()))?;
+        Ok(Self { link: ninefold::connect::platform_as(&uris, &credentials), endpoint: endpoint.to_owned() })
     }
 
     /// A platform in this process.

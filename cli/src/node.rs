@@ -15,7 +15,7 @@ use ninefold::lifecycle::{OnError, Scope};
 use ninefold::serve::{self, Listener, ServeConfig};
 use ninefold::telemetry::{self, Identity, Telemetry};
 use ninefold::tonic::service::{Routes, RoutesBuilder};
-use ninefold::{Link, fault};
+use ninefold::{Credentials, Link, fault};
 use ninefold_config::Documents;
 use ninefold_contract::Contract;
 use ninefold_control::Control;
@@ -96,7 +96,7 @@ pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
 fn tell(facts: &Facts) -> Result<Telemetry, Failure> {
     let failed = |error: ninefold::Error| Failure::Failed(fault::chain(&error));
     let itself = format!("http://{}", reachable(facts.otlp_grpc)).parse().expect("an address makes a URL");
-    let mut config = telemetry::Config::from_env(&[itself]).map_err(failed)?;
+    let mut config = telemetry::Config::from_env(&[itself], &Credentials::default()).map_err(failed)?;
     config.output = telemetry::Output::Stderr;
     let is_told = ["NINEFOLD_LOG", "RUST_LOG"].iter().any(|name| std::env::var_os(name).is_some());
     config.printed = Some(if is_told { config.filter.clone() } else { "warn".to_owned() });

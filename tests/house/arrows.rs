@@ -75,6 +75,10 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("tonic-reflection", &["ninefold", "ninefold-cli"]),
     // The door speaks it to the outside, the node to the page and the console.
     ("tonic-web", &["ninefold-gateway", "ninefold-cli"]),
+    // Whoever listens or calls does so by way of the SDK.
+    ("rustls", &["ninefold"]),
+    ("tokio-rustls", &["ninefold"]),
+    ("rustls-webpki", &["ninefold"]),
     ("etcd-client", &["ninefold-store"]),
     ("redb", &["ninefold-store"]),
     // Descriptors of strangers: checked at the store, turned into JSON at the door and at the terminal.

@@ -2,6 +2,8 @@
 //! in the commit that shows why.
 
 #[cfg(test)]
+mod access;
+#[cfg(test)]
 mod arrows;
 #[cfg(test)]
 mod containers;

@@ -49,10 +49,12 @@ pub(crate) fn files(ending: &str) -> Vec<File> {
         for entry in std::fs::read_dir(&folder).expect("the repository is readable") {
             let path = entry.expect("the repository is readable").path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+            // In a second working tree `.git` is a file.
+            if FOREIGN.contains(&name.as_str()) {
+                continue;
+            }
             if path.is_dir() {
-                if !FOREIGN.contains(&name.as_str()) {
-                    folders.push(path);
-                }
+                folders.push(path);
             } else if name.ends_with(ending)
                 && let Ok(text) = std::fs::read_to_string(&path)
             {

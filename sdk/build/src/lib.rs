@@ -21,6 +21,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("google/rpc/code.proto", include_str!("../../../proto/vendor/google/rpc/code.proto")),
     ("google/rpc/status.proto", include_str!("../../../proto/vendor/google/rpc/status.proto")),
     ("google/rpc/error_details.proto", include_str!("../../../proto/vendor/google/rpc/error_details.proto")),
+    ("ninefold/access/v1/options.proto", include_str!("../../../proto/ninefold/access/v1/options.proto")),
     ("ninefold/gateway/v1/options.proto", include_str!("../../../proto/ninefold/gateway/v1/options.proto")),
 ];
 

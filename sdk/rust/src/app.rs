@@ -93,7 +93,10 @@ impl App {
         let given = settings.as_ref().ok();
         let instance_id = given.and_then(|settings| settings.instance_id.clone()).unwrap_or_else(|| new_id(name));
         let version = given.and_then(|settings| settings.version.clone()).unwrap_or_default();
-        let platform = connect::platform(given.map_or(&[], |settings| &settings.endpoints));
+        let platform = match given {
+            Some(settings) => connect::platform_as(&settings.endpoints, &settings.credentials),
+            None => connect::platform(&[]),
+        };
         let scope = Scope::root(name);
         let calls = scope.child("calls");
         Self {

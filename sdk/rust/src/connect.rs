@@ -35,7 +35,7 @@ pub(crate) use connection::{CONNECTION_WINDOW, STREAM_WINDOW};
 pub use discovery::{Discovery, Interest};
 pub use error::{Cause, Error};
 pub use landscape::{Address, Instance, LandscapeView, Protocol, State};
-pub use platform::platform;
+pub use platform::{platform, platform_as};
 pub use policy::{Idempotency, Policy};
 
 /// A request extension: only instances whose contract digest is in the set may answer.

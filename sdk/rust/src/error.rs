@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 
 use crate::fault::{self, Fault, Kind};
 use crate::link::BoxError;
@@ -46,6 +47,14 @@ pub enum Error {
         /// Why.
         source: BoxError,
     },
+    /// A certificate, a key or a list of authorities cannot be used.
+    #[error("{}: {problem}", path.display())]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A step that the service itself takes before it serves has failed.
     #[error("could not {step}")]
     Start {
@@ -75,7 +84,9 @@ impl fmt::Debug for Error {
 impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::Settings(_) | Self::ContractMissing { .. } | Self::Descriptors { .. } => Kind::InvalidInput,
+            Self::Settings(_) | Self::ContractMissing { .. } | Self::Descriptors { .. } | Self::Tls { .. } => {
+                Kind::InvalidInput
+            }
             Self::Listen { .. } | Self::Telemetry { .. } | Self::Start { .. } => Kind::Precondition,
             Self::Task(_) => Kind::Internal,
         }
@@ -88,6 +99,7 @@ impl Fault for Error {
             Self::ContractMissing { .. } => "CONTRACT_MISSING",
             Self::Descriptors { .. } => "DESCRIPTORS_MALFORMED",
             Self::Telemetry { .. } => "TELEMETRY_FAILED",
+            Self::Tls { .. } => "TLS_UNUSABLE",
             Self::Start { .. } => "START_FAILED",
             Self::Task(_) => "TASK_FAILED",
         }

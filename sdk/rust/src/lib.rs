@@ -15,8 +15,10 @@
 //! What only the platform needs is not here.
 
 mod app;
+pub mod caller;
 pub mod config;
 pub mod connect;
+pub mod credentials;
 mod error;
 pub mod fault;
 pub mod lifecycle;
@@ -26,10 +28,13 @@ pub mod serve;
 pub mod session;
 pub mod settings;
 pub mod telemetry;
+pub mod tls;
 
 pub use app::App;
+pub use caller::Caller;
 pub use config::Live;
 pub use connect::{Channel, Policy, is_unavailable};
+pub use credentials::Credentials;
 pub use error::{Error, Mistake, Result};
 pub use link::Link;
 /// The platform's own contracts.

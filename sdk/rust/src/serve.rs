@@ -10,6 +10,8 @@ mod health;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +20,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -25,7 +28,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
-use tower::ServiceExt as _;
+use tower::util::{BoxCloneSyncService, BoxCloneSyncServiceLayer, Either};
+use tower::{Layer as _, ServiceExt as _};
 
 pub use deadline::Deadlined;
 pub use greeting::greeted;
@@ -35,6 +39,7 @@ pub(crate) use health::services_of;
 use crate::connect::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::error::Error;
 use crate::telemetry::Served;
+use crate::tls::{self, ServerTls};
 
 /// Pause after the system refused to accept a connection, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -78,6 +83,11 @@ impl Listener {
 /// this a stranger could keep every place by saying nothing.
 const GREETING_MAX: Duration = Duration::from_secs(30);
 
+/// What answers requests, health and reflection included.
+pub type Answers = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+/// A layer around all that is answered.
+pub type Around = BoxCloneSyncServiceLayer<Answers, Request<Body>, Response<Body>, Infallible>;
+
 /// How calls are answered.
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
@@ -98,6 +108,10 @@ pub struct ServeConfig {
     pub headers_bytes_max: u32,
     /// Longest time that calls have to finish after the stop. What is left then is dropped.
     pub drain: Duration,
+    /// TLS on every connection. A request then has a [`Peer`](crate::tls::Peer) among its extensions.
+    pub tls: Option<ServerTls>,
+    /// Looks at every request before anything else does, and at every answer after.
+    pub around: Option<Around>,
 }
 
 impl Default for ServeConfig {
@@ -111,6 +125,8 @@ impl Default for ServeConfig {
             connections_max: 4096,
             headers_bytes_max: 32 * 1024,
             drain: Duration::from_secs(10),
+            tls: None,
+            around: None,
         }
     }
 }
@@ -130,7 +146,11 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     let routes = health::add(routes, &config)?;
-    let service = Served::new(Deadlined::new(routes.prepare()));
+    let answers = Deadlined::new(routes.prepare());
+    let service = Served::new(match &config.around {
+        None => Either::Left(answers),
+        Some(around) => Either::Right(around.layer(BoxCloneSyncService::new(answers))),
+    });
     let local = listener.address;
     let draining = CancellationToken::new();
     let mut connections = JoinSet::new();
@@ -185,14 +205,60 @@ async fn connection<S>(
         }
         () = draining.cancelled() => return,
     }
+    let Some(tls) = config.tls.clone() else {
+        let service = service.map_request(move |request: Request<Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(info.clone());
+            request
+        });
+        let builder = builder(&config, !config.http1, false);
+        return converse(stream, service, builder, draining).await;
+    };
+    let shaken = tokio::select! {
+        shaken = tls.accept(stream) => shaken,
+        () = draining.cancelled() => return,
+    };
+    let (stream, peer) = match shaken {
+        Ok(shaken) => shaken,
+        Err(error) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            return;
+        }
+    };
+    let speaks_h2 = tls::speaks_h2(&stream);
+    if !speaks_h2 && !config.http1 {
+        return;
+    }
+    let asked = Arc::new(AtomicBool::new(false));
+    let has_asked = asked.clone();
     let service = service.map_request(move |request: Request<Incoming>| {
+        asked.store(true, Ordering::Relaxed);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(info.clone());
+        request.extensions_mut().insert(peer.clone());
         request
     });
+    let builder = builder(&config, speaks_h2, !speaks_h2);
+    let silence = async {
+        tokio::time::sleep(GREETING_MAX).await;
+        if has_asked.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = converse(stream, service, builder, draining) => {}
+        // Behind TLS nobody can look at the first word without taking it, so the first request is waited for.
+        () = silence => {}
+    }
+}
+
+/// What is spoken on a connection; both versions of HTTP unless only one is asked for.
+fn builder(config: &ServeConfig, only_h2: bool, only_http1: bool) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    if !config.http1 {
+    if only_h2 {
         builder = builder.http2_only();
+    } else if only_http1 {
+        builder = builder.http1_only();
     }
     builder.http1().timer(TokioTimer::new());
     builder
@@ -204,6 +270,16 @@ async fn connection<S>(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(5));
+    builder
+}
+
+/// Answers requests on an open connection until its peer has no more, or until all are asked to go elsewhere.
+async fn converse<C, S>(stream: C, service: S, builder: Builder<TokioExecutor>, draining: CancellationToken)
+where
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: tower::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
     let mut served = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
     let outcome = tokio::select! {
         outcome = &mut served => outcome,

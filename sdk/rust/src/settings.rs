@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::Uri;
 
+use crate::credentials::Credentials;
 use crate::error::{Error, Mistake};
 use crate::telemetry;
 
@@ -39,6 +40,9 @@ pub struct SdkSettings {
     pub cache_dir: Option<PathBuf>,
     /// Longest time that calls have to finish when the service stops. `NINEFOLD_DRAIN`, otherwise 10 s.
     pub drain: Duration,
+    /// Who this process is to the platform. `NINEFOLD_TOKEN_FILE` or `NINEFOLD_TOKEN`, `NINEFOLD_CA_FILE`,
+    /// `NINEFOLD_CERT_FILE` and `NINEFOLD_KEY_FILE`.
+    pub credentials: Credentials,
     /// What to tell, and to whom.
     pub telemetry: telemetry::Config,
 }
@@ -64,7 +68,7 @@ impl SdkSettings {
         let text = named("NINEFOLD_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned());
         for one in text.split(',').map(str::trim) {
             match one.parse::<Uri>() {
-                Ok(uri) if uri.scheme_str() == Some("http") && uri.authority().is_some() => endpoints.push(uri),
+                Ok(uri) if is_endpoint(&uri) => endpoints.push(uri),
                 _ => refuse("NINEFOLD_ENDPOINT", one, "is no address such as http://127.0.0.1:9900"),
             }
         }
@@ -100,7 +104,8 @@ impl SdkSettings {
             .map(PathBuf::from)
             .or_else(|| Some(PathBuf::from(named("XDG_CACHE_HOME")?).join("ninefold")))
             .or_else(|| Some(PathBuf::from(named("HOME")?).join(".cache/ninefold")));
-        let telemetry = telemetry::Config::read(lookup, &endpoints, &mut mistakes);
+        let credentials = Credentials::read(lookup, &mut mistakes);
+        let telemetry = telemetry::Config::read(lookup, &endpoints, &credentials, &mut mistakes);
         if !mistakes.is_empty() {
             return Err(Error::Settings(mistakes));
         }
@@ -114,9 +119,15 @@ impl SdkSettings {
             version: named("NINEFOLD_VERSION"),
             cache_dir,
             drain,
+            credentials,
             telemetry,
         })
     }
+}
+
+/// Whether a URI names a place that gRPC can be spoken with.
+pub(crate) fn is_endpoint(uri: &Uri) -> bool {
+    matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some()
 }
 
 /// What names of services and environments look like.

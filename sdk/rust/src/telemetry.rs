@@ -23,7 +23,9 @@ pub use context::{continue_trace, extract, inject, rename, trace_id};
 pub use requests::Requests;
 pub use served::{Served, TRACE_ID_HEADER};
 
+use crate::credentials::Credentials;
 use crate::error::{Error, Mistake};
+use crate::settings::is_endpoint;
 use export::Exporters;
 use lines::Lines;
 use printer::Printer;
@@ -37,6 +39,8 @@ const QUIET: [&str; 7] = ["h2", "hyper", "hyper_util", "tonic", "tower", "opente
 pub struct Config {
     /// Where OTLP over gRPC is taken; tried in turn. Empty to export nothing.
     pub endpoints: Vec<Uri>,
+    /// Who this process is to whoever takes its telemetry.
+    pub credentials: Credentials,
     /// What is logged, in the directives of `tracing_subscriber::EnvFilter`.
     pub filter: String,
     /// Where log lines are printed.
@@ -77,6 +81,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             endpoints: Vec::new(),
+            credentials: Credentials::default(),
             filter: "info".to_owned(),
             output: Output::Stdout,
             printed: None,
@@ -90,18 +95,23 @@ impl Default for Config {
 
 impl Config {
     /// Reads `NINEFOLD_LOG` or `RUST_LOG`, `NINEFOLD_LOG_FORMAT`, `OTEL_EXPORTER_OTLP_ENDPOINT` and `OTEL_SDK_DISABLED`.
-    /// Without an endpoint of its own, telemetry goes to `platform`.
+    /// Without an endpoint of its own, telemetry goes to `platform`. `credentials` are shown to hosts of the platform only.
     ///
     /// # Errors
     /// [`Error::Settings`] with all that cannot be used.
-    pub fn from_env(platform: &[Uri]) -> Result<Self, Error> {
+    pub fn from_env(platform: &[Uri], credentials: &Credentials) -> Result<Self, Error> {
         let mut mistakes = Vec::new();
-        let config = Self::read(&|name| std::env::var(name).ok(), platform, &mut mistakes);
+        let config = Self::read(&|name| std::env::var(name).ok(), platform, credentials, &mut mistakes);
         if mistakes.is_empty() { Ok(config) } else { Err(Error::Settings(mistakes)) }
     }
 
     /// Reads the settings from `lookup`; adds what cannot be used to `mistakes`.
-    pub(crate) fn read(lookup: &dyn Fn(&str) -> Option<String>, platform: &[Uri], mistakes: &mut Vec<Mistake>) -> Self {
+    pub(crate) fn read(
+        lookup: &dyn Fn(&str) -> Option<String>,
+        platform: &[Uri],
+        credentials: &Credentials,
+        mistakes: &mut Vec<Mistake>,
+    ) -> Self {
         let mut config = Self { endpoints: platform.to_vec(), ..Self::default() };
         let mut refuse = |setting: &str, value: String, problem: String| {
             mistakes.push(Mistake { setting: setting.to_owned(), value, problem });
@@ -126,7 +136,7 @@ impl Config {
         }
         if let Some((name, value)) = named("OTEL_EXPORTER_OTLP_ENDPOINT") {
             match value.parse::<Uri>() {
-                Ok(uri) if uri.scheme_str() == Some("http") && uri.authority().is_some() => {
+                Ok(uri) if is_endpoint(&uri) => {
                     config.endpoints = vec![uri];
                 }
                 _ => refuse(name, value, "is no address such as http://127.0.0.1:4317".to_owned()),
@@ -140,6 +150,7 @@ impl Config {
         if named("OTEL_SDK_DISABLED").is_some_and(|(_, value)| value.eq_ignore_ascii_case("true")) {
             config.endpoints = Vec::new();
         }
+        config.credentials = credentials.among(platform, &config.endpoints);
         config
     }
 }
@@ -240,7 +251,7 @@ mod tests {
         let platform = [Uri::from_static("http://127.0.0.1:9900")];
         let lookup =
             |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-        (Config::read(&lookup, &platform, &mut mistakes), mistakes)
+        (Config::read(&lookup, &platform, &Credentials::default(), &mut mistakes), mistakes)
     }
 
     #[test]

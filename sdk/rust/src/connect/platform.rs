@@ -23,8 +23,10 @@ use crate::connect::error::Error;
 use crate::connect::policy::Idempotency;
 use crate::connect::replay::Replay;
 use crate::connect::{CONNECTION_WINDOW, STREAM_WINDOW, deadline};
+use crate::credentials::Credentials;
 use crate::fault;
 use crate::link::Link;
+use crate::tls::Stream;
 
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
@@ -50,18 +52,19 @@ const PORT: u16 = 9900;
 /// with CALL_DEADLINE when response headers do not come within five seconds or the call's own `grpc-timeout`. Reads that
 /// a lost connection cut off before their answer are repeated. Must be called within a tokio runtime.
 pub fn platform(endpoints: &[Uri]) -> Link {
+    platform_as(endpoints, &Credentials::default())
+}
+
+/// As [`platform`], for a caller who says who it is: a token with every request, a certificate with every connection to
+/// an endpoint that begins with `https`.
+pub fn platform_as(endpoints: &[Uri], credentials: &Credentials) -> Link {
     let names: Vec<_> = endpoints.iter().map(Uri::to_string).collect();
-    let nodes: Arc<[(String, u16)]> = endpoints
-        .iter()
-        .filter_map(|uri| {
-            let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
-            Some((host.to_owned(), uri.port_u16().unwrap_or(PORT)))
-        })
-        .collect();
+    let nodes: Arc<[Uri]> = endpoints.iter().filter(|uri| uri.host().is_some()).cloned().collect();
     let next = Arc::new(AtomicUsize::new(0));
+    let connecting = credentials.clone();
     let connector = tower::service_fn(move |_: Uri| {
-        let (nodes, next) = (nodes.clone(), next.clone());
-        async move { connect(&nodes, &next).await.map(TokioIo::new) }
+        let (nodes, next, credentials) = (nodes.clone(), next.clone(), connecting.clone());
+        async move { connect(&nodes, &next, &credentials).await.map(TokioIo::new) }
     });
     let channel = Endpoint::from_static("http://platform.ninefold")
         .http2_keep_alive_interval(PING_INTERVAL)
@@ -70,20 +73,25 @@ pub fn platform(endpoints: &[Uri]) -> Link {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .connect_with_connector_lazy(connector);
-    Link::new(Platform { channel, names: names.join(", ").into() })
+    Link::new(Platform { channel, names: names.join(", ").into(), credentials: credentials.clone() })
 }
 
 /// Connects to the first node that accepts, beginning after the one that was connected to last.
-async fn connect(nodes: &[(String, u16)], next: &AtomicUsize) -> io::Result<TcpStream> {
+async fn connect(nodes: &[Uri], next: &AtomicUsize, credentials: &Credentials) -> io::Result<Stream> {
     let first = next.load(Ordering::Relaxed);
     let mut failure = io::Error::new(io::ErrorKind::InvalidInput, "no node is named");
     for turn in 0..nodes.len() {
         let index = (first.wrapping_add(turn)) % nodes.len();
-        let (host, port) = &nodes[index];
-        match tokio::time::timeout(CONNECT_WAIT, TcpStream::connect((host.as_str(), *port))).await {
+        let host = nodes[index].host().unwrap_or_default().trim_matches(['[', ']']);
+        let port = nodes[index].port_u16().unwrap_or(PORT);
+        let connecting = async {
+            let stream = TcpStream::connect((host, port)).await?;
+            stream.set_nodelay(true)?;
+            credentials.secure(&nodes[index], stream).await
+        };
+        match tokio::time::timeout(CONNECT_WAIT, connecting).await {
             Ok(Ok(stream)) => {
                 next.store(index + 1, Ordering::Relaxed);
-                stream.set_nodelay(true)?;
                 return Ok(stream);
             }
             Ok(Err(error)) => failure = error,
@@ -97,6 +105,7 @@ async fn connect(nodes: &[(String, u16)], next: &AtomicUsize) -> io::Result<TcpS
 struct Platform {
     channel: transport::Channel,
     names: Arc<str>,
+    credentials: Credentials,
 }
 
 impl Service<Request> for Platform {
@@ -120,6 +129,7 @@ impl Platform {
     async fn answer(self, request: Request, inherited: Option<Instant>) -> Result<Response, Error> {
         let started = Instant::now();
         let (mut head, body) = request.into_parts();
+        self.credentials.sign(&mut head.headers);
         let own = deadline::left(&head.headers).map(|left| started + left);
         let end = own.into_iter().chain(inherited).min();
         let headers_end = end.unwrap_or(started + HEADERS_WAIT);

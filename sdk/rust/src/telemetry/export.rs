@@ -12,9 +12,12 @@ use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{BatchConfigBuilder as SpanBatch, BatchSpanProcessor, SdkTracer, SdkTracerProvider};
 use tokio::sync::oneshot;
+use tonic::service::Interceptor;
+use tonic::{Request, Status};
 use tracing_opentelemetry::OpenTelemetryLayer;
 
 use super::{Config, Identity, process, rotate};
+use crate::credentials::Credentials;
 use crate::error::Error;
 
 /// Most spans or log records in one message.
@@ -36,7 +39,8 @@ impl Exporters {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(Error::Telemetry { what: "exporters", source: "there is no tokio runtime".into() });
         }
-        let channel = rotate::channel(&config.endpoints);
+        let channel = rotate::channel(&config.endpoints, &config.credentials);
+        let signature = Signature(config.credentials.clone());
         let resource = resource(identity);
         // Long enough for a platform that restarts; meanwhile what is new waits in the queue, and drops when that is full.
         let retry = RetryPolicy::default()
@@ -44,8 +48,11 @@ impl Exporters {
             .with_initial_delay(Duration::from_millis(200))
             .with_max_delay(Duration::from_secs(1));
 
-        let exporter =
-            SpanExporter::builder().with_tonic().with_channel(channel.clone()).with_retry_policy(retry.clone());
+        let exporter = SpanExporter::builder()
+            .with_tonic()
+            .with_channel(channel.clone())
+            .with_interceptor(signature.clone())
+            .with_retry_policy(retry.clone());
         let batch = SpanBatch::default()
             .with_max_queue_size(config.queue_max)
             .with_max_export_batch_size(BATCH_MAX)
@@ -55,8 +62,11 @@ impl Exporters {
             BatchSpanProcessor::builder(exporter.build().map_err(failed("spans"))?).with_batch_config(batch).build();
         let spans = SdkTracerProvider::builder().with_span_processor(processor).with_resource(resource.clone()).build();
 
-        let exporter =
-            LogExporter::builder().with_tonic().with_channel(channel.clone()).with_retry_policy(retry.clone());
+        let exporter = LogExporter::builder()
+            .with_tonic()
+            .with_channel(channel.clone())
+            .with_interceptor(signature.clone())
+            .with_retry_policy(retry.clone());
         let batch = LogBatch::default()
             .with_max_queue_size(config.queue_max)
             .with_max_export_batch_size(BATCH_MAX)
@@ -66,7 +76,11 @@ impl Exporters {
             BatchLogProcessor::builder(exporter.build().map_err(failed("logs"))?).with_batch_config(batch).build();
         let logs = SdkLoggerProvider::builder().with_log_processor(processor).with_resource(resource.clone()).build();
 
-        let exporter = MetricExporter::builder().with_tonic().with_channel(channel).with_retry_policy(retry);
+        let exporter = MetricExporter::builder()
+            .with_tonic()
+            .with_channel(channel)
+            .with_interceptor(signature)
+            .with_retry_policy(retry);
         let reader = PeriodicReader::builder(exporter.build().map_err(failed("measurements"))?)
             .with_interval(config.measure_every)
             .build();
@@ -112,6 +126,19 @@ impl Exporters {
         if flusher.is_ok() {
             let _ = tokio::time::timeout(deadline, is_done).await;
         }
+    }
+}
+
+/// Signs every export with the token as it is then.
+#[derive(Clone)]
+struct Signature(Credentials);
+
+impl Interceptor for Signature {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(Ok(value)) = self.0.bearer().map(|value| value.as_bytes().try_into()) {
+            request.metadata_mut().insert("authorization", value);
+        }
+        Ok(request)
     }
 }
 

@@ -14,14 +14,18 @@ use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::Service;
 
+use crate::credentials::Credentials;
+use crate::tls::Stream;
+
 /// Longest wait for a connection to one endpoint.
 const CONNECT_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for an answer to one export.
 const CALL_MAX: Duration = Duration::from_secs(2);
 
 /// Makes a channel that connects to the endpoints in turn. Needs a tokio runtime.
-pub(super) fn channel(endpoints: &[Uri]) -> Channel {
-    let connector = Rotate { endpoints: endpoints.into(), next: Arc::new(AtomicUsize::new(0)) };
+pub(super) fn channel(endpoints: &[Uri], credentials: &Credentials) -> Channel {
+    let credentials = credentials.clone();
+    let connector = Rotate { endpoints: endpoints.into(), credentials, next: Arc::new(AtomicUsize::new(0)) };
     Endpoint::from_static("http://telemetry")
         .timeout(CALL_MAX)
         .http2_keep_alive_interval(Duration::from_secs(10))
@@ -32,11 +36,12 @@ pub(super) fn channel(endpoints: &[Uri]) -> Channel {
 #[derive(Clone)]
 struct Rotate {
     endpoints: Arc<[Uri]>,
+    credentials: Credentials,
     next: Arc<AtomicUsize>,
 }
 
 impl Service<Uri> for Rotate {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<Stream>;
     type Error = io::Error;
     type Future = BoxFuture<'static, Result<Self::Response, io::Error>>;
 
@@ -51,12 +56,12 @@ impl Service<Uri> for Rotate {
 }
 
 impl Rotate {
-    async fn connect(&self) -> io::Result<TokioIo<TcpStream>> {
+    async fn connect(&self) -> io::Result<TokioIo<Stream>> {
         let mut outcome = Err(io::Error::other("no endpoint is known"));
         for _ in 0..self.endpoints.len() {
             // The one that answered stays the first choice.
             let choice = self.next.load(Ordering::Relaxed);
-            outcome = connect(&self.endpoints[choice % self.endpoints.len()]).await;
+            outcome = connect(&self.endpoints[choice % self.endpoints.len()], &self.credentials).await;
             if outcome.is_ok() {
                 break;
             }
@@ -66,10 +71,10 @@ impl Rotate {
     }
 }
 
-async fn connect(endpoint: &Uri) -> io::Result<TcpStream> {
+async fn connect(endpoint: &Uri, credentials: &Credentials) -> io::Result<Stream> {
     let host = endpoint.host().unwrap_or_default().trim_matches(['[', ']']);
     let port = endpoint.port_u16().unwrap_or(80);
     let stream = tokio::time::timeout(CONNECT_MAX, TcpStream::connect((host, port))).await??;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    credentials.secure(endpoint, stream).await
 }

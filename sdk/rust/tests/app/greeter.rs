@@ -14,7 +14,7 @@ use ninefold::proto::ninefold::contract::v1::{
 };
 use ninefold::tonic::body::Body;
 use ninefold::tonic::{self, Request, Response, Status};
-use ninefold::{App, Link, SdkSettings, telemetry};
+use ninefold::{App, Credentials, Link, SdkSettings, telemetry};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
@@ -79,6 +79,7 @@ pub(crate) fn settings(endpoint: &str) -> SdkSettings {
         version: Some("1.2.3".to_owned()),
         cache_dir: None,
         drain: Duration::from_secs(10),
+        credentials: Credentials::default(),
         telemetry: telemetry::Config { filter: "warn".to_owned(), ..telemetry::Config::default() },
     }
 }

@@ -1,6 +1,8 @@
-//! The server, as the platform uses it: pages beside gRPC, strange descriptors, bounds.
+//! The server, as the platform uses it: pages beside gRPC, strange descriptors, bounds, TLS.
 
 #![expect(clippy::unwrap_used, reason = "test support: a panic is the failure")]
+
+mod tls;
 
 use std::net::SocketAddr;
 use std::time::Duration;
