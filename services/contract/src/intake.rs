@@ -4,7 +4,6 @@
 //! later: reflection libraries trust indices, names and imports that are checked here. What the set means is not judged.
 
 mod link;
-mod read;
 mod scan;
 
 use std::fmt;
@@ -13,17 +12,28 @@ use prost::Message as _;
 
 use crate::model::Promise;
 
-/// Most files of one set.
-pub(crate) const FILES_MAX: usize = 2000;
-/// Most parts of one set: files, fields, options, locations in the source and so on. A decoder makes each of them up to a
-/// hundred times as large as it is on the wire.
-pub(crate) const PARTS_MAX: usize = 500_000;
-/// Most names that one set defines.
-pub(crate) const NAMES_MAX: usize = 200_000;
-/// Most services of one set; their names are kept in its description.
-pub(crate) const SERVICES_MAX: usize = 500;
-/// Deepest nesting of messages in messages.
-pub(crate) const DEPTH_MAX: usize = 32;
+/// How much a descriptor set may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most files.
+    pub files_max: usize,
+    /// Most parts: files, fields, options, locations in the source and so on. A decoder makes each of them up to a hundred
+    /// times as large as it is on the wire.
+    pub parts_max: usize,
+    /// Most names that are defined.
+    pub names_max: usize,
+    /// Most services; their names are kept in the description of a contract.
+    pub services_max: usize,
+    /// Deepest nesting of messages in messages.
+    pub depth_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { files_max: 2000, parts_max: 500_000, names_max: 200_000, services_max: 500, depth_max: 32 }
+    }
+}
+
 /// Longest full name, and longest name of a file, in bytes.
 pub(crate) const NAME_BYTES_MAX: usize = 255;
 
@@ -56,7 +66,15 @@ impl fmt::Display for Flaw {
 /// # Errors
 /// The first flaw that is found.
 pub(crate) fn look(bytes: &[u8]) -> Result<Promise, Flaw> {
-    let files = scan::files(bytes)?;
+    look_within(bytes, &Limits::default())
+}
+
+/// Checks a set against limits of one's own.
+///
+/// # Errors
+/// The first flaw that is found.
+pub(crate) fn look_within(bytes: &[u8], limits: &Limits) -> Result<Promise, Flaw> {
+    let files = scan::files(bytes, limits)?;
     link::check(&files)?;
     // What was counted above bounds what this costs. It finds what is not looked at there, such as broken options.
     prost_types::FileDescriptorSet::decode(bytes)

@@ -9,6 +9,9 @@ mod error;
 mod intake;
 mod model;
 mod page;
+mod read;
+pub mod rules;
+pub mod schema;
 mod service;
 mod shelf;
 mod wire;
@@ -22,8 +25,10 @@ use tonic::service::RoutesBuilder;
 
 pub use config::Config;
 pub use error::Error;
-pub use intake::Flaw;
+pub use intake::{Flaw, Limits};
 pub use model::Digest;
+pub use rules::{Category, Finding, Level, Rule, RuleSet};
+pub use schema::Schema;
 
 /// What a request may have beyond the contract itself, so that one slightly too large is refused by name; beyond that the
 /// transport refuses.

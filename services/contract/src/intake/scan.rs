@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::fmt;
 use std::rc::Rc;
 
-use super::read::{Reader, Value};
-use super::{DEPTH_MAX, FILES_MAX, Flaw, NAME_BYTES_MAX, NAMES_MAX, PARTS_MAX, SERVICES_MAX};
+use super::{Flaw, Limits, NAME_BYTES_MAX};
+use crate::read::{Reader, Value};
 
 /// Syntax or edition of a file; later ones are greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,13 +71,14 @@ pub(super) struct File<'a> {
 }
 
 /// Reads all files.
-pub(super) fn files(bytes: &[u8]) -> Result<Vec<File<'_>>, Flaw> {
-    let mut budget = Budget { parts: PARTS_MAX, names: NAMES_MAX, services: SERVICES_MAX };
+pub(super) fn files<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Vec<File<'a>>, Flaw> {
+    let (parts, names, services) = (limits.parts_max, limits.names_max, limits.services_max);
+    let mut budget = Budget { limits: *limits, parts, names, services };
     let mut files = Vec::new();
     for field in fields("the set", bytes) {
         if let (1, Value::Bytes(bytes)) = field? {
-            if files.len() == FILES_MAX {
-                return Err(Flaw::new("the set", format!("has more than {FILES_MAX} files")));
+            if files.len() == limits.files_max {
+                return Err(Flaw::new("the set", format!("has more than {} files", limits.files_max)));
             }
             let file = head(files.len(), bytes)?;
             files.push(Scan { file, budget: &mut budget }.body(bytes)?);
@@ -91,6 +92,7 @@ pub(super) fn files(bytes: &[u8]) -> Result<Vec<File<'_>>, Flaw> {
 
 /// What a set may still have.
 struct Budget {
+    limits: Limits,
     parts: usize,
     names: usize,
     services: usize,
@@ -194,7 +196,7 @@ impl<'a> Scan<'a, '_> {
     fn spend(&mut self) -> Result<(), Flaw> {
         match self.budget.parts.checked_sub(1) {
             Some(left) => self.budget.parts = left,
-            None => return Err(self.flaw("", format!("brings the set over {PARTS_MAX} parts"))),
+            None => return Err(self.flaw("", format!("brings the set over {} parts", self.budget.limits.parts_max))),
         }
         Ok(())
     }
@@ -233,15 +235,16 @@ impl<'a> Scan<'a, '_> {
         }
         match self.budget.names.checked_sub(1) {
             Some(left) => self.budget.names = left,
-            None => return Err(self.flaw("", format!("brings the set over {NAMES_MAX} names"))),
+            None => return Err(self.flaw("", format!("brings the set over {} names", self.budget.limits.names_max))),
         }
         self.file.names.push(Name { full: full.clone(), noun });
         Ok(full)
     }
 
     fn message(&mut self, scope: &str, bytes: &'a [u8], depth: usize) -> Result<(), Flaw> {
-        if depth > DEPTH_MAX {
-            return Err(self.flaw(scope, format!("has messages nested more than {DEPTH_MAX} deep")));
+        let deepest = self.budget.limits.depth_max;
+        if depth > deepest {
+            return Err(self.flaw(scope, format!("has messages nested more than {deepest} deep")));
         }
         let parts = self.parts(scope, bytes)?;
         let name = self.named(scope, &parts, 1)?;
@@ -292,7 +295,9 @@ impl<'a> Scan<'a, '_> {
         let number = last_number(&parts, 3).unwrap_or(0);
         let part = || format!("{owner}.{name}");
         // 19000 to 19999 belong to the implementations.
-        if !(1..1 << 29).contains(&number) || (19_000..20_000).contains(&number) {
+        // Extensions of a message set go beyond what other fields can have.
+        let beyond = if taken.is_some() { 1 << 29 } else { i64::from(i32::MAX) };
+        if !(1..beyond).contains(&number) || (19_000..20_000).contains(&number) {
             return Err(self.flaw(&part(), format!("has the number {number}, which no field can have")));
         }
         if let Some(taken) = taken {
@@ -345,7 +350,7 @@ impl<'a> Scan<'a, '_> {
     fn range(&mut self, owner: &str, bytes: &'a [u8]) -> Result<(), Flaw> {
         let parts = self.parts(owner, bytes)?;
         let (start, end) = (last_number(&parts, 1).unwrap_or(0), last_number(&parts, 2).unwrap_or(0));
-        if !(1..end).contains(&start) || end > 1 << 29 {
+        if !(1..end).contains(&start) || end > i64::from(i32::MAX) {
             return Err(self.flaw(owner, format!("has the range {start} to {end}, which is none")));
         }
         self.options_in(&parts, 3)
@@ -381,7 +386,9 @@ impl<'a> Scan<'a, '_> {
         let full = self.define(scope, name, Noun::Other)?;
         match self.budget.services.checked_sub(1) {
             Some(left) => self.budget.services = left,
-            None => return Err(self.flaw("", format!("brings the set over {SERVICES_MAX} services"))),
+            None => {
+                return Err(self.flaw("", format!("brings the set over {} services", self.budget.limits.services_max)));
+            }
         }
         let owner: Rc<str> = full.as_str().into();
         let mut taken = Members::default();

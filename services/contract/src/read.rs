@@ -7,31 +7,35 @@ const NUMBER_MAX: u64 = (1 << 29) - 1;
 
 /// One field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     /// A number.
     Varint(u64),
     /// Text, bytes, or a message.
     Bytes(&'a [u8]),
-    /// What no field that is looked at has: fixed numbers and groups.
-    Other,
+    /// A fixed number of 32 bits.
+    Fixed32(u32),
+    /// A fixed number of 64 bits.
+    Fixed64(u64),
+    /// A group, which no field that is looked at is.
+    Group,
 }
 
 /// Reads the fields of one message.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 /// What is wrong with the bytes.
-pub(super) type Broken = &'static str;
+pub(crate) type Broken = &'static str;
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(message: &'a [u8]) -> Self {
+    pub(crate) fn new(message: &'a [u8]) -> Self {
         Self { rest: message }
     }
 
     /// The number and value of the next field; `None` at the end.
-    pub(super) fn next(&mut self) -> Result<Option<(u64, Value<'a>)>, Broken> {
+    pub(crate) fn next(&mut self) -> Result<Option<(u64, Value<'a>)>, Broken> {
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -39,7 +43,7 @@ impl<'a> Reader<'a> {
         let value = match kind {
             3 => {
                 self.skip_group(number)?;
-                Value::Other
+                Value::Group
             }
             4 => return Err("ends a group that it did not begin"),
             _ => self.value(kind)?,
@@ -56,14 +60,20 @@ impl<'a> Reader<'a> {
     fn value(&mut self, kind: u64) -> Result<Value<'a>, Broken> {
         match kind {
             0 => self.varint().map(Value::Varint),
-            1 => self.take(8).map(|_| Value::Other),
+            1 => Ok(Value::Fixed64(u64::from_le_bytes(self.array()?))),
             2 => {
                 let length = usize::try_from(self.varint()?).map_err(|_| "is cut off")?;
                 self.take(length).map(Value::Bytes)
             }
-            5 => self.take(4).map(|_| Value::Other),
+            5 => Ok(Value::Fixed32(u32::from_le_bytes(self.array()?))),
             _ => Err("has a wire type that does not exist"),
         }
+    }
+
+    fn array<const LENGTH: usize>(&mut self) -> Result<[u8; LENGTH], Broken> {
+        let (taken, rest) = self.rest.split_first_chunk().ok_or("is cut off")?;
+        self.rest = rest;
+        Ok(*taken)
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], Broken> {
@@ -72,7 +82,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    pub(super) fn varint(&mut self) -> Result<u64, Broken> {
+    pub(crate) fn varint(&mut self) -> Result<u64, Broken> {
         let mut number = 0_u64;
         for shift in (0..70).step_by(7) {
             let (&byte, rest) = self.rest.split_first().ok_or("is cut off")?;
@@ -89,7 +99,7 @@ impl<'a> Reader<'a> {
         Err("has a number of more than 64 bits")
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
@@ -122,7 +132,10 @@ mod tests {
     fn fields_are_read_and_groups_skipped() {
         let bytes = [0x08, 0x96, 0x01, 0x12, 2, b'h', b'i', 0x1b, 0x08, 1, 0x23, 0x24, 0x1c, 0x2d, 1, 2, 3, 4];
         let read = all(&bytes).unwrap();
-        assert_eq!(read, [(1, Value::Varint(150)), (2, Value::Bytes(b"hi")), (3, Value::Other), (5, Value::Other)]);
+        assert_eq!(
+            read,
+            [(1, Value::Varint(150)), (2, Value::Bytes(b"hi")), (3, Value::Group), (5, Value::Fixed32(0x0403_0201))]
+        );
     }
 
     #[test]
