@@ -1,5 +1,7 @@
 //! The contract store as its users meet it: through its gRPC face, on the embedded store.
 
+mod cases;
+mod oracle;
 mod vectors;
 
 use std::sync::Arc;
