@@ -65,6 +65,14 @@ impl FieldPath {
         self.0.split_last().expect("a field path is never empty")
     }
 
+    /// The number of the field, if it is one of the message itself and of no oneof.
+    pub(crate) fn number_of_one(&self) -> Option<u32> {
+        match self.0.as_slice() {
+            [field] if field.containing_oneof().is_none() => Some(field.number()),
+            _ => None,
+        }
+    }
+
     /// Whether this is `other` or leads through it.
     pub(crate) fn is_within(&self, other: &Self) -> bool {
         self.0.starts_with(&other.0)

@@ -9,6 +9,7 @@ use prost::Message as _;
 use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor};
 
 use crate::binding::Binding;
+use crate::transcode::direct::{Builder, Plan};
 
 /// Most HTTP bindings of one method.
 const BINDINGS_MAX: usize = 32;
@@ -35,6 +36,10 @@ pub(crate) struct Method {
     pub(crate) input: MessageDescriptor,
     /// What it answers.
     pub(crate) output: MessageDescriptor,
+    /// The quick way to read what it is sent.
+    pub(crate) reading: Option<Plan>,
+    /// The quick way to write what it answers.
+    pub(crate) writing: Option<Plan>,
     /// Whether it takes a stream.
     pub(crate) is_client_streaming: bool,
     /// Whether the answer is a stream.
@@ -50,6 +55,31 @@ pub(crate) struct Method {
 /// # Errors
 /// Why the whole contract is refused, as a sentence.
 pub(crate) fn read(raw: &[u8]) -> Result<Contract, String> {
+    let pool = pool(raw)?;
+    let mut contract = Contract { methods: Vec::new(), refusals: Vec::new() };
+    let mut tables = Builder::default();
+    let mut exposed = Vec::new();
+    for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
+        if let Some(method) = contract.expose(&method) {
+            tables.add(&method.0.input);
+            tables.add(&method.0.output);
+            exposed.push(method);
+        }
+    }
+    let tables = Arc::new(tables.finish());
+    for (mut method, rule) in exposed {
+        method.reading = Plan::new(&tables, method.input.full_name());
+        method.writing = Plan::new(&tables, method.output.full_name());
+        contract.add(method, rule);
+    }
+    Ok(contract)
+}
+
+/// Resolves raw descriptor bytes.
+///
+/// # Errors
+/// As for [`read`].
+pub(crate) fn pool(raw: &[u8]) -> Result<DescriptorPool, String> {
     let syntaxes = Syntaxes::decode(raw).map_err(|error| format!("it is not a descriptor set: {error}"))?;
     for file in &syntaxes.files {
         match file.syntax.as_str() {
@@ -58,25 +88,19 @@ pub(crate) fn read(raw: &[u8]) -> Result<Contract, String> {
         }
     }
     // The reflection library is not made for hostile input; a panic there must not end more than this contract.
-    let pool = panic::catch_unwind(AssertUnwindSafe(|| DescriptorPool::decode(raw)))
+    panic::catch_unwind(AssertUnwindSafe(|| DescriptorPool::decode(raw)))
         .map_err(|_| "its descriptors cannot be resolved".to_owned())?
-        .map_err(|error| format!("its descriptors cannot be resolved: {error}"))?;
-    let mut contract = Contract { methods: Vec::new(), refusals: Vec::new() };
-    for service in pool.services() {
-        for method in service.methods() {
-            contract.add(&method);
-        }
-    }
-    Ok(contract)
+        .map_err(|error| format!("its descriptors cannot be resolved: {error}"))
 }
 
 impl Contract {
-    fn add(&mut self, descriptor: &MethodDescriptor) {
+    /// Looks whether a method is exposed; gives it without its bindings, and the rule that they are made from.
+    fn expose(&mut self, descriptor: &MethodDescriptor) -> Option<(Method, Option<HttpRule>)> {
         let options = match MethodOptions::decode(descriptor.options().encode_to_vec().as_slice()) {
             Ok(options) => options,
             Err(error) => {
                 self.refusals.push(format!("the options of {} are malformed: {error}", descriptor.full_name()));
-                return;
+                return None;
             }
         };
         let is_exposed = match (Exposure::try_from(options.exposure), &options.http) {
@@ -86,25 +110,32 @@ impl Contract {
             (Err(_), _) => false,
         };
         if !is_exposed {
-            return;
+            return None;
         }
         let service = descriptor.parent_service().full_name().to_owned();
         let Ok(path) = PathAndQuery::try_from(format!("/{service}/{}", descriptor.name())) else {
             self.refusals.push(format!("the name of {} is malformed", descriptor.full_name()));
-            return;
+            return None;
         };
-        let mut method = Method {
+        let method = Method {
             protobuf_service: service,
             name: descriptor.full_name().to_owned(),
             path,
             input: descriptor.input(),
             output: descriptor.output(),
+            reading: None,
+            writing: None,
             is_client_streaming: descriptor.is_client_streaming(),
             is_server_streaming: descriptor.is_server_streaming(),
             bindings: Vec::new(),
         };
-        if let Some(rule) = options.http {
-            if descriptor.is_client_streaming() {
+        Some((method, options.http))
+    }
+
+    /// Adds a method with the bindings of its rule.
+    fn add(&mut self, mut method: Method, rule: Option<HttpRule>) {
+        if let Some(rule) = rule {
+            if method.is_client_streaming {
                 self.refusals.push(format!("{} takes a stream, which has no REST form here; gRPC only", method.name));
             } else {
                 self.bind(&mut method, rule);

@@ -15,6 +15,7 @@
 mod access;
 mod binding;
 mod catalog;
+mod codec;
 mod config;
 mod contract;
 mod contracts;
@@ -46,6 +47,7 @@ use ninefold::tonic::service::RoutesBuilder;
 use ninefold_proto::ninefold::gateway::v1::gateway_service_server::GatewayServiceServer;
 use tokio::net::TcpListener;
 
+pub use codec::Codec;
 pub use config::{Config, RateLimit};
 pub use error::Error;
 

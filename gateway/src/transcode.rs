@@ -1,11 +1,14 @@
 //! JSON to Protobuf and back, by the binding of a route. Pure: no I/O.
 
+pub(crate) mod direct;
 pub(crate) mod query;
 pub(crate) mod status;
 pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
 mod unique;
+
+use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -20,11 +23,19 @@ use serde_json::Value as Json;
 
 use self::unique::Unique;
 use crate::binding::{Binding, Body, FieldPath};
+use crate::contract::Method;
 use crate::error::Error;
 use crate::{path, value};
 
 /// A message that is not Protobuf to the outside, but a body with a type.
 const HTTP_BODY: &str = "google.api.HttpBody";
+
+/// What a body is that is nothing else.
+const OCTETS: Cow<'static, str> = Cow::Borrowed("application/octet-stream");
+/// What an answer is that is a message.
+const JSON: Cow<'static, str> = Cow::Borrowed("application/json");
+/// Most path variables of a usual request.
+const BOUND_MAX: usize = 8;
 
 /// JSON as the Protobuf mapping has it; unknown fields are the caller's mistake.
 const READING: DeserializeOptions = DeserializeOptions::new().deny_unknown_fields(true);
@@ -53,8 +64,11 @@ pub(crate) struct Parts<'r> {
 /// # Errors
 /// [`Error::RequestInvalid`] with every violation of path and query, or the first of the body;
 /// [`Error::MediaTypeUnsupported`] for a body that is no JSON.
-pub(crate) fn request(input: &MessageDescriptor, binding: &Binding, parts: &Parts<'_>) -> Result<Bytes, Error> {
-    let mut message = read_body(input, &binding.body, parts)?;
+pub(crate) fn request(method: &Method, binding: &Binding, parts: &Parts<'_>) -> Result<Bytes, Error> {
+    if let Some(message) = request_directly(method, binding, parts) {
+        return Ok(message);
+    }
+    let mut message = read_body(&method.input, &binding.body, parts)?;
     let mut violations = Vec::new();
     let bound = bind_path(binding, parts.path, &mut violations);
     query::apply(&mut message, binding, &bound, parts.query, &mut violations);
@@ -71,6 +85,32 @@ pub(crate) fn request(input: &MessageDescriptor, binding: &Binding, parts: &Part
         }
     }
     if violations.is_empty() { Ok(message.encode_to_vec().into()) } else { Err(Error::RequestInvalid(violations)) }
+}
+
+/// Makes the message of a usual request: a JSON body that is the whole message, save what the path binds. `None` where
+/// something is unusual, or wrong.
+fn request_directly(method: &Method, binding: &Binding, parts: &Parts<'_>) -> Option<Bytes> {
+    let plan = method.reading.as_ref()?;
+    if binding.body != Body::Whole || parts.body.is_empty() || !parts.query.is_empty() {
+        return None;
+    }
+    check_media_type(parts.headers).ok()?;
+    let mut bound = [0; BOUND_MAX];
+    for (number, variable) in bound.iter_mut().zip(&binding.variables) {
+        *number = variable.number_of_one()?;
+    }
+    let bound = bound.get(..binding.variables.len())?;
+    let mut message = Vec::with_capacity(parts.body.len());
+    plan.read(&parts.body, bound, &mut message).ok()?;
+    if !bound.is_empty() {
+        let mut violations = Vec::new();
+        let mut of_path = DynamicMessage::new(method.input.clone());
+        for (field, value) in bind_path(binding, parts.path, &mut violations) {
+            of_path.set_field(field.split().0, value);
+        }
+        of_path.encode(&mut message).ok().filter(|()| violations.is_empty())?;
+    }
+    Some(message.into())
 }
 
 /// The values that the path binds.
@@ -142,7 +182,8 @@ fn place(message: &mut DynamicMessage, path: &FieldPath, value: Value) {
     message.set_field(field, value);
 }
 
-fn read_json(descriptor: &MessageDescriptor, body: &[u8], prefix: &str) -> Result<DynamicMessage, Error> {
+/// Reads a JSON object as a message; `prefix` is where it stands in the whole.
+pub(crate) fn read_json(descriptor: &MessageDescriptor, body: &[u8], prefix: &str) -> Result<DynamicMessage, Error> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
@@ -209,7 +250,7 @@ struct HttpBody {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     /// `application/json`, or what the service said in an `HttpBody`.
-    pub(crate) content_type: String,
+    pub(crate) content_type: Cow<'static, str>,
     /// The body.
     pub(crate) body: Bytes,
 }
@@ -229,8 +270,9 @@ pub(crate) fn answers_http_body(output: &MessageDescriptor, binding: &Binding) -
 ///
 /// # Errors
 /// What is wrong with the message, as a sentence fragment.
-pub(crate) fn answer(output: &MessageDescriptor, binding: &Binding, message: Bytes) -> Result<Answer, &'static str> {
+pub(crate) fn answer(method: &Method, binding: &Binding, message: Bytes) -> Result<Answer, &'static str> {
     const UNREADABLE: &str = "its answer cannot be decoded";
+    let output = &method.output;
     if answers_http_body(output, binding) {
         let raw = match &binding.response_body {
             None => message,
@@ -244,8 +286,14 @@ pub(crate) fn answer(output: &MessageDescriptor, binding: &Binding, message: Byt
             },
         };
         let HttpBody { content_type, data } = HttpBody::decode(raw).map_err(|_| UNREADABLE)?;
-        let content_type = if content_type.is_empty() { "application/octet-stream".to_owned() } else { content_type };
+        let content_type = if content_type.is_empty() { OCTETS } else { content_type.into() };
         return Ok(Answer { content_type, body: data });
+    }
+    if let (Some(plan), None) = (&method.writing, &binding.response_body) {
+        let mut body = Vec::with_capacity(message.len() * 2 + 16);
+        if plan.write(&message, &mut body).is_ok() {
+            return Ok(Answer { content_type: JSON, body: body.into() });
+        }
     }
     let message = DynamicMessage::decode(output.clone(), message).map_err(|_| UNREADABLE)?;
     let body = match &binding.response_body {
@@ -253,7 +301,7 @@ pub(crate) fn answer(output: &MessageDescriptor, binding: &Binding, message: Byt
         Some(field) => json_of_field(&message, field),
     };
     let body = body.map_err(|_| "its answer has no JSON form")?;
-    Ok(Answer { content_type: "application/json".to_owned(), body: body.into() })
+    Ok(Answer { content_type: JSON, body: body.into() })
 }
 
 /// Writes a message as JSON.

@@ -54,6 +54,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("tests-house", &[]),
     ("tests-landscape", &["ninefold", "ninefold-proto"]),
     ("bench-startup", &[]),
+    ("bench-transcode", &["ninefold-gateway"]),
 ];
 
 /// Libraries that have owners: replacing one means editing its owners, and nobody else. `*` ends a family's name.
@@ -96,7 +97,7 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("axum", &["ninefold-monitor", "ninefold-cli"]),
     ("clap*", &["ninefold-cli"]),
     // Elsewhere an error is an enum.
-    ("anyhow", &["ninefold-cli", "tests-landscape", "bench-startup"]),
+    ("anyhow", &["ninefold-cli", "tests-landscape"]),
 ];
 
 struct Arrow {
@@ -152,7 +153,8 @@ fn a_library_is_used_by_its_owners_only() {
         None => name == pattern,
     };
     let mut offences = Vec::new();
-    for arrow in arrows() {
+    // A bench holds us against others' libraries, so it may use any.
+    for arrow in arrows().into_iter().filter(|arrow| !arrow.from.starts_with("bench-")) {
         for (pattern, owners) in THEIRS {
             if is_owned(pattern, &arrow.to) && !owners.contains(&arrow.from.as_str()) {
                 offences.push(format!("{} uses {}, which belongs to {}", arrow.from, arrow.to, owners.join(", ")));

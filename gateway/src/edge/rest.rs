@@ -85,7 +85,7 @@ impl Edge {
         let body = timeout(whole, self.read(body)).await.map_err(|_| Error::BodyTimeout(whole))??;
         let query = head.uri.query().unwrap_or_default();
         let parts = transcode::Parts { path: &path, query, headers: &head.headers, body };
-        let message = transcode::request(&route.method.input, binding, &parts)?;
+        let message = transcode::request(&route.method, binding, &parts)?;
 
         let time = self.time_for(route, &head.headers);
         let mut request = self.call(&head, route, client, record).map(|()| reply::body(framed(&message)));
@@ -207,10 +207,10 @@ impl Call<'_> {
             return Ok(self.fail(&status));
         }
         let message = message.ok_or_else(|| broken("it answers with no message where one is promised"))?;
-        let answer = transcode::answer(&self.route.method.output, self.binding, message).map_err(broken)?;
+        let answer = transcode::answer(&self.route.method, self.binding, message).map_err(broken)?;
         self.outcome.set(Code::Ok);
         let mut response = Response::new(reply::body(answer.body));
-        let kind = HeaderValue::try_from(answer.content_type);
+        let kind = HeaderValue::try_from(answer.content_type.as_ref());
         let kind = kind.map_err(|_| broken("the type of its answer is malformed"))?;
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         Ok(response)
@@ -280,7 +280,7 @@ impl Writer {
 
     fn write(&mut self, message: Bytes) -> Result<Bytes, &'static str> {
         let binding = self.route.binding.as_ref().expect("routes in the REST table have a binding");
-        let answer = transcode::answer(&self.route.method.output, binding, message)?;
+        let answer = transcode::answer(&self.route.method, binding, message)?;
         Ok(self.encoder.message(&answer.body))
     }
 

@@ -17,6 +17,12 @@ use crate::path::Path;
 use crate::table::{Found, Table};
 use crate::testing;
 
+/// Bytes as JSON has them.
+pub(super) fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
 struct Edge(Table<(Arc<Method>, Arc<Binding>)>, Contract);
 
 fn edge() -> Edge {
@@ -40,7 +46,7 @@ fn sent_as(kind: Option<&str>, verb: &str, target: &str, body: &str) -> Result<J
     let headers = kind.map(|kind| (CONTENT_TYPE, kind.parse().unwrap()));
     let headers = HeaderMap::from_iter(headers);
     let parts = Parts { path: &path, query, headers: &headers, body: Bytes::copy_from_slice(body.as_bytes()) };
-    let message = request(&method.input, binding, &parts)?;
+    let message = request(method, binding, &parts)?;
     let message = DynamicMessage::decode(method.input.clone(), message).unwrap();
     Ok(serde_json::to_value(&message).unwrap())
 }
@@ -66,8 +72,8 @@ fn answered(path: &str, message: &Json) -> (String, String) {
         panic!("no route for {path}");
     };
     let message = DynamicMessage::deserialize(method.output.clone(), message).unwrap();
-    let answer = answer(&method.output, binding, prost::Message::encode_to_vec(&message).into()).unwrap();
-    (answer.content_type, String::from_utf8(answer.body.to_vec()).unwrap())
+    let answer = answer(method, binding, prost::Message::encode_to_vec(&message).into()).unwrap();
+    (answer.content_type.into_owned(), String::from_utf8(answer.body.to_vec()).unwrap())
 }
 
 fn path_verb(path: &str) -> (&str, Path) {
