@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use ninefold::Link;
+use ninefold::connect::policy::Timeouts;
 use ninefold::connect::{Channel, Discovery, LandscapeView, Policy, Protocol, State};
 use ninefold::lifecycle::Stop;
 use ninefold::tonic::Status;
@@ -265,7 +266,8 @@ impl Follower {
         let services = routes.services();
         self.channels.retain(|service, _| services.contains(service));
         for service in services {
-            let policy = Policy { deadline: STREAM_START_MAX, ..Policy::default() };
+            let timeouts = Timeouts { call: STREAM_START_MAX, ..Timeouts::default() };
+            let policy = Policy { timeouts, ..Policy::default() };
             let channel = || self.discovery.channel_with(&service, policy);
             self.channels.entry(service.clone()).or_insert_with(channel);
         }

@@ -170,7 +170,8 @@ impl App {
     }
 
     /// As [`channel`](Self::channel), with other deadlines, retries or breakers:
-    /// `app.channel_with("review", |policy| Policy { deadline: Duration::from_millis(500), ..policy })`.
+    /// `app.channel_with("review", |policy| Policy { idempotent: Idempotency::All, ..policy })`. It is the base that central
+    /// configuration overlays.
     pub fn channel_with(&self, service: &str, change: impl FnOnce(Policy) -> Policy) -> Channel {
         self.discovery().channel_with(service, change(Policy::default()))
     }

@@ -22,7 +22,7 @@ mod error;
 mod landscape;
 mod observer;
 mod platform;
-mod policy;
+pub mod policy;
 mod pool;
 mod replay;
 mod trace;

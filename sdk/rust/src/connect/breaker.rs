@@ -13,34 +13,46 @@ use std::time::Duration;
 /// When a breaker opens, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Failures in a row that open the breaker.
-    pub consecutive_failures_max: u32,
-    /// Share of failed calls within the window, in percent, that opens it.
-    pub failure_percent_max: u32,
-    /// Calls within the window below which the share says nothing.
-    pub calls_min: u32,
     /// How far back calls are counted.
     pub window: Duration,
+    /// Calls within the window below which shares say nothing.
+    pub calls_min: u32,
+    /// Share of failed calls within the window, in percent, that opens it. Zero for never.
+    pub failure_percent: u32,
+    /// Failures in a row that open it. Zero for never.
+    pub failures_in_a_row: u32,
+    /// A call that takes longer is slow. `None`: slow calls are not judged.
+    pub slow_call: Option<Duration>,
+    /// Share of slow calls within the window, in percent, that opens it.
+    pub slow_percent: u32,
     /// How long it stays open at first. Doubles with every opening in a row. When every breaker of a service is open, a
     /// trial call goes through after this while, however often they have opened: waiting longer would spare no other
     /// instance, and keep away the callers of one that is back.
-    pub open_min: Duration,
+    pub wait_min: Duration,
     /// How long it stays open at most.
-    pub open_max: Duration,
+    pub wait_max: Duration,
     /// Trial calls at one time while half open, and successes that close it.
-    pub trial_calls: u32,
+    pub trials: u32,
+    /// Most endpoints, in percent of a service's, that may be open at once. One is always left.
+    pub ejection_percent_max: u32,
+    /// Whether it never opens.
+    pub is_disabled: bool,
 }
 
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            consecutive_failures_max: 5,
-            failure_percent_max: 50,
-            calls_min: 20,
             window: Duration::from_secs(10),
-            open_min: Duration::from_secs(1),
-            open_max: Duration::from_secs(30),
-            trial_calls: 3,
+            calls_min: 20,
+            failure_percent: 50,
+            failures_in_a_row: 5,
+            slow_call: None,
+            slow_percent: 80,
+            wait_min: Duration::from_secs(1),
+            wait_max: Duration::from_secs(60),
+            trials: 3,
+            ejection_percent_max: 50,
+            is_disabled: false,
         }
     }
 }
@@ -152,7 +164,7 @@ impl Breaker {
             State::Open { .. } => false,
             // A trial call that is a long stream must not hold its permit for good.
             State::HalfOpen { out, granted_at, .. } => {
-                out < self.policy.trial_calls || now.saturating_sub(granted_at) >= self.policy.window
+                out < self.policy.trials || now.saturating_sub(granted_at) >= self.policy.window
             }
         }
     }
@@ -162,7 +174,7 @@ impl Breaker {
         if !self.admits(now) {
             return None;
         }
-        let trial_calls = self.policy.trial_calls;
+        let trial_calls = self.policy.trials;
         if let State::HalfOpen { out, granted_at, .. } = &mut self.state {
             *out = if *out < trial_calls { *out + 1 } else { 1 };
             *granted_at = now;
@@ -193,7 +205,7 @@ impl Breaker {
             State::HalfOpen { out, successes, granted_at } => {
                 let out = out.saturating_sub(1);
                 match verdict {
-                    Verdict::Success if successes + 1 >= self.policy.trial_calls => {
+                    Verdict::Success if successes + 1 >= self.policy.trials => {
                         Some(self.close(now, format!("{} trial calls succeeded", successes + 1)))
                     }
                     Verdict::Success => {
@@ -266,8 +278,8 @@ impl Breaker {
         self.window.count(now, true);
         let (calls, failures) = self.window.sums(now);
         let is_share_reached = calls >= self.policy.calls_min
-            && u64::from(failures) * 100 >= u64::from(calls) * u64::from(self.policy.failure_percent_max);
-        if self.in_a_row >= self.policy.consecutive_failures_max {
+            && u64::from(failures) * 100 >= u64::from(calls) * u64::from(self.policy.failure_percent);
+        if self.in_a_row >= self.policy.failures_in_a_row {
             Some(self.open(now, format!("{} failures in a row: {why}", self.in_a_row)))
         } else if is_share_reached {
             Some(self.open(now, format!("{failures} of {calls} calls failed: {why}")))
@@ -278,10 +290,10 @@ impl Breaker {
 
     fn open(&mut self, now: Duration, reason: String) -> Transition {
         // An instance that has gone well for long enough starts anew.
-        if matches!(self.state, State::Closed) && now.saturating_sub(self.closed_at) >= self.policy.open_max {
+        if matches!(self.state, State::Closed) && now.saturating_sub(self.closed_at) >= self.policy.wait_max {
             self.openings = 0;
         }
-        let trial = self.jittered(self.policy.open_min);
+        let trial = self.jittered(self.policy.wait_min);
         let wait = self.wait();
         self.enter(State::Open { probe_at: now + wait, trial_at: now + wait.min(trial) });
         Transition { to: Phase::Open, reason }
@@ -307,9 +319,9 @@ impl Breaker {
 
     /// The next wait: doubled each time, and up to a fifth longer or shorter so that callers do not come back at once.
     fn wait(&mut self) -> Duration {
-        let doubled = self.policy.open_min.saturating_mul(2_u32.saturating_pow(self.openings));
+        let doubled = self.policy.wait_min.saturating_mul(2_u32.saturating_pow(self.openings));
         self.openings = self.openings.saturating_add(1);
-        self.jittered(doubled.min(self.policy.open_max))
+        self.jittered(doubled.min(self.policy.wait_max))
     }
 
     fn jittered(&mut self, wait: Duration) -> Duration {

@@ -23,7 +23,7 @@ use crate::connect::breaker::Verdict;
 use crate::connect::connection::SendError;
 use crate::connect::endpoint::{Ticket, address_to};
 use crate::connect::error::Error;
-use crate::connect::policy::Policy;
+use crate::connect::policy::{self, Policy};
 use crate::connect::pool::Pool;
 use crate::connect::replay::Replay;
 use crate::connect::{Among, AnsweredBy, Idempotent, deadline, trace};
@@ -45,12 +45,12 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 #[derive(Clone, Debug)]
 pub struct Channel {
     pool: Arc<Pool>,
-    policy: Arc<Policy>,
+    policy: Arc<policy::Live>,
 }
 
 impl Channel {
     pub(crate) fn new(pool: Arc<Pool>, policy: Policy) -> Self {
-        Self { pool, policy: Arc::new(policy) }
+        Self { policy: pool.policy(policy), pool }
     }
 
     /// Name of the service that is called.
@@ -110,6 +110,7 @@ enum Pushback {
 impl Call {
     fn new(channel: &Channel, request: Request, span: Span) -> Self {
         let started = Instant::now();
+        let policy = channel.policy.now().clone();
         let (mut head, body) = request.into_parts();
         let own = deadline::left(&head.headers).map(|left| started + left);
         let end = own.into_iter().chain(deadline::current()).min();
@@ -119,17 +120,20 @@ impl Call {
             .or_insert(HeaderValue::from_static(concat!("ninefold/", env!("CARGO_PKG_VERSION"))));
         telemetry::inject(&span, &mut head.headers);
         Self {
-            may_repeat: channel.policy.idempotent.allows(head.uri.path())
-                || head.extensions.get::<Idempotent>().is_some(),
+            may_repeat: policy.rules(head.uri.path()).is_idempotent || head.extensions.get::<Idempotent>().is_some(),
             among: head.extensions.get::<Among>().map(|among| among.0.clone()),
-            body: Replay::new(body, channel.policy.replay_bytes_max),
+            body: Replay::new(body, policy.replay_bytes_max),
             head,
             pool: channel.pool.clone(),
-            policy: channel.policy.clone(),
+            policy,
             started,
             end,
             span,
         }
+    }
+
+    fn rules(&self) -> policy::Rules<'_> {
+        self.policy.rules(self.head.uri.path())
     }
 
     async fn answer(self) -> Response {
@@ -156,7 +160,7 @@ impl Call {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
-            let wait = if attempts < self.policy.attempts_max { self.repeat_after(&failure) } else { None };
+            let wait = if attempts < self.rules().retry.attempts_max { self.repeat_after(&failure) } else { None };
             let Some(wait) = wait else { return failure.into_answer() };
             if self.end.is_some_and(|end| Instant::now() + wait >= end) {
                 return failure.into_answer();
@@ -181,7 +185,7 @@ impl Call {
         if self.end.is_some_and(|end| end <= now) {
             return Err(self.late());
         }
-        let most = now + self.policy.ready_wait;
+        let most = now + self.rules().timeouts.ready;
         let end = self.end.map_or(most, |end| end.min(most));
         self.pool.pick_until(self.among.as_deref(), end).await
     }
@@ -231,7 +235,7 @@ impl Call {
         match self.end {
             Some(end) => tokio::time::sleep_until(end).await,
             None => loop {
-                tokio::time::sleep(self.policy.deadline).await;
+                tokio::time::sleep(self.rules().timeouts.call).await;
                 if self.body.has_ended() {
                     return;
                 }

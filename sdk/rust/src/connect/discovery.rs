@@ -14,7 +14,7 @@ use crate::connect::connection::Backoff;
 use crate::connect::endpoint::Surroundings;
 use crate::connect::landscape::{LandscapeView, Told};
 use crate::connect::observer::Observer;
-use crate::connect::policy::Policy;
+use crate::connect::policy::{self, Policy};
 use crate::connect::pool::Pool;
 use crate::lifecycle::{Scope, Stop};
 use crate::link::Link;
@@ -75,14 +75,14 @@ impl Discovery {
         self.channel_with(service, Policy::default())
     }
 
-    /// Makes a channel that calls in its own way. Channels with equal breaker policies share connections.
+    /// Makes a channel that calls in its own way. Channels that balance and break alike share connections.
     /// Must be called within a tokio runtime.
     pub fn channel_with(&self, service: &str, policy: Policy) -> Channel {
         let shared = &self.0;
         shared.named.send_if_modified(|named| named.insert(service.to_owned()));
         let mut pools = shared.lock_pools();
         let pools = pools.entry(service.to_owned()).or_default();
-        let pool = match pools.iter().find(|pool| pool.around.breaker == policy.breaker) {
+        let pool = match pools.iter().find(|pool| pool.suits(&policy)) {
             Some(pool) => pool.clone(),
             None => {
                 let pool = Arc::new(shared.new_pool(service, &policy));
@@ -113,7 +113,7 @@ impl Shared {
             observer: self.observer.clone(),
             changed: watch::Sender::new(()),
             origin: self.origin,
-            breaker: policy.breaker.clone(),
+            policy: Arc::new(policy::Live::new(policy.clone(), None)),
         };
         let pool = Pool::new(around, fastrand::u64(..));
         pool.update(self.view.borrow().instances(service));

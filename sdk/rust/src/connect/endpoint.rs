@@ -16,11 +16,12 @@ use tonic_health::pb::health_client::HealthClient;
 use tower::service_fn;
 
 use crate::connect::balance::{Latency, Load, Rank};
-use crate::connect::breaker::{self, Breaker, Permit, Phase, Transition, Verdict};
+use crate::connect::breaker::{Breaker, Permit, Phase, Transition, Verdict};
 use crate::connect::connection::{Backoff, Line, Occupied, SendError};
 use crate::connect::error::Cause;
 use crate::connect::landscape::{Address, Instance, Protocol, State};
 use crate::connect::observer::Observer;
+use crate::connect::policy;
 use crate::lifecycle::Scope;
 
 /// Most connections to one endpoint: one HTTP/2 connection is one mutex on either side.
@@ -44,7 +45,8 @@ pub(crate) struct Surroundings {
     pub(crate) changed: watch::Sender<()>,
     /// The moment from which breakers and latencies count.
     pub(crate) origin: Instant,
-    pub(crate) breaker: breaker::Policy,
+    /// When to stop calling an endpoint, and whom to call.
+    pub(crate) policy: Arc<policy::Live>,
 }
 
 /// What makes two endpoints the same, from one snapshot to the next.
@@ -98,7 +100,7 @@ impl Endpoint {
             wake: Arc::new(Notify::new()),
             in_flight: AtomicU32::new(0),
             latency: Mutex::default(),
-            breaker: Mutex::new(Breaker::new(around.breaker.clone(), fastrand::u64(..))),
+            breaker: Mutex::new(Breaker::new(around.policy.now().breaker.clone(), fastrand::u64(..))),
             around,
             _gone: gone.clone().drop_guard(),
         });

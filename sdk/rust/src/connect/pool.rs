@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use ninefold_proto::ninefold::registry::v1 as words;
 use tokio::time::Instant;
 
 use crate::connect::balance;
@@ -12,6 +13,7 @@ use crate::connect::budget::Budget;
 use crate::connect::endpoint::{Endpoint, Key, Readiness, Surroundings, Ticket};
 use crate::connect::error::Error;
 use crate::connect::landscape::Instance;
+use crate::connect::policy::{self, Policy};
 
 /// The endpoints of one service, shared by its channels.
 #[derive(Debug)]
@@ -20,8 +22,17 @@ pub(crate) struct Pool {
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     /// What the endpoints were made from. Held while they are replaced.
     instances: Mutex<Vec<Arc<Instance>>>,
+    /// The policies of the channels, and what central configuration says to them.
+    policies: Mutex<Policies>,
     budget: Mutex<Budget>,
     random: Mutex<fastrand::Rng>,
+}
+
+#[derive(Debug, Default)]
+struct Policies {
+    /// One for each policy in code; as few as a program has places where it makes channels.
+    live: Vec<Arc<policy::Live>>,
+    central: Option<Arc<words::Policy>>,
 }
 
 /// What kept a call from being taken in.
@@ -39,9 +50,47 @@ impl Pool {
             around,
             endpoints: ArcSwap::default(),
             instances: Mutex::default(),
+            policies: Mutex::default(),
             budget: Mutex::default(),
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
         }
+    }
+
+    /// Whether channels with this policy in code may share the endpoints.
+    pub(crate) fn suits(&self, policy: &Policy) -> bool {
+        let base = self.around.policy.base();
+        base.breaker == policy.breaker && base.balancing == policy.balancing
+    }
+
+    /// The policy in code, as central configuration changes it from now on.
+    pub(crate) fn policy(&self, base: Policy) -> Arc<policy::Live> {
+        let mut policies = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = policies.live.iter().find(|known| *known.base() == base) {
+            return known.clone();
+        }
+        let live = Arc::new(policy::Live::new(base, policies.central.as_deref()));
+        policies.live.push(live.clone());
+        live
+    }
+
+    #[allow(dead_code, reason = "called by whoever follows policies")]
+    /// Takes what central configuration says of the service from now on.
+    pub(crate) fn take_policy(&self, central: Option<&Arc<words::Policy>>) {
+        let mut policies = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = match (&policies.central, central) {
+            (Some(last), Some(new)) => Arc::ptr_eq(last, new),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        if is_same {
+            return;
+        }
+        policies.central = central.cloned();
+        for live in &policies.live {
+            live.take(central.map(|central| &**central));
+        }
+        self.around.policy.take(central.map(|central| &**central));
+        self.around.changed.send_replace(());
     }
 
     /// Takes the instances that are known now. What was learned of an endpoint stays while it is known.

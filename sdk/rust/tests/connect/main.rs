@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use fake::{Flag, Instance, Manner, Registry};
 use futures_util::future::join_all;
+use ninefold::connect::policy::Timeouts;
 use ninefold::connect::{self, Among, AnsweredBy, Channel, Discovery, Idempotent, Interest, Policy, breaker, deadline};
 use ninefold::fault;
 use ninefold::lifecycle::Scope;
@@ -82,8 +83,12 @@ async fn warm(client: &Client, instances: usize) {
     timeout(LONG, all).await.expect("every instance answers");
 }
 
+fn waiting(timeouts: Timeouts) -> Policy {
+    Policy { timeouts, ..Policy::default() }
+}
+
 fn quick() -> breaker::Policy {
-    breaker::Policy { open_min: Duration::from_millis(200), ..breaker::Policy::default() }
+    breaker::Policy { wait_min: Duration::from_millis(200), ..breaker::Policy::default() }
 }
 
 async fn next(events: &mut broadcast::Receiver<Event>) -> Event {
@@ -379,7 +384,7 @@ async fn a_call_that_takes_too_long_is_answered_with_deadline_exceeded() {
     let short = Duration::from_millis(100);
 
     // The channel's own.
-    let client = house.client_with(Policy { deadline: short, ..Policy::default() });
+    let client = house.client_with(waiting(Timeouts { call: short, ..Timeouts::default() }));
     let status = get(&client).await.unwrap_err();
     assert_eq!((status.code(), fault::reason(&status).as_deref()), (Code::DeadlineExceeded, Some("CALL_DEADLINE")));
 
@@ -405,7 +410,7 @@ async fn a_stream_outlives_the_default_deadline_but_not_the_callers() {
     let only = house.instance("only").await;
     only.behave(Manner::Stream(Duration::from_millis(20)));
     let short = Duration::from_millis(200);
-    let mut client = house.client_with(Policy { deadline: short, ..Policy::default() });
+    let mut client = house.client_with(waiting(Timeouts { call: short, ..Timeouts::default() }));
     let mut stream = client.watch_document(config::WatchDocumentRequest::default()).await.unwrap().into_inner();
     let started = Instant::now();
     while started.elapsed() < short * 2 {
@@ -441,7 +446,7 @@ async fn a_call_waits_for_an_instance_that_comes_late() {
 #[tokio::test]
 async fn a_service_without_instances_is_named() {
     let house = House::new();
-    let client = house.client_with(Policy { ready_wait: Duration::from_millis(50), ..Policy::default() });
+    let client = house.client_with(waiting(Timeouts { ready: Duration::from_millis(50), ..Timeouts::default() }));
     let status = get(&client).await.unwrap_err();
     assert_eq!((status.code(), fault::reason(&status).as_deref()), (Code::Unavailable, Some("NO_INSTANCE")));
     assert_eq!(status.message(), "no instance of \"pump\" is ready");
@@ -450,7 +455,7 @@ async fn a_service_without_instances_is_named() {
 #[tokio::test]
 async fn only_instances_with_the_contract_asked_for_answer() {
     let house = House::new();
-    let client = house.client_with(Policy { ready_wait: Duration::from_millis(50), ..Policy::default() });
+    let client = house.client_with(waiting(Timeouts { ready: Duration::from_millis(50), ..Timeouts::default() }));
     let _instances = (house.instance("first").await, house.instance("second").await);
     warm(&client, 2).await;
     let ask = async |digest: &str| {
@@ -469,7 +474,7 @@ async fn only_instances_with_the_contract_asked_for_answer() {
 #[tokio::test]
 async fn draining_instances_get_no_call_and_suspects_only_where_there_is_no_other() {
     let house = House::new();
-    let client = house.client_with(Policy { ready_wait: Duration::from_millis(50), ..Policy::default() });
+    let client = house.client_with(waiting(Timeouts { ready: Duration::from_millis(50), ..Timeouts::default() }));
     let (first, second) = (house.instance("first").await, house.instance("second").await);
     warm(&client, 2).await;
     for state in [InstanceState::Draining, InstanceState::Suspect] {
