@@ -55,6 +55,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("tests-landscape", &["ninefold", "ninefold-proto"]),
     ("bench-startup", &[]),
     ("bench-transcode", &["ninefold-gateway"]),
+    ("bench-contract", &["ninefold-contract"]),
 ];
 
 /// Libraries that have owners: replacing one means editing its owners, and nobody else. `*` ends a family's name.

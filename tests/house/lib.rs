@@ -12,6 +12,8 @@ mod documents;
 #[cfg(test)]
 mod errors;
 #[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod shapes;
 #[cfg(test)]
 mod tree;

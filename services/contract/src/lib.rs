@@ -1,12 +1,14 @@
 //! Keeps what services promise: raw descriptor sets by digest.
 //!
 //! What is handed in comes from strangers. It is looked at byte by byte before it is kept, and kept as it came; nothing
-//! here builds a reflection pool from it. Compatibility between contracts is not judged yet.
+//! here builds a reflection pool from it. [`Schema`] reads it, [`rules`] hold a new one against an old one, [`mod@lint`] looks
+//! at its style: all three are pure, and work without a platform.
 
 mod cache;
 mod config;
 mod error;
 mod intake;
+pub mod lint;
 mod model;
 mod page;
 mod read;

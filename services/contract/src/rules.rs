@@ -24,6 +24,7 @@ mod validate;
 use std::collections::BTreeMap;
 
 pub use http::conflicts;
+pub(crate) use set::stability;
 pub use set::{Level, RuleSet, UnknownRule};
 
 use crate::schema::Schema;

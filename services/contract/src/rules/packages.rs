@@ -97,8 +97,15 @@ fn from_file(pair: &Pair<'_>, sort: Sort) -> Vec<Draft> {
 
 fn from_package(pair: &Pair<'_>, sort: Sort) -> Vec<Draft> {
     let new = pair.new;
-    let packages: HashSet<&str> = new.files().iter().map(|file| &*file.package).collect();
-    let kept: HashSet<&str> = things(new, sort).iter().map(|thing| thing.full).collect();
+    let kept_things = things(new, sort);
+    // After buf: of a package that has lost all of a sort, only the services are told.
+    let packages: HashSet<&str> = match sort {
+        Sort::Service => new.files().iter().map(|file| &*file.package).collect(),
+        Sort::Enum | Sort::Extension | Sort::Message => {
+            kept_things.iter().map(|thing| &*new.file_at(thing.file).package).collect()
+        }
+    };
+    let kept: HashSet<&str> = kept_things.iter().map(|thing| thing.full).collect();
     let mut drafts = Vec::new();
     for thing in things(pair.old, sort) {
         let old_file = pair.old.file_at(thing.file);

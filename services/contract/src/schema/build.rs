@@ -162,7 +162,7 @@ impl<'a> Build<'a> {
             name: text(file, 1),
             package: self.package.as_str().into(),
             edition: self.edition,
-            has_syntax: file.text(12).is_some() && image.flag(2) != Some(true),
+            has_syntax: file.text(12).is_some() && image.flag(3) != Some(true),
             is_import: image.flag(1) == Some(true),
             imports: imports(file, &image),
             features,
@@ -325,7 +325,7 @@ impl<'a> Build<'a> {
 }
 
 fn imports(file: &Options<'_>, image: &Options<'_>) -> Vec<Import> {
-    let (public, unused) = (file.numbers(10), image.numbers(3));
+    let (public, unused) = (file.numbers(10), image.numbers(4));
     let imports = file.texts(3).into_iter().zip(0_u64..).map(|(name, index)| Import {
         name: name.into(),
         is_public: public.contains(&index),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ninefold_contract::{Category, RuleSet, Schema, rules};
+use ninefold_contract::{Category, RuleSet, Schema, lint, rules};
 
 use crate::oracle::{self, Verdict};
 
@@ -60,4 +60,58 @@ fn each_case_breaks_what_buf_says_it_breaks() {
     println!("{findings} findings of buf");
     assert!(differing.is_empty(), "{} differ:\n{}", differing.len(), differing.join("\n"));
     assert!(findings > 0, "buf found nothing");
+}
+
+#[test]
+fn each_case_of_style_is_judged_as_buf_judges_it() {
+    let (mut differing, mut findings) = (Vec::new(), 0);
+    for (name, case) in cases("lint") {
+        let work = tempfile::tempdir().expect("a folder can be made");
+        let image = work.path().join("image.binpb");
+        let schema = oracle::image(&case, &image);
+        let buf = oracle::lint(&image);
+        findings += buf.len();
+        differing.extend(oracle::differences(&name, &buf, &oracle::ours(&lint::lint(&schema, None))));
+    }
+    println!("{findings} findings of buf");
+    assert!(differing.is_empty(), "{} differ:\n{}", differing.len(), differing.join("\n"));
+    assert!(findings > 0, "buf found nothing");
+}
+
+/// Copies all that is in a folder into another.
+fn copy_into(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).expect("the folder can be read") {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).expect("the folder can be read");
+        if path.is_dir() {
+            std::fs::create_dir_all(to.join(&name)).expect("a folder can be made");
+            copy_into(&path, &to.join(&name));
+        } else {
+            std::fs::copy(&path, to.join(&name)).expect("a file can be copied");
+        }
+    }
+}
+
+#[test]
+fn each_case_of_a_rule_that_buf_lacks_breaks_what_it_should() {
+    let ours = rules::all().iter().filter(|rule| rule.categories.is_empty()).map(|rule| rule.name);
+    let (set, mut met) = (RuleSet::named(ours.clone()).expect("these are rules"), Verdict::new());
+    for (name, case) in cases("ours").into_iter().filter(|(name, _)| name != "shared") {
+        let work = tempfile::tempdir().expect("a folder can be made");
+        let compile = |side: &str| {
+            let sources = work.path().join(side);
+            std::fs::create_dir(&sources).expect("a folder can be made");
+            copy_into(&folder("ours").join("shared"), &sources);
+            std::fs::copy(case.join(format!("{side}.proto")), sources.join("case.proto"))
+                .expect("a case has both sides");
+            oracle::compile(&sources, &work.path().join(format!("{side}.binpb")))
+        };
+        let found = rules::check(&compile("old"), &compile("new"), &set);
+        assert!(found.iter().all(|one| !one.fix.is_empty()), "{name}: a finding does not say how to mend it");
+        let verdict: Verdict = found.iter().map(|one| format!("{} {}", one.rule, one.element)).collect();
+        let expected = std::fs::read_to_string(case.join("expected.txt")).expect("a case says what is expected");
+        assert_eq!(verdict, expected.lines().map(ToOwned::to_owned).collect::<Verdict>(), "{name}");
+        met.extend(found.iter().map(|one| one.rule.to_owned()));
+    }
+    let missing: Vec<&str> = ours.filter(|rule| !met.contains(*rule)).collect();
+    assert!(missing.is_empty(), "no case breaks {}", missing.join(", "));
 }

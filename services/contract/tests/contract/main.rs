@@ -1,7 +1,10 @@
 //! The contract store as its users meet it: through its gRPC face, on the embedded store.
 
 mod cases;
+mod hostile;
+mod mutation;
 mod oracle;
+mod sample;
 mod vectors;
 
 use std::sync::Arc;

@@ -22,8 +22,17 @@ fn run(arguments: &[&str]) -> std::process::Output {
 
 /// Compiles all files of a folder into a descriptor set.
 pub(crate) fn compile(folder: &Path, to: &Path) -> Schema {
+    build(folder, to, &["--as-file-descriptor-set"])
+}
+
+/// Compiles all files of a folder into an image, which tells imports that are not used as well.
+pub(crate) fn image(folder: &Path, to: &Path) -> Schema {
+    build(folder, to, &[])
+}
+
+fn build(folder: &Path, to: &Path, more: &[&str]) -> Schema {
     let (folder, to) = (folder.to_string_lossy(), to.to_string_lossy());
-    let output = run(&["build", &folder, "-o", &to, "--as-file-descriptor-set"]);
+    let output = run(&[&["build", &folder, "-o", &to], more].concat());
     assert!(output.status.success(), "{folder}: {}", String::from_utf8_lossy(&output.stderr));
     let bytes = std::fs::read(&*to).expect("buf wrote it");
     Schema::parse(bytes, &Limits::default()).unwrap_or_else(|flaw| panic!("{folder}: {flaw}"))
@@ -37,6 +46,12 @@ pub(crate) fn breaking(old: &Path, new: &Path, config: &str) -> Verdict {
     let config = format!("{{\"version\":\"v2\",\"breaking\":{config}}}");
     let (old, new) = (old.to_string_lossy(), new.to_string_lossy());
     told(&run(&["breaking", &new, "--against", &old, "--config", &config, "--error-format", "json"]))
+}
+
+/// What buf says about a set by itself.
+pub(crate) fn lint(set: &Path) -> Verdict {
+    let config = "{\"version\":\"v2\",\"lint\":{\"use\":[\"STANDARD\"]}}";
+    told(&run(&["lint", &set.to_string_lossy(), "--config", config, "--error-format", "json"]))
 }
 
 fn told(output: &std::process::Output) -> Verdict {
@@ -54,7 +69,8 @@ fn told(output: &std::process::Output) -> Verdict {
 fn show(rule: &str, path: &str, line: u64, message: &str) -> String {
     // Of a changed default buf prints what its format string makes of it.
     let message = if rule == "FIELD_SAME_DEFAULT" { "" } else { message };
-    format!("{rule} {path}:{line} {message}")
+    // A slip of its format string puts a q after the name of a message.
+    format!("{rule} {path}:{line} {}", message.replace("\"q moved", "\" moved"))
 }
 
 /// What we say.

@@ -1,0 +1,40 @@
+//! Rules about contracts have names, and every name a page.
+
+use std::collections::BTreeSet;
+
+use crate::tree;
+
+/// The names of the rules in the table of the contract role.
+fn rules() -> BTreeSet<String> {
+    let table = tree::read("services/contract/src/rules/table.rs").expect("the table of rules is there");
+    let lines = table.lines().filter_map(|line| line.trim().strip_prefix("rule(\""));
+    lines.filter_map(|line| line.split('"').next()).map(ToOwned::to_owned).collect()
+}
+
+fn pages() -> BTreeSet<String> {
+    let files = tree::files(".md").into_iter();
+    files.filter_map(|file| Some(file.path.strip_prefix("docs/rules/")?.strip_suffix(".md")?.to_owned())).collect()
+}
+
+#[test]
+fn every_rule_has_its_page_and_every_page_its_rule() {
+    let (rules, pages) = (rules(), pages());
+    assert!(rules.len() > 64, "only {} rules were found in the table", rules.len());
+    let bare: Vec<String> = rules.difference(&pages).cloned().collect();
+    tree::none("rules without a page in docs/rules", &bare);
+    let stray: Vec<String> = pages.difference(&rules).cloned().collect();
+    tree::none("pages in docs/rules that are of no rule", &stray);
+}
+
+#[test]
+fn a_page_of_a_rule_says_what_breaks_and_what_to_do() {
+    let mut offences = Vec::new();
+    for file in tree::files(".md").into_iter().filter(|file| file.path.starts_with("docs/rules/")) {
+        for part in ["**What breaks.**", "**Example.**", "```proto", "**What to do.**"] {
+            if !file.text.contains(part) {
+                offences.push(format!("{} has no {part}", file.path));
+            }
+        }
+    }
+    tree::none("pages of rules that lack a part", &offences);
+}
