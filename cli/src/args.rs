@@ -118,6 +118,15 @@ pub(crate) enum Command {
         #[arg(short, long)]
         quiet: bool,
     },
+    /// Make, list and revoke tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Tell who you are to the platform, and what you may do.
+    #[command(
+        name = "whoami",
+        after_help = "Examples:\n  ninefold whoami\n  NINEFOLD_TOKEN_FILE=token ninefold whoami -o json"
+    )]
+    Whoami,
     /// Print shell completions.
     #[command(
         after_help = "Examples:\n  ninefold completions bash > ~/.local/share/bash-completion/completions/ninefold\n  ninefold completions zsh"
@@ -161,9 +170,35 @@ pub(crate) struct NodeArgs {
     /// Endpoints of etcd, separated by commas [default: http://127.0.0.1:2379].
     #[arg(long, env = "NINEFOLD_ETCD", value_name = "URL,…", value_delimiter = ',')]
     pub(crate) etcd: Vec<String>,
+    /// How callers have to say who they are: not at all, by bearer tokens, or by certificates alone [default: off].
+    #[arg(long, env = "NINEFOLD_AUTH", value_enum, value_name = "HOW")]
+    pub(crate) auth: Option<AuthKind>,
+    /// Listen beyond this machine although nobody is asked who they are. Whoever reaches the node can do everything.
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// Certificate of the platform's doors, in PEM; with it they speak TLS.
+    #[arg(long, env = "NINEFOLD_TLS_CERT", value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Its private key, in PEM.
+    #[arg(long, env = "NINEFOLD_TLS_KEY", value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Authorities that vouch for callers' certificates, in PEM.
+    #[arg(long, env = "NINEFOLD_CLIENT_CA", value_name = "FILE")]
+    pub(crate) client_ca: Option<PathBuf>,
     /// Settings in TOML. Flags and variables win over them.
     #[arg(long, env = "NINEFOLD_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+/// How callers say who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AuthKind {
+    /// Not at all.
+    Off,
+    /// By a bearer token, or a certificate if --client-ca is given.
+    Token,
+    /// By a certificate alone.
+    Mtls,
 }
 
 /// Kinds of stores.
@@ -252,6 +287,61 @@ pub(crate) struct CallArgs {
     /// Longest time to wait for the answer [default: 10s; none for a stream of answers].
     #[arg(long, value_parser = ninefold::settings::duration::parse)]
     pub(crate) deadline: Option<std::time::Duration>,
+}
+
+/// What `token` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token and print it. It cannot be printed again.
+    #[command(
+        after_help = "Examples:\n  ninefold token create deploy --role operator > deploy.token\n  ninefold token create product --role instance --service product --expires 720h --write product.token"
+    )]
+    Create(TokenArgs),
+    /// List the tokens, without their secrets.
+    Ls,
+    /// Revoke a token: it is refused everywhere within a second, and what was opened with it ends.
+    Revoke {
+        /// Its id, as `ninefold token ls` shows it.
+        id: String,
+    },
+}
+
+/// A token to make.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TokenArgs {
+    /// Name for people.
+    pub(crate) name: String,
+    /// What its bearer may do. May be given more than once.
+    #[arg(long = "role", required = true, value_enum)]
+    pub(crate) roles: Vec<RoleKind>,
+    /// A service that its bearer may join as; `*` for all. May be given more than once; needed by instances.
+    #[arg(long = "service", value_name = "NAME")]
+    pub(crate) services: Vec<String>,
+    /// A namespace that its bearer may see and join; `*` for all [default: `default` for instances, `*` for others].
+    #[arg(long = "namespace", value_name = "NAME")]
+    pub(crate) namespaces: Vec<String>,
+    /// How long it is worth something, such as 720h [default: until it is revoked].
+    #[arg(long, value_name = "TIME", value_parser = ninefold::settings::duration::parse)]
+    pub(crate) expires: Option<std::time::Duration>,
+    /// Write it to this file, which only you may read, instead of printing it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+    /// Do nothing if that file holds a token that the platform still takes.
+    #[arg(long, requires = "write")]
+    pub(crate) keep: bool,
+}
+
+/// What a token's bearer may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleKind {
+    /// See everything, change nothing.
+    Read,
+    /// Be an instance of the named services.
+    Instance,
+    /// Run the landscape: settings, policies, numbers of instances.
+    Operator,
+    /// Everything.
+    Admin,
 }
 
 /// What `config` does.

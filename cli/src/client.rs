@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use ninefold::tonic::{Request, Response, Status};
 use ninefold::{Credentials, Link};
+use ninefold_proto::ninefold::access::v1::access_service_client::AccessServiceClient;
+use ninefold_proto::ninefold::access::v1::{WhoAmIRequest, WhoAmIResponse};
 use ninefold_proto::ninefold::config::v1::config_service_client::ConfigServiceClient;
 use ninefold_proto::ninefold::contract::v1::contract_service_client::ContractServiceClient;
 use ninefold_proto::ninefold::control::v1::control_service_client::ControlServiceClient;
@@ -32,11 +34,22 @@ const ROWS_MAX: usize = 10_000;
 pub(crate) struct Platform {
     link: Link,
     endpoint: String,
+    credentials: Credentials,
 }
 
 impl Platform {
     /// Names the platform at `endpoint`: one or more URLs, separated by commas. Nothing is sent yet.
     pub(crate) fn at(endpoint: &str) -> Result<Self, Failure> {
+        let credentials = Credentials::from_env().map_err(|error| Failure::Usage(error.to_string()))?;
+        Self::reached(endpoint, credentials)
+    }
+
+    /// Names a service's instance, which is asked in the same way but is not to see who we are to the platform.
+    pub(crate) fn instance_at(address: &str) -> Result<Self, Failure> {
+        Self::reached(&format!("http://{address}"), Credentials::default())
+    }
+
+    fn reached(endpoint: &str, credentials: Credentials) -> Result<Self, Failure> {
         let uris = endpoint
             .split(',')
             .map(|part| {
@@ -47,18 +60,28 @@ impl Platform {
         if uris.iter().any(|uri| !matches!(uri.scheme_str(), Some("http" | "https"))) {
             return Err(Failure::Usage(format!("{endpoint}: only http:// and https:// are spoken with the platform")));
         }
-        let credentials = Credentials::from_env().map_err(|error| Failure::Usage(error.to_string()))?;
-        Ok(Self { link: ninefold::connect::platform_as(&uris, &credentials), endpoint: endpoint.to_owned() })
+        let link = ninefold::connect::platform_as(&uris, &credentials);
+        Ok(Self { link, endpoint: endpoint.to_owned(), credentials })
     }
 
     /// A platform in this process.
     pub(crate) fn here(link: Link, endpoint: String) -> Self {
-        Self { link, endpoint }
+        Self { link, endpoint, credentials: Credentials::default() }
     }
 
     /// Where the platform is.
     pub(crate) fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// The same platform, asked with the token in a file.
+    pub(crate) fn with_token_in(&self, path: &std::path::Path) -> Result<Self, Failure> {
+        Self::reached(&self.endpoint, self.credentials.with_token_in(path.to_owned()))
+    }
+
+    /// Who we are to the platform.
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
     }
 
     /// The link itself.
@@ -68,6 +91,10 @@ impl Platform {
 
     pub(crate) fn registry(&self) -> RegistryServiceClient<Link> {
         RegistryServiceClient::new(self.link())
+    }
+
+    pub(crate) fn access(&self) -> AccessServiceClient<Link> {
+        AccessServiceClient::new(self.link())
     }
 
     pub(crate) fn contracts(&self) -> ContractServiceClient<Link> {
@@ -120,6 +147,11 @@ impl Platform {
 
 // The listings that more than one command reads.
 impl Platform {
+    /// Who we are to the platform, as it sees it.
+    pub(crate) async fn whoami(&self) -> Result<WhoAmIResponse, Failure> {
+        self.ask(self.access().who_am_i(WhoAmIRequest {})).await
+    }
+
     /// All instances of a service, or of all services if it is empty.
     pub(crate) async fn instances(&self, service: &str) -> Result<Vec<Instance>, Failure> {
         let client = self.registry();

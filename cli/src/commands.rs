@@ -9,6 +9,7 @@ pub(crate) mod ps;
 pub(crate) mod routes;
 pub(crate) mod run;
 pub(crate) mod scale;
+pub(crate) mod token;
 pub(crate) mod trace;
 pub(crate) mod up;
 pub(crate) mod why;

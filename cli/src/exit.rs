@@ -27,6 +27,9 @@ pub(crate) enum Failure {
     /// What was asked for is not there.
     #[error("{0}")]
     NotFound(String),
+    /// The platform does not know who asks, or they may not.
+    #[error("{0}")]
+    Denied(String),
     /// Something is not well, or did not become well in time.
     #[error("{0}")]
     Unhealthy(String),
@@ -55,6 +58,15 @@ pub(crate) enum Failure {
         /// All mistakes, each with its place and value.
         mistakes: Vec<String>,
     },
+    /// The node would listen beyond this machine, and ask nobody who they are.
+    #[error(
+        "refusing to listen beyond this machine without authentication:{}\n  whoever reaches these addresses could do \
+         everything. Say one of\n    --auth token     callers bring a bearer token; the first lies in the data folder\n    \
+         --auth mtls      callers show a certificate (with --tls-cert, --tls-key, --client-ca)\n    --insecure       \
+         nobody is asked; only where the network around the node is shut",
+        listed(.0)
+    )]
+    Open(Vec<String>),
     /// A call made by `ninefold call` was answered with an error.
     #[error("{}: {}", code_name(.0.code()), told(.0))]
     Call(Box<Status>),
@@ -82,10 +94,12 @@ impl Failure {
             Self::Unreachable { .. } => 3,
             Self::NotFound(_) => 4,
             Self::Unhealthy(_) => 5,
+            Self::Denied(_) => 6,
             Self::Addresses(_) => 10,
             Self::Data { .. } => 11,
             Self::Store(_) => 12,
             Self::Settings { .. } => 13,
+            Self::Open(_) => 14,
             Self::Call(status) => 64 + u8::try_from(i32::from(status.code())).unwrap_or(0),
             Self::ReaderGone => 0,
             Self::Child(code) | Self::Quiet(code) => *code,
@@ -104,9 +118,11 @@ impl Failure {
             }
             Code::Unavailable | Code::DeadlineExceeded => Self::Unhealthy(told(status)),
             Code::InvalidArgument => Self::Usage(told(status)),
+            Code::Unauthenticated => Self::Denied(told(status)),
             _ if fault::reason(status).as_deref() == Some("METHOD_NOT_EXPOSED") => Self::Failed(format!(
                 "{endpoint} is the edge, not the platform: name the platform with --endpoint or NINEFOLD_ENDPOINT"
             )),
+            Code::PermissionDenied => Self::Denied(told(status)),
             _ if fault::reason(status).is_some() => Self::Failed(told(status)),
             code => Self::Failed(format!("{}: {}", code_name(code), told(status))),
         }
@@ -143,10 +159,12 @@ pub(crate) const CODES: &str = "Exit codes:
   3   no platform answers
   4   not found
   5   not healthy, or not in time
+  6   the platform does not know who asks, or they may not
   10  an address to listen on cannot be had
   11  the data folder cannot be used
   12  the store cannot be opened or reached
   13  the config file has mistakes
+  14  refused to listen beyond this machine without authentication
   64+ `call` was answered with this gRPC code (64 + code)";
 
 /// A gRPC code as it is written in its specification.

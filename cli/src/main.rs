@@ -41,10 +41,16 @@ fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<(), Failure> {
     let Cli { endpoint, output: format, command } = cli;
+    // A node is told of itself by other means than those who ask it.
+    let command = match command {
+        Command::Up(args) => return commands::up::up(&args, format).await,
+        Command::Demo(args) => return commands::up::demo(&args, format).await,
+        Command::DemoService { name } => return demo_service(&name).await,
+        other => other,
+    };
     let platform = Platform::at(&endpoint)?;
     match command {
-        Command::Up(args) => commands::up::up(&args, format).await,
-        Command::Demo(args) => commands::up::demo(&args, format).await,
+        Command::Up(_) | Command::Demo(_) | Command::DemoService { .. } => Ok(()),
         Command::Run(args) => commands::run::run(args, &platform).await,
         Command::Ps { service, watch } => commands::ps::ps(&platform, &service, watch, format).await,
         Command::Describe { name } => commands::describe::describe(&platform, &name, format).await,
@@ -61,6 +67,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Routes { .. } => commands::routes::list(&platform, format).await,
         Command::Doctor { only_self, quiet } => commands::doctor::doctor(&platform, only_self, quiet, format).await,
+        Command::Token(command) => commands::token::token(&platform, command, format).await,
+        Command::Whoami => commands::token::whoami(&platform, format).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "ninefold", &mut script);
@@ -68,7 +76,6 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             Ok(())
         }
         Command::Version => commands::doctor::version(&platform, format).await,
-        Command::DemoService { name } => demo_service(&name).await,
     }
 }
 

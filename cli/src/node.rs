@@ -3,7 +3,9 @@
 //! Addresses are bound before anything else, so that a busy port fails before work starts. Roles meet each other through
 //! one link to all routes of the node. Stopping runs against the build order: the doors first, the store last.
 
+mod doors;
 mod lines;
+mod passes;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,11 +13,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ninefold::lifecycle::{OnError, Scope};
-use ninefold::serve::{self, Listener, ServeConfig};
+use ninefold::lifecycle::Scope;
 use ninefold::telemetry::{self, Identity, Telemetry};
-use ninefold::tonic::service::{Routes, RoutesBuilder};
+use ninefold::tls::ServerTls;
+use ninefold::tonic::service::RoutesBuilder;
 use ninefold::{Credentials, Link, fault};
+use ninefold_access::{Access, Authentication, Openness, Ring};
 use ninefold_config::Documents;
 use ninefold_contract::Contract;
 use ninefold_control::Control;
@@ -26,8 +29,10 @@ use serde_json::{Value, json};
 
 use crate::client::Platform;
 use crate::exit::Failure;
+use crate::output;
 use crate::page;
 use crate::settings::Settings;
+use doors::{Behind, Doors};
 
 /// Longest time for everything to end after a signal. Longer than the grace of a child.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(20);
@@ -59,6 +64,16 @@ pub(crate) struct Facts {
     pub(crate) data: String,
     /// Kind of its store.
     pub(crate) store: &'static str,
+    /// How callers have to say who they are: `off`, `token` or `mtls`.
+    pub(crate) authentication: &'static str,
+    /// Whether the platform's doors speak TLS.
+    pub(crate) is_secure: bool,
+    /// Whether others reach the node without being asked who they are.
+    pub(crate) is_insecure: bool,
+    /// Where the first administrator's token lies, if tokens are asked for.
+    pub(crate) admin_token: Option<String>,
+    /// Where the node and its children are spoken with in clear text, if everybody else speaks TLS.
+    inner: Option<SocketAddr>,
 }
 
 impl Facts {
@@ -74,12 +89,26 @@ impl Facts {
             "data": self.data,
             "store": self.store,
             "pid": std::process::id(),
+            "authentication": self.authentication,
+            "tls": self.is_secure,
+            "insecure": self.is_insecure,
+            "adminToken": self.admin_token,
         })
     }
 
     /// URL at which this machine reaches the platform.
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://{}", reachable(self.platform))
+        format!("{}://{}", if self.is_secure { "https" } else { "http" }, reachable(self.platform))
+    }
+
+    /// URL at which the node's own children reach the platform.
+    fn own_endpoint(&self) -> String {
+        format!("http://{}", self.inner.unwrap_or(reachable(self.platform)))
+    }
+
+    /// URL at which the node and its own children reach OTLP over gRPC.
+    fn own_otlp(&self) -> String {
+        format!("http://{}", self.inner.unwrap_or(reachable(self.otlp_grpc)))
     }
 }
 
@@ -93,24 +122,16 @@ pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 /// Starts the node's own telemetry: to itself by OTLP, and to people on stderr what they should see.
-fn tell(facts: &Facts) -> Result<Telemetry, Failure> {
+fn tell(facts: &Facts, credentials: &Credentials) -> Result<Telemetry, Failure> {
     let failed = |error: ninefold::Error| Failure::Failed(fault::chain(&error));
-    let itself = format!("http://{}", reachable(facts.otlp_grpc)).parse().expect("an address makes a URL");
-    let mut config = telemetry::Config::from_env(&[itself], &Credentials::default()).map_err(failed)?;
+    let itself = facts.own_otlp().parse().expect("an address makes a URL");
+    let mut config = telemetry::Config::from_env(&[itself], credentials).map_err(failed)?;
     config.output = telemetry::Output::Stderr;
     let is_told = ["NINEFOLD_LOG", "RUST_LOG"].iter().any(|name| std::env::var_os(name).is_some());
     config.printed = Some(if is_told { config.filter.clone() } else { "warn".to_owned() });
     let version = env!("CARGO_PKG_VERSION").to_owned();
     telemetry::start(&config, &Identity { service: "ninefold".to_owned(), instance_id: facts.node.clone(), version })
         .map_err(failed)
-}
-
-/// The addresses of a node, bound.
-struct Doors {
-    edge: tokio::net::TcpListener,
-    platform: Listener,
-    otlp_grpc: Listener,
-    otlp_http: Listener,
 }
 
 impl Node {
@@ -122,18 +143,30 @@ impl Node {
         let facts = Facts {
             node: name.clone(),
             edge: local(&doors.edge)?,
-            platform: doors.platform.address(),
-            otlp_grpc: doors.otlp_grpc.address(),
-            otlp_http: doors.otlp_http.address(),
+            platform: doors.platform.platform.address(),
+            otlp_grpc: doors.platform.otlp_grpc.address(),
+            otlp_http: doors.platform.otlp_http.address(),
+            inner: doors.platform.inner.as_ref().map(ninefold::serve::Listener::address),
             data: settings.data.display().to_string(),
             store: match settings.store.backend {
                 ninefold_store::Backend::Embedded => "embedded",
                 ninefold_store::Backend::Etcd => "etcd",
             },
+            authentication: match settings.access.authentication {
+                Authentication::Off => "off",
+                Authentication::Token => "token",
+                Authentication::Mtls => "mtls",
+            },
+            is_secure: settings.access.tls_cert.is_some(),
+            is_insecure: settings.openness == Openness::Insecure,
+            admin_token: (settings.access.authentication == Authentication::Token)
+                .then(|| passes::admin_token(&settings.data).display().to_string()),
         };
-        let telemetry = tell(&facts)?;
+        warn(&settings.openness);
+        let ring = Ring::default();
+        let telemetry = tell(&facts, &passes::own(&ring, &name, settings.access.authentication)?)?;
         let scope = Scope::root("node");
-        match start_roles(settings, doors, &facts, &scope).await {
+        match start_roles(settings, doors, &facts, ring, &scope).await {
             Ok(platform) => Ok(Self { scope, telemetry, platform, facts }),
             Err(failure) => {
                 scope.close(CLOSE_DEADLINE).await;
@@ -165,38 +198,8 @@ impl Node {
     }
 }
 
-impl Doors {
-    /// Binds all addresses, and names all that cannot be had.
-    async fn bind(settings: &Settings) -> Result<Self, Failure> {
-        let listen = &settings.listen;
-        let doors = (
-            bind(listen.edge, "the edge", "--edge-listen").await,
-            bind(listen.platform, "the platform", "--listen").await,
-            bind(listen.otlp_grpc, "OTLP over gRPC", "--otlp-grpc-listen").await,
-            bind(listen.otlp_http, "OTLP over HTTP", "--otlp-http-listen").await,
-        );
-        match doors {
-            (Ok(edge), Ok(platform), Ok(otlp_grpc), Ok(otlp_http)) => Ok(Self {
-                edge,
-                platform: Listener::of(platform).map_err(|error| unusable(&error))?,
-                otlp_grpc: Listener::of(otlp_grpc).map_err(|error| unusable(&error))?,
-                otlp_http: Listener::of(otlp_http).map_err(|error| unusable(&error))?,
-            }),
-            (edge, platform, otlp_grpc, otlp_http) => {
-                let refused = [edge.err(), platform.err(), otlp_grpc.err(), otlp_http.err()];
-                Err(Failure::Addresses(refused.into_iter().flatten().collect()))
-            }
-        }
-    }
-}
-
 fn unusable(error: &std::io::Error) -> Failure {
     Failure::Failed(format!("a bound socket has no address: {error}"))
-}
-
-async fn bind(address: SocketAddr, what: &str, flag: &str) -> Result<tokio::net::TcpListener, String> {
-    let refused = |error| format!("on {address} for {what} ({flag}): {error}");
-    tokio::net::TcpListener::bind(address).await.map_err(refused)
 }
 
 fn local(listener: &tokio::net::TcpListener) -> Result<SocketAddr, Failure> {
@@ -230,17 +233,25 @@ fn make_name(path: &Path) -> std::io::Result<String> {
 }
 
 /// Starts the roles from the bottom up; answers the way to reach them from inside.
-async fn start_roles(settings: Settings, doors: Doors, facts: &Facts, scope: &Scope) -> Result<Platform, Failure> {
+async fn start_roles(
+    settings: Settings,
+    doors: Doors,
+    facts: &Facts,
+    ring: Ring,
+    scope: &Scope,
+) -> Result<Platform, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::Failed(fault::chain(error));
     let (link, later) = Link::later();
     let platform = Platform::here(link.clone(), facts.endpoint());
 
+    let tls = settings.access.tls().map(ServerTls::new).transpose().map_err(|error| failed(&error))?;
     let store = ninefold_store::open(&settings.store, &scope.child("store"))
         .await
         .map_err(|error| Failure::Store(fault::chain(&error)))?;
     // The doors of the platform stand below the roles that use it on their way out: control stops children, which say
     // goodbye to the registry, and telemetry is taken in to the end. So they are made early and closed late.
     let door_scope = scope.child("platform");
+    let access = start_access(&settings, store.clone(), ring.clone(), facts, &scope.child("access")).await?;
     let monitor = Monitor::start(settings.monitor, &scope.child("monitor"));
     let contract = Contract::start(settings.contract, store.clone(), &scope.child("contract"))
         .await
@@ -255,6 +266,7 @@ async fn start_roles(settings: Settings, doors: Doors, facts: &Facts, scope: &Sc
         registry: link.clone(),
         node: facts.node.clone(),
         environment: child_environment(facts),
+        passes: passes::of_children(ring, &settings.data, settings.access.authentication),
         runner: std::env::current_exe().map_err(|error| failed(&error))?,
         logs: Arc::new(lines::ToMonitor(monitor.lines())),
     };
@@ -267,6 +279,7 @@ async fn start_roles(settings: Settings, doors: Doors, facts: &Facts, scope: &Sc
         .map_err(|error| failed(&error))?;
 
     let mut routes = RoutesBuilder::default();
+    access.add_to(&mut routes);
     contract.add_to(&mut routes);
     registry.add_to(&mut routes);
     documents.add_to(&mut routes);
@@ -277,43 +290,50 @@ async fn start_roles(settings: Settings, doors: Doors, facts: &Facts, scope: &Sc
     later.leads_to(Link::from(routes.clone()));
 
     let page = page::router(platform.clone(), facts.clone());
-    open_doors(doors.platform, doors.otlp_grpc, doors.otlp_http, routes, page, &monitor, &door_scope);
+    doors.platform.open(Behind { routes, page, monitor: &monitor, access: &access, tls }, &door_scope);
     Ok(platform)
 }
 
-fn open_doors(
-    platform: Listener,
-    otlp_grpc: Listener,
-    otlp_http: Listener,
-    routes: Routes,
-    page: axum::Router,
-    monitor: &Monitor,
+/// Starts access, and sees to it that somebody can ask for more tokens.
+async fn start_access(
+    settings: &Settings,
+    store: Arc<dyn ninefold_store::Store>,
+    ring: Ring,
+    facts: &Facts,
     scope: &Scope,
-) {
-    let descriptor_sets = vec![bytes::Bytes::from_static(ninefold_proto::DESCRIPTOR_SET)];
-    let config = ServeConfig { http1: true, descriptor_sets, ..ServeConfig::default() };
-    scope.spawn("platform.serve", OnError::Shutdown, {
-        move |stop| serve::run(platform, page::with(routes, page), config, async move { stop.asked().await })
-    });
-    let otlp = monitor.otlp_routes();
-    scope.spawn("otlp.serve", OnError::Shutdown, move |stop| {
-        serve::run(otlp_grpc, otlp, ServeConfig::default(), async move { stop.asked().await })
-    });
-    let http = Routes::from(monitor.http_router());
-    scope.spawn("otlp.serve_http", OnError::Shutdown, move |stop| {
-        let config = ServeConfig { http1: true, ..ServeConfig::default() };
-        serve::run(otlp_http, http, config, async move { stop.asked().await })
-    });
+) -> Result<Access, Failure> {
+    let failed = |error: ninefold_access::Error| Failure::Failed(fault::chain(&error));
+    let deps = ninefold_access::Deps { store, ring };
+    let access = Access::start(settings.access.clone(), deps, ninefold_proto::DESCRIPTOR_SET, scope);
+    let access = access.await.map_err(failed)?;
+    if settings.access.authentication == Authentication::Token {
+        access.put_admin_token(&passes::admin_token(&settings.data), &facts.node).await.map_err(failed)?;
+    }
+    Ok(access)
+}
+
+/// Says at every start who reaches the node.
+fn warn(openness: &Openness) {
+    match openness {
+        Openness::Loopback | Openness::Guarded { is_secure: true } | Openness::Refused(_) => {}
+        Openness::Guarded { is_secure: false } => output::talk(
+            "ninefold: note: tokens travel in clear text beyond this machine: give the platform a certificate \
+             (--tls-cert, --tls-key), or put it behind TLS",
+        ),
+        Openness::Insecure => output::talk(
+            "\nninefold: WARNING: --insecure: this node listens beyond this machine and asks nobody who they are.\n  \
+             Whoever reaches it can do everything, run commands included. Use --auth token or --auth mtls instead.\n",
+        ),
+    }
 }
 
 /// What every child is told on top of what is its own.
 fn child_environment(facts: &Facts) -> BTreeMap<String, String> {
-    let otlp = format!("http://{}", reachable(facts.otlp_grpc));
     [
-        ("NINEFOLD_ENDPOINT", facts.endpoint()),
+        ("NINEFOLD_ENDPOINT", facts.own_endpoint()),
         // The node's own variable of this name must not become the child's.
         ("NINEFOLD_LISTEN", "127.0.0.1:0".to_owned()),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", otlp),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", facts.own_otlp()),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc".to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), value))

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ninefold::fault::Violation;
+use ninefold_access::{Authentication, Door, Openness};
 use ninefold_store::Backend;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use crate::args::{NodeArgs, StoreKind};
+use crate::args::{AuthKind, NodeArgs, StoreKind};
 use crate::exit::Failure;
 
 /// Everything a node needs to know before it starts.
@@ -24,6 +25,9 @@ pub(crate) struct Settings {
     pub(crate) monitor: ninefold_monitor::Config,
     pub(crate) control: ninefold_control::Config,
     pub(crate) gateway: ninefold_gateway::Config,
+    pub(crate) access: ninefold_access::Config,
+    /// Who reaches the node, and whether they are asked who they are.
+    pub(crate) openness: Openness,
 }
 
 /// Where a node listens. Port 0 picks one.
@@ -44,6 +48,17 @@ impl Default for Listen {
     fn default() -> Self {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Self { edge: loopback(8080), platform: loopback(9900), otlp_grpc: loopback(4317), otlp_http: loopback(4318) }
+    }
+}
+
+impl Listen {
+    /// The doors of the platform. The edge is for strangers, and is none of them.
+    fn doors(&self) -> [Door; 3] {
+        [
+            Door { address: self.platform, flag: "--listen" },
+            Door { address: self.otlp_grpc, flag: "--otlp-grpc-listen" },
+            Door { address: self.otlp_http, flag: "--otlp-http-listen" },
+        ]
     }
 }
 
@@ -77,6 +92,14 @@ pub(crate) fn load(args: &NodeArgs, data: &Path) -> Result<Settings, Failure> {
         store.etcd.clone_from(&args.etcd);
     }
 
+    let access = access(args, file.section("access"));
+    if args.insecure && access.authentication != Authentication::Off {
+        let told = "--insecure says that nobody is asked who they are, --auth that everybody is: say one of them";
+        return Err(Failure::Usage(told.to_owned()));
+    }
+    let is_secure = access.tls_cert.is_some();
+    let openness = ninefold_access::judge(&listen.doors(), access.authentication, is_secure, args.insecure);
+
     let settings = Settings {
         listen,
         data,
@@ -87,16 +110,36 @@ pub(crate) fn load(args: &NodeArgs, data: &Path) -> Result<Settings, Failure> {
         monitor: file.section("monitor"),
         control: file.section("control"),
         gateway: file.section("gateway"),
+        access,
+        openness,
     };
     file.refuse("store", settings.store.mistakes());
     file.refuse("contract", settings.contract.mistakes());
     file.refuse("registry", settings.registry.mistakes());
     file.refuse("control", settings.control.mistakes());
+    file.refuse("access", settings.access.mistakes());
     if let Err(ninefold_gateway::Error::SettingsInvalid(wrong)) = settings.gateway.check() {
         file.mistakes.extend(wrong.into_iter().map(|mistake| format!("gateway.{mistake}")));
     }
     file.finish()?;
-    Ok(settings)
+    match &settings.openness {
+        Openness::Refused(open) => Err(Failure::Open(open.clone())),
+        Openness::Loopback | Openness::Guarded { .. } | Openness::Insecure => Ok(settings),
+    }
+}
+
+/// What flags say of access, over what the file says.
+fn access(args: &NodeArgs, mut access: ninefold_access::Config) -> ninefold_access::Config {
+    match args.auth {
+        Some(AuthKind::Off) => access.authentication = Authentication::Off,
+        Some(AuthKind::Token) => access.authentication = Authentication::Token,
+        Some(AuthKind::Mtls) => access.authentication = Authentication::Mtls,
+        None => {}
+    }
+    access.tls_cert = args.tls_cert.clone().or(access.tls_cert);
+    access.tls_key = args.tls_key.clone().or(access.tls_key);
+    access.client_ca = args.client_ca.clone().or(access.client_ca);
+    access
 }
 
 /// A settings file that is taken apart section by section, collecting mistakes.
@@ -168,7 +211,7 @@ impl File {
     fn finish(mut self) -> Result<(), Failure> {
         for (name, _) in std::mem::take(&mut self.rest) {
             self.mistakes.push(format!(
-                "{name}: is no setting; there are data, listen, store, contract, registry, config, monitor, control and gateway"
+                "{name}: is no setting; there are data, listen, store, contract, registry, config, monitor, control, gateway and access"
             ));
         }
         if self.mistakes.is_empty() {
@@ -236,6 +279,18 @@ mod tests {
         assert_eq!(load(&args, Path::new("data")).unwrap().store.backend, Backend::Etcd);
         let embedded = NodeArgs { store: Some(StoreKind::Embedded), ..args };
         assert_eq!(load(&embedded, Path::new("data")).unwrap().store.backend, Backend::Embedded);
+    }
+
+    #[test]
+    fn nobody_listens_beyond_this_machine_unasked() {
+        let listen = |args: NodeArgs| load(&NodeArgs { listen: "0.0.0.0:0".parse().ok(), ..args }, Path::new("data"));
+        let refused = listen(NodeArgs::default()).unwrap_err();
+        assert!(matches!(&refused, Failure::Open(doors) if doors == &["0.0.0.0:0 (--listen)"]), "{refused}");
+        assert_eq!(listen(NodeArgs { insecure: true, ..NodeArgs::default() }).unwrap().openness, Openness::Insecure);
+        let token = || NodeArgs { auth: Some(AuthKind::Token), ..NodeArgs::default() };
+        assert_eq!(listen(token()).unwrap().openness, Openness::Guarded { is_secure: false });
+        assert!(matches!(listen(NodeArgs { insecure: true, ..token() }), Err(Failure::Usage(_))));
+        assert_eq!(load(&NodeArgs::default(), Path::new("data")).unwrap().openness, Openness::Loopback);
     }
 
     #[test]

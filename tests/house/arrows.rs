@@ -25,6 +25,10 @@ const OURS: &[(&str, &[&str])] = &[
     ("ninefold-config", &["ninefold", "ninefold-proto", "ninefold-store"]),
     ("ninefold-monitor", &["ninefold", "ninefold-proto", "ninefold-store"]),
     ("ninefold-control", &["ninefold", "ninefold-proto", "ninefold-store"]),
+    // Who may talk to the platform. It stands around every door but uses no other role: who may call a method is in the
+    // method's own contract, and who calls travels to the roles as a `Caller`, which is a word of the SDK, because a
+    // service behind mutual TLS asks the same question.
+    ("ninefold-access", &["ninefold", "ninefold-proto", "ninefold-store"]),
     // the sample landscape is built as a user would build it
     ("shop-backend", &["ninefold"]),
     ("shop-product", &["ninefold", "ninefold-build", "shop-backend"]),
@@ -44,6 +48,7 @@ const OURS: &[(&str, &[&str])] = &[
             "ninefold-config",
             "ninefold-monitor",
             "ninefold-control",
+            "ninefold-access",
             "shop-product",
             "shop-recommendation",
             "shop-review",

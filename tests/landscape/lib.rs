@@ -85,7 +85,9 @@ impl Landscape {
     async fn start_in(folder: TempDir, verb: &str, arguments: &[&str]) -> Result<Self> {
         let mut command = ninefold(verb, arguments)?;
         for flag in ["--edge-listen", "--listen", "--otlp-grpc-listen", "--otlp-http-listen"] {
-            command.args([flag, "127.0.0.1:0"]);
+            if !arguments.contains(&flag) {
+                command.args([flag, "127.0.0.1:0"]);
+            }
         }
         command.arg("--data").arg(folder.path().join("data")).args(["-o", "json"]);
         // What the node says on stderr goes to a file: a full pipe would stop it, and a failed test wants to show it.
@@ -127,7 +129,14 @@ impl Landscape {
 
     /// URL of the platform.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address("platform"))
+        let scheme = if self.facts["tls"] == true { "https" } else { "http" };
+        let address = self.address("platform");
+        format!("{scheme}://{}", address.strip_prefix("0.0.0.0").map_or(address.clone(), |port| format!("localhost{port}")))
+    }
+
+    /// The file with the first administrator's token; empty where nobody is asked for one.
+    pub fn admin_token(&self) -> String {
+        self.facts["adminToken"].as_str().unwrap_or_default().to_owned()
     }
 
     /// Asks the edge with GET.
@@ -153,9 +162,17 @@ impl Landscape {
     /// # Errors
     /// When it cannot be run.
     pub async fn run(&self, arguments: &[&str]) -> Result<Ended> {
+        self.run_as(&[("NINEFOLD_TOKEN_FILE", &self.admin_token())], arguments).await
+    }
+
+    /// Runs a command of the binary against this node with these variables, such as `NINEFOLD_TOKEN_FILE`.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub async fn run_as(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Result<Ended> {
         let (verb, rest) = arguments.split_first().context("a command has a verb")?;
         let mut command = ninefold(verb, rest)?;
-        command.args(["-o", "json", "--endpoint", &self.endpoint()]);
+        command.args(["-o", "json", "--endpoint", &self.endpoint()]).envs(variables.iter().copied());
         ended(command).await
     }
 

@@ -108,3 +108,16 @@ impl Etcd {
         self.child.id().expect("etcd has not been waited for")
     }
 }
+
+/// Sends bytes as they are, and reads all that comes back until the server hangs up.
+///
+/// # Errors
+/// When it does not hang up in 20 s.
+pub async fn raw(server: &str, bytes: &str) -> Result<String> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = TcpStream::connect(server).await?;
+    stream.write_all(bytes.as_bytes()).await?;
+    let mut answer = Vec::new();
+    tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await??;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}

@@ -1,11 +1,13 @@
 //! `ninefold doctor` and `ninefold version`: whether all is well, and what is running.
 
-use std::net::ToSocketAddrs as _;
 use std::time::Duration;
 
+use http_body_util::BodyExt as _;
+use ninefold::tonic::body::Body;
 use ninefold_proto::ninefold::control::v1::SlotState;
 use ninefold_proto::ninefold::monitor::v1::GetRetentionRequest;
 use serde_json::{Value, json};
+use tower::ServiceExt as _;
 
 use crate::client::Platform;
 use crate::commands::ps::{self, View};
@@ -35,7 +37,12 @@ pub(crate) async fn doctor(platform: &Platform, only_self: bool, quiet: bool, fo
     let mut findings = Vec::new();
     let facts = facts(platform).await;
     findings.push(match &facts {
-        Ok(facts) => good(format!(
+        Ok(Said::Denied(why)) if only_self => good(format!("the platform answers at {} ({why})", platform.endpoint())),
+        Ok(Said::Denied(why)) => bad(
+            format!("the platform at {} does not let us in: {why}", platform.endpoint()),
+            "name a token with NINEFOLD_TOKEN_FILE, or ask an administrator for one",
+        ),
+        Ok(Said::Facts(facts)) => good(format!(
             "the platform answers at {} (node {}, version {})",
             platform.endpoint(),
             facts["node"].as_str().unwrap_or("?"),
@@ -46,7 +53,7 @@ pub(crate) async fn doctor(platform: &Platform, only_self: bool, quiet: bool, fo
             "start one with `ninefold up`, or name another with --endpoint",
         ),
     });
-    if let (Ok(facts), false) = (&facts, only_self) {
+    if let (Ok(Said::Facts(facts)), false) = (&facts, only_self) {
         landscape(platform, facts, &mut findings).await;
     }
     let is_bad = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
@@ -71,6 +78,7 @@ async fn landscape(platform: &Platform, facts: &Value, findings: &mut Vec<Findin
             "use the same version for both",
         ));
     }
+    access(facts, findings);
     match View::of(platform, "").await {
         Err(failure) => {
             findings.push(bad(format!("the registry does not answer: {failure}"), "look at the node's own log"));
@@ -126,6 +134,25 @@ async fn landscape(platform: &Platform, facts: &Value, findings: &mut Vec<Findin
     }
 }
 
+/// Whether whoever reaches the platform is asked who they are.
+fn access(facts: &Value, findings: &mut Vec<Finding>) {
+    let is_secure = facts["tls"] == true;
+    findings.push(match facts["authentication"].as_str() {
+        _ if facts["insecure"] == true => bad(
+            "the platform listens beyond its machine and asks nobody who they are (--insecure)".to_owned(),
+            "start it with --auth token or --auth mtls",
+        ),
+        Some("off") | None => {
+            good("the platform listens to its own machine only, and asks nobody who they are".to_owned())
+        }
+        Some(how) if is_secure => good(format!("callers say who they are (authentication {how}), over TLS")),
+        Some(how) => odd(
+            format!("callers say who they are (authentication {how}), in clear text"),
+            "give the platform a certificate (--tls-cert, --tls-key), unless TLS ends in front of it",
+        ),
+    });
+}
+
 /// Any answer will do: the edge has no page of its own.
 async fn edge_answers(facts: &Value) -> Result<String, String> {
     let address = facts["edge"].as_str().unwrap_or_default();
@@ -137,30 +164,52 @@ async fn edge_answers(facts: &Value) -> Result<String, String> {
     }
 }
 
+/// Largest page that is read.
+const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What a node says when it is asked for its page.
+enum Said {
+    /// What it tells of itself.
+    Facts(Value),
+    /// That it does not know who asks, or may not tell them: it answers, and that is all there is to know.
+    Denied(String),
+}
+
 /// What the node tells of itself, from its page.
-async fn facts(platform: &Platform) -> Result<Value, String> {
-    let mut last = "no endpoint".to_owned();
-    for endpoint in platform.endpoint().split(',') {
-        let authority = endpoint.trim().trim_start_matches("http://").trim_end_matches('/').to_owned();
-        let addresses = authority.to_socket_addrs().map_err(|error| error.to_string())?;
-        for address in addresses {
-            match tokio::time::timeout(CHECK_DEADLINE, traffic::get(address, "/landscape.json")).await {
-                Ok(Ok((status, body))) if status.is_success() => {
-                    let page: Value = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-                    return Ok(page["node"].clone());
-                }
-                Ok(Ok((status, _))) => last = format!("answered {status}"),
-                Ok(Err(error)) => last = error.to_string(),
-                Err(_) => last = "no answer in 3 s".to_owned(),
-            }
-        }
+async fn facts(platform: &Platform) -> Result<Said, String> {
+    let request = http::Request::get("http://platform/landscape.json").body(Body::empty());
+    let request = request.map_err(|error| error.to_string())?;
+    let asked = async {
+        let answer = platform.link().oneshot(request).await.map_err(|error| error.to_string())?;
+        let status = answer.status();
+        let told = answer.headers().get("grpc-message").and_then(|text| text.to_str().ok()).map(ToOwned::to_owned);
+        let read = http_body_util::Limited::new(answer.into_body(), PAGE_BYTES_MAX).collect().await;
+        Ok::<_, String>((status, told, read.map_err(|error| error.to_string())?.to_bytes()))
+    };
+    let (status, told, body) = match tokio::time::timeout(CHECK_DEADLINE, asked).await {
+        Ok(outcome) => outcome?,
+        Err(_) => return Err("no answer in 3 s".to_owned()),
+    };
+    if let Some(told) = told {
+        // The way there tells in gRPC what is wrong with it.
+        return Err(told);
     }
-    Err(last)
+    let page: Value = serde_json::from_slice(&body).unwrap_or_default();
+    match status {
+        http::StatusCode::UNAUTHORIZED | http::StatusCode::FORBIDDEN => {
+            Ok(Said::Denied(page["message"].as_str().unwrap_or("the platform does not let us in").to_owned()))
+        }
+        status if status.is_success() && page["node"].is_object() => Ok(Said::Facts(page["node"].clone())),
+        status => Err(format!("answered {status}")),
+    }
 }
 
 /// Prints the versions of this program and of the platform, if one answers.
 pub(crate) async fn version(platform: &Platform, format: Format) -> Result<(), Failure> {
-    let running = facts(platform).await.ok().and_then(|facts| facts["version"].as_str().map(ToOwned::to_owned));
+    let running = match facts(platform).await {
+        Ok(Said::Facts(facts)) => facts["version"].as_str().map(ToOwned::to_owned),
+        Ok(Said::Denied(_)) | Err(_) => None,
+    };
     let value = json!({"version": env!("CARGO_PKG_VERSION"), "platform": running});
     output::print(format, &value, || match &running {
         Some(running) => {

@@ -215,11 +215,20 @@ fn environment(
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     );
-    if outer("OTEL_EXPORTER_OTLP_ENDPOINT").is_none_or(|endpoint| endpoint.is_empty()) {
+    let is_unset = |name: &str| outer(name).is_none_or(|value| value.is_empty());
+    if is_unset("OTEL_EXPORTER_OTLP_ENDPOINT") {
         // Any node of the platform takes OTLP over gRPC on its own port.
         let first = platform.endpoint().split(',').next().unwrap_or_default().trim().to_owned();
         environment.insert("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), first);
         environment.insert("OTEL_EXPORTER_OTLP_PROTOCOL".to_owned(), "grpc".to_owned());
+        // Stock exporters know no other way to be told a token than this variable.
+        if let (Some(value), true) = (platform.credentials().bearer(), is_unset("OTEL_EXPORTER_OTLP_HEADERS")) {
+            let value = value.to_str().unwrap_or_default().replace(' ', "%20");
+            environment.insert("OTEL_EXPORTER_OTLP_HEADERS".to_owned(), format!("authorization={value}"));
+        }
+        if let (Some(ca), true) = (outer("NINEFOLD_CA_FILE"), is_unset("OTEL_EXPORTER_OTLP_CERTIFICATE")) {
+            environment.insert("OTEL_EXPORTER_OTLP_CERTIFICATE".to_owned(), ca);
+        }
     }
     environment
 }

@@ -118,14 +118,14 @@ fn announce(node: &Node, begin: Instant, format: Format) {
     }
     output::talk(format!(
         "\nninefold {} is ready after {}\n
-  landscape page  http://{}/
+  landscape page  {}/
   edge            http://{}
   platform        {}
   OTLP            {} (gRPC), {} (HTTP)
   data            {} ({} store)\n",
         env!("CARGO_PKG_VERSION"),
         node::since(begin),
-        reachable(facts.platform),
+        facts.endpoint(),
         reachable(facts.edge),
         facts.platform,
         facts.otlp_grpc,
@@ -133,6 +133,9 @@ fn announce(node: &Node, begin: Instant, format: Format) {
         facts.data,
         facts.store,
     ));
+    if let Some(token) = &facts.admin_token {
+        output::talk(format!("  first token     {token} (NINEFOLD_TOKEN_FILE={token} ninefold token create …)\n"));
+    }
 }
 
 fn hints(node: &Node) {

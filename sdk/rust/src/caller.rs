@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use http::Extensions;
 
+use crate::fault::{Fault, Kind};
+
 /// The namespace of services that name none.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
@@ -90,10 +92,7 @@ impl Caller {
 
     /// Whether the caller may join as an instance of `service` in `namespace`; empty is read as `default`.
     pub fn may_join(&self, service: &str, namespace: &str) -> bool {
-        self.may_see(namespace)
-            && (self.has(Role::Admin)
-                || self.has(Role::Operator)
-                || self.has(Role::Instance) && self.services.has(service))
+        self.may_see(namespace) && self.may_hand_in(service)
     }
 
     /// Whether the caller may see what is in `namespace`; empty is read as `default`.
@@ -101,14 +100,68 @@ impl Caller {
         self.namespaces.has(if namespace.is_empty() { DEFAULT_NAMESPACE } else { namespace })
     }
 
-    /// Whether the caller may read what `service` alone is to know, such as its documents.
+    /// Whether the caller may read what `service` alone is to know, such as its documents. Those are of no namespace, so
+    /// whoever may not see all of them reads as an instance does.
     pub fn may_read(&self, service: &str) -> bool {
-        self.is_more_than_instance() || self.services.has(service)
+        self.is_more_than_instance() && self.namespaces.are_all() || self.services.has(service)
+    }
+
+    /// As [`may_join`](Self::may_join), as an error where not.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn joins(&self, service: &str, namespace: &str) -> Result<(), Denied> {
+        if self.may_join(service, namespace) {
+            return Ok(());
+        }
+        let namespace = if namespace.is_empty() { DEFAULT_NAMESPACE } else { namespace };
+        Err(self.denied(format!("join as {service} in the namespace {namespace}")))
+    }
+
+    /// As [`may_read`](Self::may_read), as an error where not.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn reads(&self, service: &str) -> Result<(), Denied> {
+        if self.may_read(service) {
+            return Ok(());
+        }
+        Err(self.denied(format!("read what is {service}'s")))
+    }
+
+    /// Whether the caller may hand in what belongs to `service` in all namespaces, such as its contract.
+    pub fn may_hand_in(&self, service: &str) -> bool {
+        self.has(Role::Admin) || self.has(Role::Operator) || self.has(Role::Instance) && self.services.has(service)
+    }
+
+    /// That the caller may not do something, as an error.
+    pub fn denied(&self, what: String) -> Denied {
+        Denied { identity: self.identity.clone(), what }
     }
 
     /// Whether the caller is more than instances of some services.
     fn is_more_than_instance(&self) -> bool {
         [Role::Read, Role::Operator, Role::Admin].into_iter().any(|role| self.has(role))
+    }
+}
+
+/// A caller asks for what is not its own.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{identity} may not {what}")]
+pub struct Denied {
+    /// Who asks.
+    pub identity: Arc<str>,
+    /// For what.
+    pub what: String,
+}
+
+impl Fault for Denied {
+    fn kind(&self) -> Kind {
+        Kind::Denied
+    }
+
+    fn reason(&self) -> &'static str {
+        "SERVICE_DENIED"
     }
 }
 
@@ -139,5 +192,7 @@ mod tests {
     fn a_reader_joins_as_nothing() {
         let reader = Caller { roles: [Role::Read].into(), ..instance(&["*"], &["*"]) };
         assert!(!reader.may_join("product", "") && reader.may_read("product"));
+        let limited = Caller { services: Names::of(&[]), namespaces: Names::of(&["a".to_owned()]), ..reader };
+        assert_eq!(limited.reads("product").unwrap_err().to_string(), "test may not read what is product's");
     }
 }

@@ -123,6 +123,13 @@ impl Credentials {
         Self { token, files, tls: Arc::default() }
     }
 
+    /// These credentials with the token in another file.
+    #[must_use]
+    pub fn with_token_in(&self, path: PathBuf) -> Self {
+        let token = Token::File { path, last: Mutex::new(None) };
+        Self { token: Some(Arc::new(token)), ..self.clone() }
+    }
+
     /// Whether there is a token to send.
     pub fn has_token(&self) -> bool {
         self.token.is_some()

@@ -49,8 +49,6 @@ pub struct Deps {
     pub store: Arc<dyn Store>,
     /// The tokens that this node gave to itself and its own children.
     pub ring: Ring,
-    /// Name of the node, for what it does by itself.
-    pub node: String,
 }
 
 /// Who may talk to one node of the platform.

@@ -5,9 +5,8 @@ use std::time::SystemTime;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use ninefold::fault;
-use ninefold::page;
 use ninefold::tonic::{Request, Response, Status, async_trait};
+use ninefold::{Caller, fault, page};
 use ninefold_proto::ninefold::config::v1::config_service_server::ConfigService;
 use ninefold_proto::ninefold::config::v1::{
     AcknowledgeDocumentRequest, AcknowledgeDocumentResponse, DiffRevisionsRequest, DiffRevisionsResponse,
@@ -129,7 +128,9 @@ impl ConfigService for Service {
         &self,
         request: Request<GetDocumentRequest>,
     ) -> Result<Response<GetDocumentResponse>, Status> {
+        let caller = Caller::of(request.extensions());
         let request = request.into_inner();
+        caller.reads(&request.service).map_err(|denied| fault::status(&denied))?;
         let id = wire::known_id(&request.service, &request.environment).map_err(status)?;
         let document = self.history.get(&id, request.revision).await.map_err(status)?;
         Ok(Response::new(GetDocumentResponse { document: Some(wire::document(&document)) }))
@@ -186,7 +187,9 @@ impl ConfigService for Service {
         &self,
         request: Request<WatchDocumentRequest>,
     ) -> Result<Response<Self::WatchDocumentStream>, Status> {
+        let caller = Caller::of(request.extensions());
         let request = request.into_inner();
+        caller.reads(&request.service).map_err(|denied| fault::status(&denied))?;
         let id = wire::id(&request.service, &request.environment).map_err(status)?;
         let watcher = self.board.watch(id, request.known_revision).map_err(status)?;
         let stream = watcher.stream().map(|told| {
@@ -200,7 +203,11 @@ impl ConfigService for Service {
         &self,
         request: Request<AcknowledgeDocumentRequest>,
     ) -> Result<Response<AcknowledgeDocumentResponse>, Status> {
-        self.acknowledge(request.into_inner()).await.map_err(status)?;
+        let caller = Caller::of(request.extensions());
+        let request = request.into_inner();
+        let service = request.acknowledgement.as_ref().map_or("", |told| told.service.as_str());
+        caller.reads(service).map_err(|denied| fault::status(&denied))?;
+        self.acknowledge(request).await.map_err(status)?;
         Ok(Response::new(AcknowledgeDocumentResponse {}))
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ninefold::fault;
+use ninefold::{Caller, fault};
 use ninefold_proto::ninefold::contract::v1 as proto;
 use proto::contract_service_server::ContractService;
 use tonic::{Request, Response, Status};
@@ -72,7 +72,13 @@ impl ContractService for Service {
         &self,
         request: Request<proto::PutContractRequest>,
     ) -> Result<Response<proto::PutContractResponse>, Status> {
-        encode(self.put(request.into_inner()).await)
+        let caller = Caller::of(request.extensions());
+        let request = request.into_inner();
+        // A contract is of no namespace: whoever keeps the service anywhere may hand it in.
+        if !caller.may_hand_in(&request.service) {
+            return Err(fault::status(&caller.denied(format!("hand in a contract of {}", request.service))));
+        }
+        encode(self.put(request).await)
     }
 
     async fn get_contract(

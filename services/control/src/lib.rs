@@ -50,12 +50,31 @@ pub struct Deps {
     pub registry: Link,
     /// Name of this node. Must be the same after a restart: workloads belong to it.
     pub node: String,
+    /// What children show to the platform.
+    pub passes: Arc<dyn Passes>,
     /// Given to every child, such as `NINEFOLD_ENDPOINT`.
     pub environment: BTreeMap<String, String>,
     /// The `ninefold` binary, which registers and drains programs that do not join by themselves.
     pub runner: PathBuf,
     /// Where the lines of children go. Must not block.
     pub logs: Arc<dyn LineSink>,
+}
+
+/// How the children of a node say who they are to the platform.
+pub trait Passes: std::fmt::Debug + Send + Sync {
+    /// Variables for a child that keeps `service`, such as `NINEFOLD_TOKEN_FILE`. They are asked for before every start,
+    /// and win over those of the workload.
+    fn pass(&self, service: &str) -> BTreeMap<String, String>;
+}
+
+/// Children are asked nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct NoPasses;
+
+impl Passes for NoPasses {
+    fn pass(&self, _: &str) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
 }
 
 /// The control role of a node.
@@ -87,8 +106,13 @@ impl Control {
         let sightings = mirror::sightings(deps.registry.clone(), names_seen, &eyes_scope);
         let (shown, shown_seen) = tokio::sync::watch::channel(Default::default());
         status::publish(book.clone(), shown_seen.clone(), config.lease, &eyes_scope);
-        let driver =
-            reconciler::Driver { spawner, environment: deps.environment, runner: deps.runner, logs: deps.logs };
+        let driver = reconciler::Driver {
+            spawner,
+            passes: deps.passes,
+            environment: deps.environment,
+            runner: deps.runner,
+            logs: deps.logs,
+        };
         let eyes = reconciler::Eyes { wishes, sightings };
         let mouth = reconciler::Mouth { names, shown, journal: journal.clone() };
         let reconciler = reconciler::Reconciler::new(&config, deps.node, driver, eyes, mouth);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ninefold::caller::Denied;
 use ninefold::fault::{Fault, Kind, Violation};
 use ninefold::page::SizeInvalid;
 use ninefold_store as store;
@@ -69,6 +70,9 @@ pub enum Error {
     /// A page of a negative size is asked for.
     #[error(transparent)]
     PageSize(#[from] SizeInvalid),
+    /// An instance of a service that is not the caller's.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// The node is going down; another one, or the same after its restart, takes over.
     #[error("this node is stopping")]
     Stopping,
@@ -104,6 +108,7 @@ impl Fault for Error {
             }
             Self::SessionUnopened | Self::SessionReopened => Kind::Precondition,
             Self::SessionSilent(_) => Kind::Deadline,
+            Self::Denied(denied) => denied.kind(),
             Self::Stopping => Kind::Unavailable,
             Self::Store { source, .. } => source.kind(),
         }
@@ -125,6 +130,7 @@ impl Fault for Error {
             Self::WatchersFull { .. } => "WATCHERS_FULL",
             Self::PageTokenInvalid => "PAGE_TOKEN_INVALID",
             Self::PageSize(wrong) => wrong.reason(),
+            Self::Denied(denied) => denied.reason(),
             Self::Stopping => "NODE_STOPPING",
             Self::Misconfigured(_) => "REGISTRY_MISCONFIGURED",
             Self::Store { source, .. } => source.reason(),
@@ -146,6 +152,7 @@ impl Fault for Error {
             | Self::SessionUnread
             | Self::SessionsFull { .. }
             | Self::WatchersFull { .. }
+            | Self::Denied(_)
             | Self::Stopping
             | Self::Store { .. } => Vec::new(),
         }

@@ -11,6 +11,7 @@ mod follow;
 mod lease;
 mod model;
 mod page;
+mod reach;
 mod service;
 mod session;
 mod table;

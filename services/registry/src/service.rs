@@ -5,8 +5,8 @@ use std::sync::atomic::AtomicUsize;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use ninefold::fault;
 use ninefold::lifecycle::Scope;
+use ninefold::{Caller, fault};
 use ninefold_proto::ninefold::registry::v1 as proto;
 use proto::registry_service_server::RegistryService;
 use tokio::sync::mpsc;
@@ -15,6 +15,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::error::Error;
 use crate::page;
+use crate::reach;
 use crate::session::{self, ANSWERS_MAX, Broken, Hub, take_place};
 use crate::watch::{self, Pace, Told};
 use crate::wire;
@@ -113,8 +114,12 @@ impl RegistryService for Service {
         request: Request<Streaming<proto::HoldSessionRequest>>,
     ) -> Result<Response<Self::HoldSessionStream>, Status> {
         let place = self.hub.place().map_err(|error| fault::status(&error))?;
-        let inbound = request.into_inner().map(|heard| match heard {
-            Ok(request) => wire::said(request).map_err(Broken::Fault),
+        let caller = Caller::of(request.extensions());
+        let inbound = request.into_inner().map(move |heard| match heard {
+            Ok(request) => match reach::joins(&caller, &request) {
+                Ok(()) => wire::said(request).map_err(Broken::Fault),
+                Err(denied) => Err(Broken::Fault(denied.into())),
+            },
             // What the connection's library says of its end tells a reader nothing.
             Err(status) if status.code() == Code::Unknown => Err(Broken::Lost("its connection broke".to_owned())),
             Err(status) => Err(Broken::Lost(format!("{}: {}", status.code(), status.message()))),
@@ -131,34 +136,40 @@ impl RegistryService for Service {
         &self,
         request: Request<proto::ListServicesRequest>,
     ) -> Result<Response<proto::ListServicesResponse>, Status> {
-        encode(self.services(request.get_ref()))
+        let caller = Caller::of(request.extensions());
+        encode(self.services(request.get_ref()).map(|answer| reach::services(&caller, answer)))
     }
 
     async fn list_instances(
         &self,
         request: Request<proto::ListInstancesRequest>,
     ) -> Result<Response<proto::ListInstancesResponse>, Status> {
-        encode(self.instances(request.get_ref()))
+        let caller = Caller::of(request.extensions());
+        encode(self.instances(request.get_ref()).map(|answer| reach::listed(&caller, answer)))
     }
 
     async fn get_instance(
         &self,
         request: Request<proto::GetInstanceRequest>,
     ) -> Result<Response<proto::GetInstanceResponse>, Status> {
-        encode(self.instance(request.into_inner()))
+        let caller = Caller::of(request.extensions());
+        encode(self.instance(request.into_inner()).and_then(|answer| reach::found(&caller, answer)))
     }
 
     async fn watch_instances(
         &self,
         request: Request<proto::WatchInstancesRequest>,
     ) -> Result<Response<Self::WatchInstancesStream>, Status> {
-        encode(self.watch(request.get_ref()))
+        let caller = Caller::of(request.extensions());
+        let told = self.watch(request.get_ref());
+        encode(told.map(|told| told.map(move |told| told.map(|told| reach::watched(&caller, told))).boxed()))
     }
 
     async fn list_events(
         &self,
         request: Request<proto::ListEventsRequest>,
     ) -> Result<Response<proto::ListEventsResponse>, Status> {
-        encode(self.events(request.get_ref()))
+        let caller = Caller::of(request.extensions());
+        encode(self.events(request.get_ref()).map(|answer| reach::events(&caller, answer)))
     }
 }

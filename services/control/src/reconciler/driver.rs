@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ninefold::settings::duration;
 
+use crate::Passes;
 use crate::error::Error;
 use crate::lines::{Discard, LineSink};
 use crate::model::Workload;
@@ -19,6 +20,8 @@ const RUNNER_MARGIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Driver {
     pub(crate) spawner: Spawner,
+    /// What children show to the platform.
+    pub(crate) passes: Arc<dyn Passes>,
     /// Given to every child.
     pub(crate) environment: BTreeMap<String, String>,
     /// Registers and drains programs that do not join by themselves.
@@ -65,6 +68,7 @@ impl Driver {
     fn environment(&self, workload: &Workload, instance_id: &str) -> BTreeMap<String, String> {
         let mut environment = self.environment.clone();
         environment.extend(workload.program.environment.clone());
+        environment.extend(self.passes.pass(&workload.service));
         let attributes = environment.remove("OTEL_RESOURCE_ATTRIBUTES").filter(|attributes| !attributes.is_empty());
         let attributes = attributes.map(|attributes| format!(",{attributes}")).unwrap_or_default();
         let identity = [

@@ -1,0 +1,65 @@
+//! What a caller reaches of the landscape: it joins as its own services, and sees its own namespaces.
+
+use ninefold::Caller;
+use ninefold::caller::Denied;
+use ninefold_proto::ninefold::registry::v1 as proto;
+use proto::hold_session_request::Message as Said;
+use proto::watch_instances_response::Message as Told;
+
+use crate::error::Error;
+
+/// Whether a caller may say this on a session: a registration is for whom its credentials name, the rest is said by an
+/// instance that is registered.
+pub(crate) fn joins(caller: &Caller, request: &proto::HoldSessionRequest) -> Result<(), Denied> {
+    match &request.message {
+        Some(Said::Register(proto::Register { instance: Some(instance) })) => {
+            caller.joins(&instance.service, &instance.namespace)
+        }
+        Some(Said::Register(_) | Said::Beat(_) | Said::SetState(_) | Said::ReportEvents(_) | Said::Deregister(_))
+        | None => Ok(()),
+    }
+}
+
+/// Keeps the instances that a caller may see.
+pub(crate) fn instances(caller: &Caller, instances: &mut Vec<proto::Instance>) {
+    instances.retain(|instance| caller.may_see(&instance.namespace));
+}
+
+/// Keeps what a caller may see of a message of a watch. One in which nothing is left tells that the stream is alive, and
+/// up to which revision it is right.
+pub(crate) fn watched(caller: &Caller, mut response: proto::WatchInstancesResponse) -> proto::WatchInstancesResponse {
+    match &mut response.message {
+        Some(Told::Snapshot(snapshot)) => instances(caller, &mut snapshot.instances),
+        Some(Told::Delta(delta)) => instances(caller, &mut delta.upserts),
+        Some(Told::Heartbeat(_)) | None => {}
+    }
+    response
+}
+
+/// Keeps what a caller may see of a page of instances, which may become shorter by it.
+pub(crate) fn listed(caller: &Caller, mut page: proto::ListInstancesResponse) -> proto::ListInstancesResponse {
+    instances(caller, &mut page.instances);
+    page
+}
+
+/// An instance that a caller may see; one that it may not is not there.
+pub(crate) fn found(caller: &Caller, answer: proto::GetInstanceResponse) -> Result<proto::GetInstanceResponse, Error> {
+    match answer.instance {
+        Some(instance) if !caller.may_see(&instance.namespace) => {
+            Err(Error::InstanceUnknown { service: instance.service, id: instance.instance_id })
+        }
+        instance => Ok(proto::GetInstanceResponse { instance }),
+    }
+}
+
+/// Keeps what a caller may see of a page of services.
+pub(crate) fn services(caller: &Caller, mut page: proto::ListServicesResponse) -> proto::ListServicesResponse {
+    page.services.retain(|_| caller.may_see(""));
+    page
+}
+
+/// Keeps what a caller may see of a page of events.
+pub(crate) fn events(caller: &Caller, mut page: proto::ListEventsResponse) -> proto::ListEventsResponse {
+    page.events.retain(|_| caller.may_see(""));
+    page
+}
