@@ -18,7 +18,7 @@ const EXPECTED: &[&str] = &[
 ];
 
 /// The roles of the one binary. Each is a word of the glossary.
-const ROLES: &[&str] = &["store", "contract", "registry", "config", "monitor", "control", "gateway"];
+const ROLES: &[&str] = &["store", "contract", "registry", "config", "monitor", "control", "gateway", "access"];
 
 /// Words that the code may use because the glossary says what they mean.
 const WORDS: &[&str] = &["service", "instance", "document", "role", "link", "scope", "fault"];

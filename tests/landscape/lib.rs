@@ -131,7 +131,10 @@ impl Landscape {
     pub fn endpoint(&self) -> String {
         let scheme = if self.facts["tls"] == true { "https" } else { "http" };
         let address = self.address("platform");
-        format!("{scheme}://{}", address.strip_prefix("0.0.0.0").map_or(address.clone(), |port| format!("localhost{port}")))
+        format!(
+            "{scheme}://{}",
+            address.strip_prefix("0.0.0.0").map_or(address.clone(), |port| format!("localhost{port}"))
+        )
     }
 
     /// The file with the first administrator's token; empty where nobody is asked for one.

@@ -21,6 +21,7 @@ use futures_util::StreamExt as _;
 use ninefold::lifecycle::Scope;
 use ninefold::session::{self, Registration, Session};
 use ninefold::settings::duration;
+use ninefold::tonic::Code;
 use ninefold_control::Error;
 use ninefold_control::process::{Ended, Exit, Process, Spawner, Spec, Step};
 use ninefold_proto::ninefold::registry::v1::{
@@ -308,6 +309,11 @@ async fn not_joined(platform: &Platform) -> String {
         platform.registry().list_services(within(ListServicesRequest { page_size: 1, ..Default::default() })).await;
     match question {
         Ok(_) => "the platform has not taken the program in yet; its log tells why".to_owned(),
+        Err(status) if matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied) => format!(
+            "the platform at {} does not let us in: {}; the program runs on and joins when it does",
+            platform.endpoint(),
+            status.message()
+        ),
         Err(status) => format!(
             "no platform answers at {} ({}); the program runs on and joins when there is one",
             platform.endpoint(),

@@ -1,8 +1,6 @@
 //! `ninefold token` and `ninefold whoami`: who may talk to the platform.
 
-use ninefold_proto::ninefold::access::v1::{
-    CreateTokenRequest, ListTokensRequest, RevokeTokenRequest, Role, Token,
-};
+use ninefold_proto::ninefold::access::v1::{CreateTokenRequest, ListTokensRequest, RevokeTokenRequest, Role, Token};
 use serde_json::json;
 
 use crate::args::{RoleKind, TokenArgs, TokenCommand};

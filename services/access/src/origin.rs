@@ -4,7 +4,7 @@
 //! machine makes the answers readable too (DNS rebinding). The first has an `Origin` or `Sec-Fetch-Site` that tells, the
 //! second a `Host` that is no name of ours.
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, ORIGIN};
+use http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
@@ -18,9 +18,9 @@ const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 /// it is from elsewhere.
 pub(crate) fn check(head: &Parts, config: &Config) -> Result<Option<HeaderValue>, Error> {
     let authority = authority(head);
-    // Nothing in a browser's hands is sent along unasked with a token in a header; and no browser speaks plain gRPC.
+    // Nothing in a browser's hands is sent along unasked with a token in a header.
     let shows_token = config.authentication != Authentication::Off && head.headers.contains_key(AUTHORIZATION);
-    if !shows_token && !is_native_grpc(head) && !is_ours(host_of(&authority), &config.allowed_hosts) {
+    if !shows_token && !is_out_of_reach(head) && !is_ours(host_of(&authority), &config.allowed_hosts) {
         return Err(Error::HostRefused(authority));
     }
     let allowed = match head.headers.get(ORIGIN) {
@@ -80,13 +80,10 @@ fn is_ours(host: &str, allowed: &[String]) -> bool {
         || allowed.iter().any(|name| name.eq_ignore_ascii_case(host))
 }
 
-/// gRPC over HTTP/2, which no page can make a browser speak: in clear text there is no HTTP/2 in browsers, and over TLS
-/// the content type alone makes them ask first.
-fn is_native_grpc(head: &Parts) -> bool {
-    let kind = header(&head.headers, &CONTENT_TYPE);
-    let is_grpc =
-        kind.strip_prefix("application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']));
-    is_grpc && head.version == Version::HTTP_2
+/// HTTP/2, which no page can make a browser speak in clear text; and over TLS a name that was bound to this machine has no
+/// certificate of ours.
+fn is_out_of_reach(head: &Parts) -> bool {
+    head.version == Version::HTTP_2
 }
 
 /// Whether an origin is the authority that was called. The scheme may differ: a proxy in front may have ended TLS.

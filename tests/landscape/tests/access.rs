@@ -77,18 +77,23 @@ async fn a_web_page_does_not_reach_the_platform_through_a_browser() -> Result<()
     let get = async |headers: &[(&str, &str)]| http::request(&platform, "GET", "/landscape.json", headers, None).await;
     ensure!(get(&[]).await?.status == 200);
     // Another site's page, a page of a name that was bound to this machine, an image on a page.
-    for headers in [
-        [("origin", "http://evil.example")],
-        [("origin", "null")],
-        [("sec-fetch-site", "cross-site")],
-    ] {
+    for headers in [[("origin", "http://evil.example")], [("origin", "null")], [("sec-fetch-site", "cross-site")]] {
         let answer = get(&headers).await?;
         ensure!(answer.status == 403 && answer.text().contains("ORIGIN_REFUSED"), "{headers:?}: {}", answer.text());
     }
-    let bound = tools::raw(&platform, "GET /landscape.json HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n").await?;
+    let bound =
+        tools::raw(&platform, "GET /landscape.json HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n")
+            .await?;
     ensure!(bound.starts_with("HTTP/1.1 403") && bound.contains("HOST_REFUSED"), "{bound}");
     // The OTLP doors are doors of the platform too.
-    let otlp = http::request(&house.address("otlpHttp"), "POST", "/v1/logs", &[("origin", "http://evil.example")], Some(Value::Null)).await?;
+    let otlp = http::request(
+        &house.address("otlpHttp"),
+        "POST",
+        "/v1/logs",
+        &[("origin", "http://evil.example")],
+        Some(Value::Null),
+    )
+    .await?;
     ensure!(otlp.status == 403, "{}", otlp.text());
     house.stop().await
 }
@@ -162,7 +167,8 @@ async fn strangers(house: &Landscape, secret: &str) -> Result<()> {
     let login = async |token: &str, origin: &str| {
         let form = format!("token={token}");
         let head = format!("POST /login HTTP/1.1\r\nhost: {platform}\r\norigin: {origin}\r\nconnection: close\r\n");
-        let head = format!("{head}content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n", form.len());
+        let head =
+            format!("{head}content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n", form.len());
         tools::raw(&platform, &format!("{head}{form}")).await
     };
     let own = format!("http://{platform}");
@@ -280,8 +286,11 @@ async fn certificates_say_who_the_platform_is_and_who_calls_it() -> Result<()> {
     let house = Landscape::demo(&[&flags[..], &["--no-traffic", "--listen", "0.0.0.0:0"]].concat()).await?;
     ensure!(!house.said().contains("clear text"), "{}", house.said());
 
-    let (crt, key) = (|name: &str| authority.path(&format!("{name}.crt")), |name: &str| authority.path(&format!("{name}.key")));
-    let show = |name: &str| [("NINEFOLD_CA_FILE", ca.clone()), ("NINEFOLD_CERT_FILE", crt(name)), ("NINEFOLD_KEY_FILE", key(name))];
+    let (crt, key) =
+        (|name: &str| authority.path(&format!("{name}.crt")), |name: &str| authority.path(&format!("{name}.key")));
+    let show = |name: &str| {
+        [("NINEFOLD_CA_FILE", ca.clone()), ("NINEFOLD_CERT_FILE", crt(name)), ("NINEFOLD_KEY_FILE", key(name))]
+    };
     let ask = async |name: &str, arguments: &[&str]| {
         let shown = show(name);
         house.run_as(&shown.each_ref().map(|(variable, value)| (*variable, value.as_str())), arguments).await
