@@ -76,6 +76,7 @@ impl House {
             registry: Link::from(tonic::service::Routes::new(RegistryServiceServer::new(registry))),
             node: name.to_owned(),
             environment: BTreeMap::from([("BOARD".to_owned(), self.board().display().to_string())]),
+            passes: Arc::new(ninefold_control::NoPasses),
             runner: self.runner(),
             logs: Arc::new(Discard),
         };
