@@ -28,7 +28,7 @@ impl Target {
             Self::Instance(instance) => {
                 let address = crate::commands::ps::address(instance);
                 let first = address.split(',').next().unwrap_or_default();
-                Ok(Platform::instance_at(&first.to_string())?.link())
+                Ok(Platform::instance_at(first)?.link())
             }
         }
     }
