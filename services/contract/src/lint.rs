@@ -24,14 +24,24 @@ pub struct Rule {
 struct Slip {
     element: String,
     file: usize,
-    line: Option<u32>,
+    /// Where in its file it is; empty for the file itself.
+    path: Vec<i32>,
+    /// How many steps of the path must be met; all of them, if it is no option.
+    least: usize,
     message: String,
     fix: String,
 }
 
 impl Slip {
-    fn new(element: impl Into<String>, file: usize, line: Option<u32>, message: impl Into<String>) -> Self {
-        Self { element: element.into(), file, line, message: message.into(), fix: String::new() }
+    fn new(element: impl Into<String>, file: usize, path: Vec<i32>, message: impl Into<String>) -> Self {
+        let least = path.len();
+        Self { element: element.into(), file, path, least, message: message.into(), fix: String::new() }
+    }
+
+    /// Says that it is an option, of whose path this many steps must be met: it may be written as a part, or as a whole.
+    fn near(mut self, least: usize) -> Self {
+        self.least = least;
+        self
     }
 
     fn fix(mut self, fix: impl Into<String>) -> Self {
@@ -95,12 +105,13 @@ pub fn lint(schema: &Schema, packages: Option<&BTreeSet<String>>) -> Vec<Finding
     for rule in all() {
         for slip in (rule.find)(schema) {
             let file = schema.file_at(slip.file);
-            if file.is_import || packages.is_some_and(|packages| !packages.contains(&*file.package)) {
+            let is_left_out = packages.is_some_and(|packages| !packages.contains(&*file.package));
+            if file.is_import || is_left_out || is_excused(schema, &slip, rule.name) {
                 continue;
             }
             findings.push(Finding {
                 file: file.name.to_string(),
-                line: slip.line.unwrap_or(1),
+                line: line(schema, &slip).unwrap_or(1),
                 rule: rule.name,
                 element: slip.element,
                 old: String::new(),
@@ -114,4 +125,22 @@ pub fn lint(schema: &Schema, packages: Option<&BTreeSet<String>>) -> Vec<Finding
     // buf tells the same once, however often it is found.
     findings.dedup();
     findings
+}
+
+fn line(schema: &Schema, slip: &Slip) -> Option<u32> {
+    match slip.path.len() {
+        0 => None,
+        steps if steps == slip.least => schema.line(slip.file, &slip.path),
+        _ => schema.line_near(slip.file, &slip.path, slip.least),
+    }
+}
+
+/// Whether a comment before the place, or before what it is in, says `buf:lint:ignore` and the name of the rule.
+fn is_excused(schema: &Schema, slip: &Slip, rule: &str) -> bool {
+    (1..=slip.path.len()).filter_map(|steps| slip.path.get(..steps)).any(|path| {
+        // After buf: what follows the name does not matter.
+        let excuse =
+            |line: &str| line.trim().strip_prefix("buf:lint:ignore ").is_some_and(|named| named.starts_with(rule));
+        schema.comments(slip.file, path).leading.lines().any(excuse)
+    })
 }

@@ -442,7 +442,10 @@ impl<'a> Scan<'a, '_> {
     fn locations(&mut self, bytes: &'a [u8]) -> Result<(), Flaw> {
         for (number, value) in self.parts("source info", bytes)? {
             if let (1, Value::Bytes(bytes)) = (number, value) {
-                self.parts("source info", bytes)?;
+                let mut reader = Reader::new(bytes);
+                while reader.next().map_err(|what| self.flaw("source info", what))?.is_some() {
+                    self.spend()?;
+                }
             }
         }
         Ok(())

@@ -6,9 +6,8 @@ use super::Slip;
 use super::case::{lower_snake, pascal, upper_snake};
 use crate::schema::{Enum, EnumValue, Field, Label, Method, Schema, Service};
 
-fn line(schema: &Schema, file: usize, path: &[i32], more: i32) -> Option<u32> {
-    let path: Vec<i32> = path.iter().copied().chain([more]).collect();
-    schema.line(file, &path)
+fn path(path: &[i32], more: &[i32]) -> Vec<i32> {
+    path.iter().chain(more).copied().collect()
 }
 
 fn values(schema: &Schema) -> impl Iterator<Item = (&Enum, &EnumValue)> {
@@ -24,15 +23,15 @@ fn fields(schema: &Schema) -> impl Iterator<Item = &Field> {
     written.flat_map(|message| &message.fields).chain(schema.extensions())
 }
 
-fn value_slip(schema: &Schema, one: &Enum, value: &EnumValue, more: i32, message: String) -> Slip {
-    Slip::new(format!("{}.{}", one.full, value.name), one.file, line(schema, one.file, &value.path, more), message)
+fn value_slip(one: &Enum, value: &EnumValue, more: i32, message: String) -> Slip {
+    Slip::new(format!("{}.{}", one.full, value.name), one.file, path(&value.path, &[more]), message)
 }
 
 pub(super) fn enum_first_value_zero(schema: &Schema) -> Vec<Slip> {
     let first = schema.enums().iter().filter_map(|one| Some((one, one.values.first()?)));
     let slips = first.filter(|(_, value)| value.number != 0).map(|(one, value)| {
         let message = format!("First enum value {:?} should have a numeric value of 0", value.name);
-        value_slip(schema, one, value, 2, message).fix("put a value 0 first")
+        value_slip(one, value, 2, message).fix("put a value 0 first")
     });
     slips.collect()
 }
@@ -40,9 +39,8 @@ pub(super) fn enum_first_value_zero(schema: &Schema) -> Vec<Slip> {
 pub(super) fn enum_no_allow_alias(schema: &Schema) -> Vec<Slip> {
     let aliased = schema.enums().iter().filter(|one| schema.enum_options(one).flag(2) == Some(true));
     let slips = aliased.map(|one| {
-        let path: Vec<i32> = one.path.iter().copied().chain([3, 2]).collect();
         let message = format!("Enum option \"allow_alias\" on enum {:?} must be false.", one.name());
-        Slip::new(&*one.full, one.file, schema.line(one.file, &path), message).fix("give each number one name")
+        Slip::new(&*one.full, one.file, path(&one.path, &[3, 2]), message).fix("give each number one name")
     });
     slips.collect()
 }
@@ -51,7 +49,7 @@ pub(super) fn enum_pascal_case(schema: &Schema) -> Vec<Slip> {
     let slips = schema.enums().iter().filter_map(|one| {
         let (name, wanted) = (one.name(), pascal(one.name()));
         let message = format!("Enum name {name:?} should be PascalCase, such as {wanted:?}.");
-        let at = line(schema, one.file, &one.path, 1);
+        let at = path(&one.path, &[1]);
         (name != wanted).then(|| Slip::new(&*one.full, one.file, at, message).fix(format!("name it {wanted}")))
     });
     slips.collect()
@@ -62,7 +60,7 @@ pub(super) fn enum_value_prefix(schema: &Schema) -> Vec<Slip> {
         let prefix = format!("{}_", upper_snake(one.name()));
         let message = format!("Enum value name {:?} should be prefixed with {prefix:?}.", value.name);
         let fix = format!("name it {prefix}{}", value.name);
-        (!value.name.starts_with(&prefix)).then(|| value_slip(schema, one, value, 1, message).fix(fix))
+        (!value.name.starts_with(&prefix)).then(|| value_slip(one, value, 1, message).fix(fix))
     });
     slips.collect()
 }
@@ -71,7 +69,7 @@ pub(super) fn enum_value_upper_snake_case(schema: &Schema) -> Vec<Slip> {
     let slips = values(schema).filter_map(|(one, value)| {
         let wanted = upper_snake(&value.name);
         let message = format!("Enum value name {:?} should be UPPER_SNAKE_CASE, such as {wanted:?}.", value.name);
-        (*value.name != *wanted).then(|| value_slip(schema, one, value, 1, message).fix(format!("name it {wanted}")))
+        (*value.name != *wanted).then(|| value_slip(one, value, 1, message).fix(format!("name it {wanted}")))
     });
     slips.collect()
 }
@@ -82,7 +80,7 @@ pub(super) fn enum_zero_value_suffix(schema: &Schema) -> Vec<Slip> {
     let slips = zeros.map(|(one, value)| {
         let message = format!("Enum zero value name {:?} should be suffixed with {SUFFIX:?}.", value.name);
         let fix = format!("name it {}{SUFFIX}", upper_snake(one.name()));
-        value_slip(schema, one, value, 1, message).fix(fix)
+        value_slip(one, value, 1, message).fix(fix)
     });
     slips.collect()
 }
@@ -91,7 +89,7 @@ pub(super) fn field_lower_snake_case(schema: &Schema) -> Vec<Slip> {
     let slips = fields(schema).filter_map(|field| {
         let (name, wanted) = (field.name(), lower_snake(field.name()));
         let message = format!("Field name {name:?} should be lower_snake_case, such as {wanted:?}.");
-        let at = line(schema, field.file, &field.path, 1);
+        let at = path(&field.path, &[1]);
         (name != wanted).then(|| Slip::new(&*field.full, field.file, at, message).fix(format!("name it {wanted}")))
     });
     slips.collect()
@@ -101,7 +99,7 @@ pub(super) fn field_not_required(schema: &Schema) -> Vec<Slip> {
     let required = fields(schema).filter(|field| field.label == Label::Required);
     let slips = required.map(|field| {
         let message = format!("Field named {:?} should not be required.", field.name());
-        Slip::new(&*field.full, field.file, line(schema, field.file, &field.path, 1), message).fix("make it optional")
+        Slip::new(&*field.full, field.file, path(&field.path, &[1]), message).fix("make it optional")
     });
     slips.collect()
 }
@@ -115,7 +113,7 @@ pub(super) fn file_lower_snake_case(schema: &Schema) -> Vec<Slip> {
         let message =
             format!("Filename {base:?} should be lower_snake_case{extension}, such as \"{wanted}{extension}\".");
         let fix = format!("name it {wanted}{extension}");
-        (stem != wanted).then(|| Slip::new(&*file.name, index, None, message).fix(fix))
+        (stem != wanted).then(|| Slip::new(&*file.name, index, Vec::new(), message).fix(fix))
     });
     slips.collect()
 }
@@ -124,7 +122,7 @@ pub(super) fn message_pascal_case(schema: &Schema) -> Vec<Slip> {
     let slips = schema.messages().iter().filter(|message| !message.is_map_entry).filter_map(|one| {
         let (name, wanted) = (one.name(), pascal(one.name()));
         let message = format!("Message name {name:?} should be PascalCase, such as {wanted:?}.");
-        let at = line(schema, one.file, &one.path, 1);
+        let at = path(&one.path, &[1]);
         (name != wanted).then(|| Slip::new(&*one.full, one.file, at, message).fix(format!("name it {wanted}")))
     });
     slips.collect()
@@ -135,25 +133,23 @@ pub(super) fn oneof_lower_snake_case(schema: &Schema) -> Vec<Slip> {
     let slips = oneofs.filter(|(_, oneof)| !oneof.is_synthetic).filter_map(|(message, oneof)| {
         let wanted = lower_snake(&oneof.name);
         let told = format!("Oneof name {:?} should be lower_snake_case, such as {wanted:?}.", oneof.name);
-        let at = line(schema, message.file, &oneof.path, 1);
+        let at = path(&oneof.path, &[1]);
         let element = format!("{}.{}", message.full, oneof.name);
         (*oneof.name != *wanted).then(|| Slip::new(element, message.file, at, told).fix(format!("name it {wanted}")))
     });
     slips.collect()
 }
 
-fn method_slip(schema: &Schema, service: &Service, method: &Method, more: &[i32], message: String) -> Slip {
-    let path: Vec<i32> = method.path.iter().chain(more).copied().collect();
+fn method_slip(service: &Service, method: &Method, more: &[i32], message: String) -> Slip {
     let element = format!("{}.{}", service.full, method.name);
-    Slip::new(element, service.file, schema.line(service.file, &path), message)
+    Slip::new(element, service.file, path(&method.path, more), message)
 }
 
 pub(super) fn rpc_pascal_case(schema: &Schema) -> Vec<Slip> {
     let slips = methods(schema).filter_map(|(service, method)| {
         let wanted = pascal(&method.name);
         let message = format!("RPC name {:?} should be PascalCase, such as {wanted:?}.", method.name);
-        (*method.name != *wanted)
-            .then(|| method_slip(schema, service, method, &[1], message).fix(format!("name it {wanted}")))
+        (*method.name != *wanted).then(|| method_slip(service, method, &[1], message).fix(format!("name it {wanted}")))
     });
     slips.collect()
 }
@@ -168,7 +164,7 @@ pub(super) fn rpc_request_response_unique(schema: &Schema) -> Vec<Slip> {
             if method.input == method.output {
                 let message =
                     format!("RPC {:?} has the same type {:?} for the request and response.", method.name, method.input);
-                slips.push(method_slip(schema, service, method, &[], message).fix(FIX));
+                slips.push(method_slip(service, method, &[], message).fix(FIX));
             }
             users.entry(&method.input).or_default().insert((index, number));
             users.entry(&method.output).or_default().insert((index, number));
@@ -178,7 +174,7 @@ pub(super) fn rpc_request_response_unique(schema: &Schema) -> Vec<Slip> {
         for (index, number) in users {
             let service = &schema.services()[index];
             let message = format!("{name:?} is used as the request or response type for multiple RPCs.");
-            slips.push(method_slip(schema, service, &service.methods[number], &[], message).fix(FIX));
+            slips.push(method_slip(service, &service.methods[number], &[], message).fix(FIX));
         }
     }
     slips
@@ -191,7 +187,7 @@ fn standard_name(schema: &Schema, side: &str, suffix: &str, step: i32, of: fn(&M
         let long = format!("{}{short}", pascal(service.name()));
         let message = format!("RPC {side} type {name:?} should be named {short:?} or {long:?}.");
         (name != short && name != long)
-            .then(|| method_slip(schema, service, method, &[step], message).fix(format!("name it {short}")))
+            .then(|| method_slip(service, method, &[step], message).fix(format!("name it {short}")))
     });
     slips.collect()
 }
@@ -204,15 +200,15 @@ pub(super) fn rpc_response_standard_name(schema: &Schema) -> Vec<Slip> {
     standard_name(schema, "response", "Response", 3, |method| &method.output)
 }
 
-fn service_slip(schema: &Schema, service: &Service, message: String) -> Slip {
-    Slip::new(&*service.full, service.file, line(schema, service.file, &service.path, 1), message)
+fn service_slip(service: &Service, message: String) -> Slip {
+    Slip::new(&*service.full, service.file, path(&service.path, &[1]), message)
 }
 
 pub(super) fn service_pascal_case(schema: &Schema) -> Vec<Slip> {
     let slips = schema.services().iter().filter_map(|service| {
         let (name, wanted) = (service.name(), pascal(service.name()));
         let message = format!("Service name {name:?} should be PascalCase, such as {wanted:?}.");
-        (name != wanted).then(|| service_slip(schema, service, message).fix(format!("name it {wanted}")))
+        (name != wanted).then(|| service_slip(service, message).fix(format!("name it {wanted}")))
     });
     slips.collect()
 }
@@ -222,7 +218,7 @@ pub(super) fn service_suffix(schema: &Schema) -> Vec<Slip> {
     let others = schema.services().iter().filter(|service| !service.name().ends_with(SUFFIX));
     let slips = others.map(|service| {
         let message = format!("Service name {:?} should be suffixed with {SUFFIX:?}.", service.name());
-        service_slip(schema, service, message).fix(format!("name it {}{SUFFIX}", service.name()))
+        service_slip(service, message).fix(format!("name it {}{SUFFIX}", service.name()))
     });
     slips.collect()
 }

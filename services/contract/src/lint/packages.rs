@@ -18,7 +18,7 @@ fn files(schema: &Schema) -> impl Iterator<Item = (usize, &File)> {
 
 fn package_slip(schema: &Schema, index: usize, message: String) -> Slip {
     let file = schema.file_at(index);
-    Slip::new(&*file.name, index, schema.line(index, &[2]), message)
+    Slip::new(&*file.name, index, vec![2], message)
 }
 
 fn joined<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
@@ -89,7 +89,7 @@ fn same_option(schema: &Schema, name: &str, number: i32, told: impl Fn(&File) ->
         };
         slips.extend(members.into_iter().map(|index| {
             let file = schema.file_at(index);
-            let at = schema.line(index, &[8, number]);
+            let at = vec![8, number];
             Slip::new(&*file.name, index, at, message.clone())
                 .fix(format!("set {name} alike in all files of {package}"))
         }));
@@ -135,7 +135,7 @@ pub(super) fn same_swift_prefix(schema: &Schema) -> Vec<Slip> {
 pub(super) fn defined(schema: &Schema) -> Vec<Slip> {
     let bare = files(schema).filter(|(_, file)| file.package.is_empty());
     let slips = bare.map(|(index, file)| {
-        Slip::new(&*file.name, index, None, "Files must have a package defined.").fix("add a package")
+        Slip::new(&*file.name, index, Vec::new(), "Files must have a package defined.").fix("add a package")
     });
     slips.collect()
 }
@@ -178,12 +178,14 @@ pub(super) fn syntax_specified(schema: &Schema) -> Vec<Slip> {
     const MESSAGE: &str =
         "Files must have a syntax explicitly specified. If no syntax is specified, the file defaults to \"proto2\".";
     let silent = files(schema).filter(|(_, file)| !file.has_syntax);
-    silent.map(|(index, file)| Slip::new(&*file.name, index, None, MESSAGE).fix("say which syntax it is")).collect()
+    silent
+        .map(|(index, file)| Slip::new(&*file.name, index, Vec::new(), MESSAGE).fix("say which syntax it is"))
+        .collect()
 }
 
 fn import_slip(schema: &Schema, index: usize, import: usize, message: String) -> Slip {
     let step = i32::try_from(import).unwrap_or(i32::MAX);
-    Slip::new(&*schema.file_at(index).name, index, schema.line(index, &[3, step]), message)
+    Slip::new(&*schema.file_at(index).name, index, vec![3, step], message)
 }
 
 pub(super) fn import_no_public(schema: &Schema) -> Vec<Slip> {

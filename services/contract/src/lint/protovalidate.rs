@@ -54,8 +54,8 @@ impl Check<'_> {
     fn slip(&mut self, steps: &[i32], message: String) {
         let field = self.field;
         let path: Vec<i32> = field.path.iter().copied().chain([8, 1159]).chain(steps.iter().copied()).collect();
-        let line = self.schema.line_near(field.file, &path, field.path.len() + 2);
-        self.slips.push(Slip::new(&*field.full, field.file, line, message).fix("let the rule fit the field"));
+        let slip = Slip::new(&*field.full, field.file, path, message).near(field.path.len() + 2);
+        self.slips.push(slip.fix("let the rule fit the field"));
     }
 
     fn field(&mut self, rules: &Options<'_>) {

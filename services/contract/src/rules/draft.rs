@@ -55,6 +55,7 @@ pub(super) struct Pair<'a> {
     pub(super) new: &'a Schema,
     new_files: HashMap<&'a str, usize>,
     new_extensions: HashMap<(&'a str, i32), usize>,
+    fields: OnceCell<Vec<(&'a Field, &'a Field)>>,
     old_reach: OnceCell<Reach<'a>>,
     new_reach: OnceCell<Reach<'a>>,
 }
@@ -68,6 +69,7 @@ impl<'a> Pair<'a> {
             new,
             new_files: files.map(|(index, file)| (&*file.name, index)).collect(),
             new_extensions: extensions.map(|(index, one)| ((&*one.extendee, one.number), index)).collect(),
+            fields: OnceCell::new(),
             old_reach: OnceCell::new(),
             new_reach: OnceCell::new(),
         }
@@ -120,7 +122,11 @@ impl<'a> Pair<'a> {
     }
 
     /// Fields with the same number in the same message, and extensions with the same number of the same message.
-    pub(super) fn fields(&self) -> Vec<(&'a Field, &'a Field)> {
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&'a Field, &'a Field)> {
+        self.fields.get_or_init(|| self.find_fields()).iter().copied()
+    }
+
+    fn find_fields(&self) -> Vec<(&'a Field, &'a Field)> {
         let mut both = Vec::new();
         for (old, new) in self.messages() {
             let by_number: BTreeMap<i32, &Field> = new.fields.iter().map(|field| (field.number, field)).collect();

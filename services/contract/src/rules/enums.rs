@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::draft::{Draft, Pair, feature_line, line};
-use super::ranges::{Owner, losses};
+use super::ranges::{Owner, holds, losses, merged};
 use crate::schema::{Enum, EnumValue, JsonFormat, Schema};
 
 /// Values by number; those of one number sorted by name.
@@ -70,16 +70,17 @@ fn value_deleted(pair: &Pair<'_>, unless: Unless) -> Vec<Draft> {
     let mut drafts = Vec::new();
     for (old, new) in pair.enums() {
         let kept: BTreeSet<i32> = new.values.iter().map(|value| value.number).collect();
+        let ranges = merged(&new.reserved);
+        let reserved: BTreeSet<&str> = new.reserved_names.iter().map(|name| &**name).collect();
         for (number, values) in by_number(old).into_iter().filter(|(number, _)| !kept.contains(number)) {
             let names = || values.keys().copied();
             let (is_allowed, suffix) = match unless {
                 Unless::Never => (false, String::new()),
-                Unless::NumberReserved => (
-                    new.reserved.iter().any(|(start, end)| (*start..=*end).contains(&number)),
-                    format!(" without reserving the number \"{number}\""),
-                ),
+                Unless::NumberReserved => {
+                    (holds(&ranges, number), format!(" without reserving the number \"{number}\""))
+                }
                 Unless::NameReserved => (
-                    names().all(|name| new.reserved_names.iter().any(|reserved| &**reserved == name)),
+                    names().all(|name| reserved.contains(name)),
                     format!(
                         " without reserving the name{} {}",
                         if values.len() > 1 { "s" } else { "" },
@@ -159,7 +160,8 @@ pub(super) fn reserved_no_delete(pair: &Pair<'_>) -> Vec<Draft> {
             drafts.push(draft(pair, old, new, message).changed(loss.range, "").fix(fix));
         }
         let gone: BTreeSet<&str> = old.reserved_names.iter().map(|name| &**name).collect();
-        for reserved in gone.into_iter().filter(|gone| new.reserved_names.iter().all(|kept| &**kept != *gone)) {
+        let kept: BTreeSet<&str> = new.reserved_names.iter().map(|name| &**name).collect();
+        for reserved in gone.difference(&kept).copied() {
             let message = format!("Previously present reserved name {reserved:?} on enum {name:?} was deleted.");
             let fix = format!("reserve {reserved:?} in {name} again");
             drafts.push(draft(pair, old, new, message).changed(reserved, "").fix(fix));

@@ -114,7 +114,7 @@ fn cpp_string(schema: &Schema, field: &Field) -> &'static str {
 pub(super) fn same_cpp_string_type(pair: &Pair<'_>) -> Vec<Draft> {
     let is_text = |field: &Field| matches!(field.kind, Kind::String | Kind::Bytes);
     let mut drafts = Vec::new();
-    for (old, new) in pair.fields().into_iter().filter(|(old, new)| is_text(old) && is_text(new)) {
+    for (old, new) in pair.fields().filter(|(old, new)| is_text(old) && is_text(new)) {
         if is_in_entry(pair.old, old) && is_in_entry(pair.new, new) {
             continue;
         }
@@ -148,7 +148,7 @@ fn is_verified_in_java(schema: &Schema, field: &Field) -> bool {
 }
 
 fn texts<'a>(pair: &Pair<'a>) -> impl Iterator<Item = (&'a Field, &'a Field)> {
-    pair.fields().into_iter().filter(|(old, new)| old.kind == Kind::String && new.kind == Kind::String)
+    pair.fields().filter(|(old, new)| old.kind == Kind::String && new.kind == Kind::String)
 }
 
 pub(super) fn same_java_utf8_validation(pair: &Pair<'_>) -> Vec<Draft> {
@@ -194,7 +194,7 @@ pub(super) fn same_jstype(pair: &Pair<'_>) -> Vec<Draft> {
         Some(_) | None => "JS_NORMAL",
     };
     let mut drafts = Vec::new();
-    for (old, new) in pair.fields().into_iter().filter(|(old, new)| is_wide(old) && is_wide(new)) {
+    for (old, new) in pair.fields().filter(|(old, new)| is_wide(old) && is_wide(new)) {
         let (was, is) = (name(pair.old, old), name(pair.new, new));
         if was != is {
             let message = format!("{} changed option \"jstype\" from {was:?} to {is:?}.", describe(pair.new, new));
@@ -207,7 +207,7 @@ pub(super) fn same_jstype(pair: &Pair<'_>) -> Vec<Draft> {
 }
 
 pub(super) fn same_json_name(pair: &Pair<'_>) -> Vec<Draft> {
-    let fields = pair.fields().into_iter();
+    let fields = pair.fields();
     let changed = fields.filter(|(old, new)| !old.is_extension() && old.json_name != new.json_name);
     let drafts = changed.map(|(old, new)| {
         let (was, is) = (&*old.json_name, &*new.json_name);
@@ -219,10 +219,10 @@ pub(super) fn same_json_name(pair: &Pair<'_>) -> Vec<Draft> {
 }
 
 pub(super) fn same_name(pair: &Pair<'_>) -> Vec<Draft> {
-    let name = |field: &Field| {
-        if field.is_extension() { field.full.to_string() } else { field.name().to_owned() }
-    };
-    let changed = pair.fields().into_iter().filter(|(old, new)| name(old) != name(new));
+    fn name(field: &Field) -> &str {
+        if field.is_extension() { &field.full } else { field.name() }
+    }
+    let changed = pair.fields().filter(|(old, new)| name(old) != name(new));
     let drafts = changed.map(|(old, new)| {
         let (was, is) = (name(old), name(new));
         let message = format!("{} changed name from {was:?} to {is:?}.", describe_number(pair.new, new));
@@ -257,12 +257,14 @@ fn oneof<'a>(schema: &'a Schema, field: &Field) -> Option<&'a Oneof> {
 
 pub(super) fn same_oneof(pair: &Pair<'_>) -> Vec<Draft> {
     let mut drafts = Vec::new();
-    for (old, new) in pair.fields().into_iter().filter(|(old, _)| !old.is_extension()) {
-        let described = describe(pair.new, new);
+    for (old, new) in pair.fields().filter(|(old, _)| !old.is_extension()) {
         let (was, is) = (oneof(pair.old, old), oneof(pair.new, new));
+        if was.map(|oneof| &oneof.name) == is.map(|oneof| &oneof.name) {
+            continue;
+        }
+        let described = describe(pair.new, new);
         let (message, fix) = match (was, is) {
             (None, None) => continue,
-            (Some(was), Some(is)) if was.name == is.name => continue,
             (Some(was), Some(is)) => (
                 format!("{described} moved from oneof {:?} to oneof {:?}.", was.name, is.name),
                 format!("move {} back to the oneof {}", new.name(), was.name),

@@ -1,5 +1,7 @@
 //! Rules about what fields hold. Pure.
 
+use std::collections::BTreeMap;
+
 use super::draft::{Draft, Pair, describe, field_line};
 use super::fields::draft;
 use crate::schema::{Edition, Enum, Field, Kind, Schema};
@@ -72,7 +74,7 @@ fn changed_name(pair: &Pair<'_>, old: &Field, new: &Field) -> Draft {
 }
 
 pub(super) fn same(pair: &Pair<'_>) -> Vec<Draft> {
-    let drafts = pair.fields().into_iter().filter_map(|(old, new)| {
+    let drafts = pair.fields().filter_map(|(old, new)| {
         if old.kind != new.kind {
             return Some(changed_kind(pair, old, new, ""));
         }
@@ -96,12 +98,12 @@ fn renamed(pair: &Pair<'_>, old: &Field, new: &Field) -> Option<Draft> {
 
 /// Whether each name of an enum has the same number in the other.
 fn is_subset(part: &Enum, whole: &Enum) -> bool {
-    let has = |name: &str, number: i32| whole.values.iter().any(|value| &*value.name == name && value.number == number);
-    part.values.iter().all(|value| has(&value.name, value.number))
+    let numbers: BTreeMap<&str, i32> = whole.values.iter().map(|value| (&*value.name, value.number)).collect();
+    part.values.iter().all(|value| numbers.get(&*value.name) == Some(&value.number))
 }
 
 pub(super) fn wire_compatible(pair: &Pair<'_>) -> Vec<Draft> {
-    let drafts = pair.fields().into_iter().filter_map(|(old, new)| {
+    let drafts = pair.fields().filter_map(|(old, new)| {
         if wire(old.kind) == wire(new.kind) {
             return renamed(pair, old, new);
         }
@@ -122,7 +124,7 @@ pub(super) fn wire_compatible(pair: &Pair<'_>) -> Vec<Draft> {
 }
 
 pub(super) fn wire_json_compatible(pair: &Pair<'_>) -> Vec<Draft> {
-    let drafts = pair.fields().into_iter().filter_map(|(old, new)| {
+    let drafts = pair.fields().filter_map(|(old, new)| {
         if wire_json(old.kind) != wire_json(new.kind) {
             return Some(changed_kind(pair, old, new, &format!(" {UPDATING} and {JSON}.")));
         }

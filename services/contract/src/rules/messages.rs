@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::draft::{Draft, Pair, describe, feature_line, field_line, line, message_line};
 use super::enums::is_json_lost;
-use super::ranges::{Owner, losses};
+use super::ranges::{Owner, holds, losses, merged};
 use crate::schema::{Field, Label, Message, Schema};
 
 fn draft(pair: &Pair<'_>, old: &Message, new: &Message, message: String) -> Draft {
@@ -43,7 +43,8 @@ pub(super) fn reserved_no_delete(pair: &Pair<'_>) -> Vec<Draft> {
     let mut drafts = ranges(pair, "reserved", |message| &message.reserved);
     for (old, new) in pair.messages() {
         let gone: BTreeSet<&str> = old.reserved_names.iter().map(|name| &**name).collect();
-        for reserved in gone.into_iter().filter(|gone| new.reserved_names.iter().all(|kept| &**kept != *gone)) {
+        let kept: BTreeSet<&str> = new.reserved_names.iter().map(|name| &**name).collect();
+        for reserved in gone.difference(&kept).copied() {
             let message =
                 format!("Previously present reserved name {reserved:?} on message {:?} was deleted.", new.name());
             let fix = format!("reserve {reserved:?} in {} again", new.name());
@@ -65,18 +66,16 @@ fn field_deleted(pair: &Pair<'_>, unless: Unless) -> Vec<Draft> {
     let mut drafts = Vec::new();
     for (old, new) in pair.messages() {
         let kept: BTreeSet<i32> = new.fields.iter().map(|field| field.number).collect();
+        let ranges = merged(&new.reserved);
+        let reserved: BTreeSet<&str> = new.reserved_names.iter().map(|name| &**name).collect();
         for field in old.fields.iter().filter(|field| !kept.contains(&field.number)) {
             let (number, name) = (field.number, field.name());
             let (is_allowed, suffix) = match unless {
                 Unless::Never => (false, String::new()),
-                Unless::NumberReserved => (
-                    new.reserved.iter().any(|(start, end)| (*start..=*end).contains(&number)),
-                    format!(" without reserving the number \"{number}\""),
-                ),
-                Unless::NameReserved => (
-                    new.reserved_names.iter().any(|reserved| &**reserved == name),
-                    format!(" without reserving the name {name:?}"),
-                ),
+                Unless::NumberReserved => {
+                    (holds(&ranges, number), format!(" without reserving the number \"{number}\""))
+                }
+                Unless::NameReserved => (reserved.contains(name), format!(" without reserving the name {name:?}")),
             };
             if is_allowed {
                 continue;

@@ -76,8 +76,15 @@ pub(super) fn losses(owner: Owner, old: &[(i32, i32)], new: &[(i32, i32)]) -> Ve
     losses
 }
 
+/// Whether a number is in one of some ranges, which [`merged`] has sorted.
+pub(super) fn holds(merged: &[(i64, i64)], number: i32) -> bool {
+    let number = i64::from(number);
+    let after = merged.partition_point(|(start, _)| *start <= number);
+    after.checked_sub(1).and_then(|place| merged.get(place)).is_some_and(|(_, end)| number <= *end)
+}
+
 /// Sorted, with neighbours made one.
-fn merged(ranges: &[(i32, i32)]) -> Vec<(i64, i64)> {
+pub(super) fn merged(ranges: &[(i32, i32)]) -> Vec<(i64, i64)> {
     let mut sorted: Vec<(i64, i64)> = ranges.iter().map(|(start, end)| (i64::from(*start), i64::from(*end))).collect();
     sorted.sort_unstable();
     let mut merged: Vec<(i64, i64)> = Vec::new();

@@ -203,12 +203,14 @@ impl<'a> Build<'a> {
             reserved_names: part.texts(10).into_iter().map(Into::into).collect(),
             extension_ranges: ranges(part, 5, 1),
             features,
+            by_number: Box::default(),
             is_map_entry: options.flag(7) == Some(true),
             options: self.spans(part, 7),
         });
         let scope = Scope { full: &full, parent: Some(index), features, path };
         let (fields, oneofs) = self.members(&scope, part);
         let message = &mut self.parts.messages[index];
+        message.by_number = sorted(&fields, |field| field.number);
         (message.fields, message.oneofs) = (fields, oneofs);
         for (index, part) in part.messages(3).into_iter().enumerate() {
             self.message(&scope, &part, &scope.step(3, index));
@@ -313,10 +315,12 @@ impl<'a> Build<'a> {
             is_server_streaming: method.flag(6) == Some(true),
             options: self.spans(&method, 4),
         });
+        let methods: Vec<Method> = methods.collect();
         let made = Service {
             full: scope.name(part.text(1).unwrap_or_default()),
             file: self.file,
-            methods: methods.collect(),
+            by_name: sorted(&methods, |method| method.name.clone()),
+            methods,
             path,
             options: self.spans(part, 3),
         };
@@ -336,6 +340,13 @@ fn imports(file: &Options<'_>, image: &Options<'_>) -> Vec<Import> {
     let for_options =
         for_options.map(|name| Import { name: name.into(), is_public: false, is_unused: false, is_option: true });
     imports.chain(for_options).collect()
+}
+
+/// The places of some parts, sorted by a key.
+fn sorted<T, K: Ord>(parts: &[T], key: impl Fn(&T) -> K) -> Box<[usize]> {
+    let mut places: Vec<usize> = (0..parts.len()).collect();
+    places.sort_by_cached_key(|place| key(&parts[*place]));
+    places.into()
 }
 
 /// Ranges of numbers, both ends included; in messages the end is written one higher.

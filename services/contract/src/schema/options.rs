@@ -64,10 +64,24 @@ impl<'a> Options<'a> {
 
     /// A number, or the number of an enum's value.
     pub fn number(&self, field: u64) -> Option<u64> {
-        self.values(field).into_iter().rev().find_map(|value| match value {
+        self.last(field, |value| match value {
             Value::Varint(number) => Some(number),
             Value::Bytes(_) | Value::Fixed32(_) | Value::Fixed64(_) | Value::Group => None,
         })
+    }
+
+    /// The last value of a field that is of the right sort.
+    fn last<T>(&self, field: u64, pick: impl Fn(Value<'a>) -> Option<T>) -> Option<T> {
+        let mut last = None;
+        for piece in &self.pieces {
+            let mut reader = Reader::new(piece);
+            while let Ok(Some((number, value))) = reader.next() {
+                if number == field {
+                    last = pick(value).or(last);
+                }
+            }
+        }
+        last
     }
 
     /// Numbers of a repeated field, packed or not.
@@ -96,7 +110,11 @@ impl<'a> Options<'a> {
 
     /// A text; `None` too if it is not UTF-8.
     pub fn text(&self, field: u64) -> Option<&'a str> {
-        self.texts(field).pop()
+        let bytes = self.last(field, |value| match value {
+            Value::Bytes(bytes) => Some(bytes),
+            Value::Varint(_) | Value::Fixed32(_) | Value::Fixed64(_) | Value::Group => None,
+        });
+        std::str::from_utf8(bytes?).ok()
     }
 
     /// Texts of a repeated field.

@@ -76,6 +76,8 @@ pub struct Message {
     pub features: Features,
     /// Whether it is made by the compiler for a map.
     pub is_map_entry: bool,
+    /// Places of its fields, sorted by their numbers.
+    pub(super) by_number: Box<[usize]>,
     pub(super) options: Spans,
 }
 
@@ -92,7 +94,8 @@ impl Message {
 
     /// The field of a number.
     pub fn field(&self, number: i32) -> Option<&Field> {
-        self.fields.iter().find(|field| field.number == number)
+        let place = self.by_number.binary_search_by_key(&number, |place| self.fields[*place].number).ok()?;
+        self.fields.get(self.by_number[place])
     }
 }
 
@@ -334,6 +337,8 @@ pub struct Service {
     pub path: Box<[i32]>,
     /// Its methods.
     pub methods: Vec<Method>,
+    /// Places of its methods, sorted by their names.
+    pub(super) by_name: Box<[usize]>,
     pub(super) options: Spans,
 }
 
@@ -345,7 +350,8 @@ impl Service {
 
     /// The method of a name.
     pub fn method(&self, name: &str) -> Option<&Method> {
-        self.methods.iter().find(|method| &*method.name == name)
+        let place = self.by_name.binary_search_by(|place| (*self.methods[*place].name).cmp(name)).ok()?;
+        self.methods.get(self.by_name[place])
     }
 }
 

@@ -27,10 +27,38 @@ pub(super) struct Location<'a> {
     pub(super) trailing: Option<&'a str>,
 }
 
-fn hash(path: &[i32]) -> u64 {
+/// Hashes a path as it is on the wire, so that no number of the many locations has to be read.
+fn hash(packed: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
-    path.hash(&mut hasher);
+    packed.hash(&mut hasher);
     hasher.finish()
+}
+
+fn packed(path: &[i32]) -> Vec<u8> {
+    let mut packed = Vec::with_capacity(path.len() + 4);
+    for step in path {
+        let mut rest = u64::from(step.cast_unsigned());
+        while rest >= 0x80 {
+            packed.push(u8::try_from(rest & 0x7f).unwrap_or_default() | 0x80);
+            rest >>= 7;
+        }
+        packed.push(u8::try_from(rest).unwrap_or_default());
+    }
+    packed
+}
+
+/// The hash of a location's path, whichever way it is written.
+fn hash_of(location: &[u8]) -> u64 {
+    let mut reader = Reader::new(location);
+    let mut only = None;
+    while let Ok(Some((number, value))) = reader.next() {
+        match (number, value, only) {
+            (1, Value::Bytes(bytes), None) => only = Some(bytes),
+            (1, ..) => return hash(&packed(&path_of(location))),
+            _ => {}
+        }
+    }
+    hash(only.unwrap_or_default())
 }
 
 impl Places {
@@ -41,16 +69,16 @@ impl Places {
         while let Ok(Some((number, value))) = reader.next() {
             if let (1, Value::Bytes(location)) = (number, value) {
                 let span = super::build::span_in(set, location);
-                self.known.push((hash(&path_of(location)), span));
+                self.known.push((hash_of(location), span));
             }
         }
-        self.known.sort_by_key(|(hash, span)| (*hash, span.start));
+        self.known.sort_unstable_by_key(|(hash, span)| (*hash, span.start));
         self.known.shrink_to_fit();
     }
 
     /// The location of a path.
     pub(super) fn find<'a>(&self, set: &'a [u8], path: &[i32]) -> Option<Location<'a>> {
-        let wanted = hash(path);
+        let wanted = hash(&packed(path));
         let first = self.known.partition_point(|(hash, _)| *hash < wanted);
         let equal = self.known.get(first..)?.iter().take_while(|(hash, _)| *hash == wanted);
         equal.map(|(_, span)| read(bytes(set, *span))).find(|location| location.path == path)
