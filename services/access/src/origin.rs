@@ -64,7 +64,11 @@ fn authority(head: &Parts) -> String {
     told.unwrap_or_else(|| header(&head.headers, &HOST)).to_ascii_lowercase()
 }
 
+/// The host in an authority; nothing for one that names a user, which no browser sends.
 fn host_of(authority: &str) -> &str {
+    if authority.contains('@') {
+        return "";
+    }
     let host = match authority.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => authority.split(':').next().unwrap_or_default(),
@@ -112,7 +116,14 @@ mod tests {
 
     #[test]
     fn a_name_that_was_bound_to_this_machine_is_refused() {
-        for host in ["evil.example", "evil.example:9900", "127.0.0.1.evil.example", "localhost.evil.example", ""] {
+        for host in [
+            "evil.example",
+            "evil.example:9900",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "localhost:x@evil.example",
+            "",
+        ] {
             assert!(!is_let_in(&[("host", host)]), "{host}");
         }
         for host in ["localhost:9900", "LOCALHOST", "127.0.0.1:9900", "[::1]:9900", "10.1.2.3", "app.localhost"] {

@@ -63,3 +63,53 @@ pub(crate) fn events(caller: &Caller, mut page: proto::ListEventsResponse) -> pr
     page.events.retain(|_| caller.may_see(""));
     page
 }
+
+#[cfg(test)]
+mod tests {
+    use ninefold::caller::{Names, Role};
+
+    use super::*;
+
+    fn caller(role: Role, namespace: &str) -> Caller {
+        Caller {
+            identity: "test".into(),
+            roles: [role].into(),
+            services: Names::Only(["product".to_owned()].into()),
+            namespaces: Names::Only([namespace.to_owned()].into()),
+        }
+    }
+
+    fn instance(service: &str, namespace: &str) -> proto::Instance {
+        proto::Instance { service: service.to_owned(), namespace: namespace.to_owned(), ..proto::Instance::default() }
+    }
+
+    #[test]
+    fn an_instance_registers_as_what_its_caller_may_join_as() {
+        let says = |service, namespace| {
+            let register = proto::Register { instance: Some(instance(service, namespace)) };
+            let request = proto::HoldSessionRequest { message: Some(Said::Register(register)) };
+            joins(&caller(Role::Instance, "default"), &request).is_ok()
+        };
+        assert!(says("product", "") && says("product", "default"));
+        assert!(!says("review", "") && !says("product", "other"));
+    }
+
+    #[test]
+    fn a_caller_sees_its_own_namespaces_alone() {
+        let reader = caller(Role::Read, "shop");
+        let page = proto::ListInstancesResponse {
+            instances: vec![instance("a", "shop"), instance("b", ""), instance("c", "other")],
+            next_page_token: "more".to_owned(),
+        };
+        let seen = listed(&reader, page);
+        assert_eq!((seen.instances.len(), seen.next_page_token.as_str()), (1, "more"));
+
+        let answer = proto::GetInstanceResponse { instance: Some(instance("b", "")) };
+        assert!(matches!(found(&reader, answer), Err(Error::InstanceUnknown { .. })));
+
+        let delta = proto::Delta { upserts: vec![instance("b", ""), instance("a", "shop")], ..proto::Delta::default() };
+        let told = proto::WatchInstancesResponse { message: Some(Told::Delta(delta)), revision: 7 };
+        let Some(Told::Delta(seen)) = watched(&reader, told).message else { panic!("a delta stays one") };
+        assert_eq!(seen.upserts, [instance("a", "shop")]);
+    }
+}
