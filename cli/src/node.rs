@@ -260,6 +260,7 @@ async fn start_roles(
     let registry = Registry::start(settings.registry, registry_deps, &scope.child("registry"))
         .await
         .map_err(|error| failed(&error))?;
+    registry.follow_policies(link.clone());
     let documents = Documents::start(settings.config, store.clone(), &scope.child("config"));
     let control_deps = ninefold_control::Deps {
         store,

@@ -146,6 +146,7 @@ fn not_here<T>() -> Result<Response<T>, Status> {
 impl registry::registry_service_server::RegistryService for Registry {
     type HoldSessionStream = BoxStream<'static, Result<registry::HoldSessionResponse, Status>>;
     type WatchInstancesStream = BoxStream<'static, Result<registry::WatchInstancesResponse, Status>>;
+    type HoldWatchStream = futures_util::stream::Pending<Result<registry::HoldWatchResponse, Status>>;
 
     async fn hold_session(
         &self,
@@ -201,6 +202,34 @@ impl registry::registry_service_server::RegistryService for Registry {
             Ok(registry::WatchInstancesResponse { revision: 1, message: Some(message) })
         });
         Ok(Response::new(told.boxed()))
+    }
+
+    async fn hold_watch(
+        &self,
+        _: Request<Streaming<registry::HoldWatchRequest>>,
+    ) -> Result<Response<Self::HoldWatchStream>, Status> {
+        not_here()
+    }
+
+    async fn list_watchers(
+        &self,
+        _: Request<registry::ListWatchersRequest>,
+    ) -> Result<Response<registry::ListWatchersResponse>, Status> {
+        not_here()
+    }
+
+    async fn check_policy(
+        &self,
+        _: Request<registry::CheckPolicyRequest>,
+    ) -> Result<Response<registry::CheckPolicyResponse>, Status> {
+        not_here()
+    }
+
+    async fn get_policy(
+        &self,
+        _: Request<registry::GetPolicyRequest>,
+    ) -> Result<Response<registry::GetPolicyResponse>, Status> {
+        not_here()
     }
 
     async fn list_events(

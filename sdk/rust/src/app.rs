@@ -177,7 +177,15 @@ impl App {
     }
 
     fn discovery(&self) -> &Discovery {
-        self.discovery.get_or_init(|| Discovery::start(self.platform.clone(), Interest::Named, &self.scope))
+        self.discovery.get_or_init(|| {
+            let settings = self.settings.as_ref().ok().filter(|settings| settings.cache_landscape);
+            let folder = settings.and_then(|settings| settings.cache_dir.as_deref());
+            let follow = connect::Follow {
+                watcher: format!("{}/{}", self.name, self.instance_id),
+                file: folder.map(|folder| folder.join(format!("{}.landscape.binpb", self.name))),
+            };
+            Discovery::start_as(follow, self.platform.clone(), Interest::Named, &self.scope)
+        })
     }
 
     /// Central configuration for this service, as a value that follows its document. Waits a second at the longest, and

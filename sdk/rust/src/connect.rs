@@ -16,6 +16,7 @@ mod budget;
 mod channel;
 mod connection;
 pub mod deadline;
+mod digest;
 mod discovery;
 mod endpoint;
 mod error;
@@ -25,6 +26,8 @@ mod platform;
 pub mod policy;
 mod pool;
 mod replay;
+mod shelf;
+mod told;
 mod trace;
 
 use std::collections::BTreeSet;
@@ -32,7 +35,8 @@ use std::sync::Arc;
 
 pub use channel::Channel;
 pub(crate) use connection::{CONNECTION_WINDOW, STREAM_WINDOW};
-pub use discovery::{Discovery, Interest};
+pub use digest::digest;
+pub use discovery::{Discovery, Follow, Interest};
 pub use error::{Cause, Error};
 pub use landscape::{Address, Instance, LandscapeView, Protocol, State};
 pub use platform::{platform, platform_as};

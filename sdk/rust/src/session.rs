@@ -5,11 +5,12 @@
 
 mod attempt;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use ninefold_proto::ninefold::registry::v1::{Event, Instance, InstanceState};
+use ninefold_proto::ninefold::registry::v1::{Event, Instance, InstanceState, Policy};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
@@ -55,6 +56,9 @@ pub struct Known {
     pub instance: Option<Instance>,
     /// Why the platform asks the instance to drain and leave, if it does.
     pub drain: Option<String>,
+    /// Policy of the instance's own service, for what it takes in. `None` where it has none, or none is known yet; it
+    /// stays while the platform is away.
+    pub policy: Option<Arc<Policy>>,
     /// Whether the session has ended for good.
     pub left: bool,
 }

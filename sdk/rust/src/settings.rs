@@ -38,6 +38,9 @@ pub struct SdkSettings {
     /// Where the last good config is kept. `NINEFOLD_CACHE_DIR`, otherwise `ninefold` in the user's cache folder; `None`
     /// where there is no such folder.
     pub cache_dir: Option<PathBuf>,
+    /// Whether the last known landscape is kept there too, for a start while the platform is away.
+    /// `NINEFOLD_CACHE_LANDSCAPE`, `on` or `off`, otherwise on.
+    pub cache_landscape: bool,
     /// Longest time that calls have to finish when the service stops. `NINEFOLD_DRAIN`, otherwise 10 s.
     pub drain: Duration,
     /// Who this process is to the platform. `NINEFOLD_TOKEN_FILE` or `NINEFOLD_TOKEN`, `NINEFOLD_CA_FILE`,
@@ -106,6 +109,14 @@ impl SdkSettings {
             .or_else(|| Some(PathBuf::from(named("HOME")?).join(".cache/ninefold")));
         let credentials = Credentials::read(lookup, &mut mistakes);
         let telemetry = telemetry::Config::read(lookup, &endpoints, &credentials, &mut mistakes);
+        let cache_landscape = match named("NINEFOLD_CACHE_LANDSCAPE").as_deref() {
+            None | Some("on") => true,
+            Some("off") => false,
+            Some(other) => {
+                refuse("NINEFOLD_CACHE_LANDSCAPE", other, "is neither on nor off");
+                true
+            }
+        };
         if !mistakes.is_empty() {
             return Err(Error::Settings(mistakes));
         }
@@ -118,6 +129,7 @@ impl SdkSettings {
             zone: named("NINEFOLD_ZONE").unwrap_or_default(),
             version: named("NINEFOLD_VERSION"),
             cache_dir,
+            cache_landscape,
             drain,
             credentials,
             telemetry,

@@ -2,6 +2,8 @@
 //!
 //! A watcher is given the newest revision; those between may be left out, so nobody who reads slowly holds back anybody.
 
+mod environment;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -33,6 +35,8 @@ pub(crate) struct Board {
     store: Arc<dyn Store>,
     history: Arc<History>,
     watched: Mutex<Watched>,
+    /// Counts what happens to documents, for those who follow whole environments.
+    pulse: watch::Sender<u64>,
     watchers_max: usize,
     stop: Stop,
 }
@@ -47,7 +51,8 @@ impl Board {
     /// Starts the watch of the store.
     pub(crate) fn start(store: Arc<dyn Store>, history: Arc<History>, watchers_max: usize, scope: &Scope) -> Arc<Self> {
         let watched = Mutex::default();
-        let board = Arc::new(Self { store, history, watched, watchers_max, stop: scope.stop() });
+        let pulse = watch::Sender::new(0);
+        let board = Arc::new(Self { store, history, watched, pulse, watchers_max, stop: scope.stop() });
         let followed = board.clone();
         scope.run("config.follow", |stop| async move {
             tokio::select! {
@@ -85,9 +90,12 @@ impl Board {
         for id in self.watched_now() {
             self.tell_newest(&id).await?;
         }
+        self.pulse.send_modify(|count| *count += 1);
         let mut batches = self.store.watch(&heads, Revision(begin)).await.map_err(watching)?;
         while let Some(batch) = batches.next().await {
-            for event in batch.map_err(watching)?.events {
+            let batch = batch.map_err(watching)?;
+            self.pulse.send_modify(|count| *count += 1);
+            for event in batch.events {
                 let key = match &event {
                     Event::Put(entry) => &entry.key,
                     Event::Delete { key, .. } => key,
@@ -135,6 +143,23 @@ impl Board {
         watched.watchers += 1;
         let told = watched.documents.entry(id.clone()).or_insert_with(|| watch::Sender::new(None)).subscribe();
         Ok(Watcher { board: self.clone(), id, told, known, has_begun: false })
+    }
+}
+
+impl Board {
+    /// Follows all documents of an environment from now on.
+    ///
+    /// # Errors
+    /// [`Error::WatchersFull`].
+    pub(crate) fn follow_environment(self: &Arc<Self>, environment: String) -> Result<environment::Follower, Error> {
+        {
+            let mut watched = self.lock();
+            if watched.watchers >= self.watchers_max {
+                return Err(Error::WatchersFull(self.watchers_max));
+            }
+            watched.watchers += 1;
+        }
+        Ok(environment::Follower::new(self.clone(), environment))
     }
 }
 

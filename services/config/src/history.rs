@@ -3,6 +3,7 @@
 //! A document is a head, which says what revisions there are, and one key for each revision, which never changes. A
 //! write is one transaction: the head must be as it was read, then head and revision are put together.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -19,6 +20,8 @@ const ATTEMPTS_MAX: usize = 32;
 const FORGOTTEN_MAX: i64 = 50;
 /// Fewest revisions that are kept.
 const REVISIONS_MIN: i64 = 2;
+/// Heads that are read at a time.
+const HEADS_AT_ONCE: usize = 1000;
 /// Revisions that a list reads at a time.
 const READS_AT_ONCE: usize = 8;
 /// Most bytes of an answer with several documents: clients of gRPC refuse more than 4 MiB unless told otherwise.
@@ -164,6 +167,39 @@ impl History {
         let is_last = documents.len() == wanted.len() && !heads.more;
         let next = wanted.into_iter().take(documents.len()).next_back().filter(|_| !is_last).map(|(id, _)| id);
         Ok(Page { documents, next })
+    }
+
+    /// Documents of an environment that are newer than what is `told`, as many as fit into an answer, and whether those
+    /// are all.
+    pub(crate) async fn newer(
+        &self,
+        environment: &str,
+        told: &BTreeMap<DocumentId, i64>,
+    ) -> Result<(Vec<Document>, bool), Error> {
+        let mut wanted = Vec::new();
+        let mut after = None;
+        loop {
+            let heads =
+                self.store.range(&wire::heads_of(None), after.as_ref(), HEADS_AT_ONCE).await.map_err(reading)?;
+            for entry in &heads.entries {
+                let Some(id) = wire::id_of_head(&entry.key).filter(|id| id.environment() == environment) else {
+                    continue;
+                };
+                let newest = wire::head(&entry.key, &entry.value)?.newest;
+                // What was told may be ahead of a store that was set back; the store is right.
+                if told.get(&id) != Some(&newest) {
+                    wanted.push((id, newest));
+                }
+            }
+            after = heads.entries.last().filter(|_| heads.more).map(|last| last.key.clone());
+            if after.is_none() {
+                break;
+            }
+        }
+        let wanted_count = wanted.len();
+        let documents = self.read_fitting(wanted).await?;
+        let are_all = documents.len() == wanted_count;
+        Ok((documents, are_all))
     }
 
     /// Revisions of a document, newest first, from one on.

@@ -13,7 +13,7 @@ use ninefold_proto::ninefold::config::v1::{
     GetDocumentRequest, GetDocumentResponse, ListAcknowledgementsRequest, ListAcknowledgementsResponse,
     ListDocumentsRequest, ListDocumentsResponse, ListRevisionsRequest, ListRevisionsResponse, PutDocumentRequest,
     PutDocumentResponse, RollbackDocumentRequest, RollbackDocumentResponse, WatchDocumentRequest,
-    WatchDocumentResponse,
+    WatchDocumentResponse, WatchDocumentsRequest, WatchDocumentsResponse,
 };
 use serde_json::Value;
 
@@ -195,6 +195,22 @@ impl ConfigService for Service {
         let stream = watcher.stream().map(|told| {
             let told = told.map_err(status)?;
             Ok(WatchDocumentResponse { document: told.map(|document| wire::document(&document)) })
+        });
+        Ok(Response::new(stream.boxed()))
+    }
+
+    type WatchDocumentsStream = BoxStream<'static, Result<WatchDocumentsResponse, Status>>;
+
+    async fn watch_documents(
+        &self,
+        request: Request<WatchDocumentsRequest>,
+    ) -> Result<Response<Self::WatchDocumentsStream>, Status> {
+        let environment = wire::environment(&request.into_inner().environment).map_err(status)?;
+        let follower = self.board.follow_environment(environment).map_err(status)?;
+        let stream = follower.stream().map(|news| {
+            let news = news.map_err(status)?;
+            let documents = news.documents.iter().map(wire::document).collect();
+            Ok(WatchDocumentsResponse { documents, complete: news.is_complete })
         });
         Ok(Response::new(stream.boxed()))
     }

@@ -32,6 +32,15 @@ pub(crate) fn id(service: &str, environment: &str) -> Result<DocumentId, Error> 
     DocumentId::parse(service, environment).map_err(Error::Invalid)
 }
 
+/// Reads the name of an environment.
+///
+/// # Errors
+/// [`Error::Invalid`].
+pub(crate) fn environment(environment: &str) -> Result<String, Error> {
+    // Any service's name will do.
+    DocumentId::parse("x", environment).map(|id| id.environment().to_owned()).map_err(Error::Invalid)
+}
+
 /// Reads a write.
 ///
 /// # Errors

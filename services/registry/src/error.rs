@@ -58,6 +58,15 @@ pub enum Error {
     /// A watch asks for too much, or for what cannot be.
     #[error("the watch is malformed: {}", list(.0))]
     WatchInvalid(Vec<Violation>),
+    /// A watch did not begin with what it follows, or not in time.
+    #[error("the watch was not opened: its first message must say what to follow")]
+    WatchUnopened,
+    /// A policy cannot be used.
+    #[error("the policy cannot be used: {}", list(.0))]
+    PolicyInvalid(Vec<Violation>),
+    /// A service has no policy.
+    #[error("{0} has no policy of its own")]
+    PolicyUnknown(String),
     /// The node serves as many watches as it may serve.
     #[error("this node serves {max} watches, as many as it may serve")]
     WatchersFull {
@@ -97,16 +106,18 @@ impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
             Self::PageSize(wrong) => wrong.kind(),
-            Self::InstanceInvalid(_) | Self::WatchInvalid(_) | Self::PageTokenInvalid | Self::Misconfigured(_) => {
-                Kind::InvalidInput
-            }
+            Self::InstanceInvalid(_)
+            | Self::WatchInvalid(_)
+            | Self::PolicyInvalid(_)
+            | Self::PageTokenInvalid
+            | Self::Misconfigured(_) => Kind::InvalidInput,
             Self::InstanceTaken(_) => Kind::AlreadyExists,
             Self::InstanceContended(_) => Kind::Conflict,
-            Self::InstanceUnknown { .. } => Kind::NotFound,
+            Self::InstanceUnknown { .. } | Self::PolicyUnknown(_) => Kind::NotFound,
             Self::ServiceFull { .. } | Self::SessionsFull { .. } | Self::WatchersFull { .. } | Self::SessionUnread => {
                 Kind::Exhausted
             }
-            Self::SessionUnopened | Self::SessionReopened => Kind::Precondition,
+            Self::SessionUnopened | Self::SessionReopened | Self::WatchUnopened => Kind::Precondition,
             Self::SessionSilent(_) => Kind::Deadline,
             Self::Denied(denied) => denied.kind(),
             Self::Stopping => Kind::Unavailable,
@@ -127,6 +138,9 @@ impl Fault for Error {
             Self::SessionUnread => "SESSION_UNREAD",
             Self::SessionsFull { .. } => "SESSIONS_FULL",
             Self::WatchInvalid(_) => "WATCH_INVALID",
+            Self::WatchUnopened => "WATCH_UNOPENED",
+            Self::PolicyInvalid(_) => "POLICY_INVALID",
+            Self::PolicyUnknown(_) => "POLICY_UNKNOWN",
             Self::WatchersFull { .. } => "WATCHERS_FULL",
             Self::PageTokenInvalid => "PAGE_TOKEN_INVALID",
             Self::PageSize(wrong) => wrong.reason(),
@@ -139,7 +153,10 @@ impl Fault for Error {
 
     fn violations(&self) -> Vec<Violation> {
         match self {
-            Self::InstanceInvalid(found) | Self::WatchInvalid(found) | Self::Misconfigured(found) => found.clone(),
+            Self::InstanceInvalid(found)
+            | Self::WatchInvalid(found)
+            | Self::PolicyInvalid(found)
+            | Self::Misconfigured(found) => found.clone(),
             Self::PageTokenInvalid => vec![Violation::new("page_token", "must come from the answer before, unchanged")],
             Self::PageSize(wrong) => wrong.violations(),
             Self::InstanceTaken(_)
@@ -151,6 +168,8 @@ impl Fault for Error {
             | Self::SessionSilent(_)
             | Self::SessionUnread
             | Self::SessionsFull { .. }
+            | Self::WatchUnopened
+            | Self::PolicyUnknown(_)
             | Self::WatchersFull { .. }
             | Self::Denied(_)
             | Self::Stopping

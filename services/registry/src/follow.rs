@@ -18,6 +18,10 @@ const PAGE_ENTRIES: usize = 1000;
 /// First and longest pause before the store is asked again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
+/// How often the store is asked whether it is there, and how long it has to answer.
+const PROBE_EVERY: Duration = Duration::from_secs(2);
+const PROBE_WITHIN: Duration = Duration::from_secs(5);
+
 /// Reads all instances, and the revision after which a watch misses nothing.
 ///
 /// # Errors
@@ -44,6 +48,24 @@ fn read(entry: &Entry) -> Option<Instance> {
         tracing::warn!(key = %entry.key, "skipped a record that is no instance");
     }
     instance
+}
+
+/// Asks the store now and then whether it is there, until asked to stop: a watch on a store that is away is silent, as one
+/// on which nothing happens is. While it is away, nobody is told that what is not known is not there.
+pub(crate) async fn probe(store: Arc<dyn Store>, view: Arc<View>, stop: Stop) {
+    let prefix = Key::new(INSTANCES);
+    loop {
+        tokio::select! {
+            () = stop.asked() => return,
+            () = tokio::time::sleep(PROBE_EVERY) => {}
+        }
+        let asked = tokio::time::timeout(PROBE_WITHIN, store.range(&prefix, None, 0)).await;
+        match asked {
+            Ok(Ok(_)) => view.set_stale(false, "the store answers again"),
+            Ok(Err(error)) => view.set_stale(true, &format!("the last known instances stay: {error}")),
+            Err(_) => view.set_stale(true, "the last known instances stay: the store does not answer"),
+        }
+    }
 }
 
 /// Follows the store until asked to stop; `told` hears each step after the table has it. While the store is away the

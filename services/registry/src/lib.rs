@@ -11,6 +11,7 @@ mod follow;
 mod lease;
 mod model;
 mod page;
+mod policy;
 mod reach;
 mod service;
 mod session;
@@ -21,8 +22,8 @@ mod wire;
 
 use std::sync::Arc;
 
+use ninefold::Link;
 use ninefold::lifecycle::Scope;
-use ninefold_proto::ninefold::registry::v1::registry_service_server::RegistryServiceServer;
 use ninefold_store::Store;
 use tonic::service::RoutesBuilder;
 
@@ -61,20 +62,27 @@ impl Registry {
         }
         let loaded = follow::load(deps.store.as_ref()).await;
         let (revision, instances) = loaded.map_err(|source| Error::Store { doing: "read the instances", source })?;
-        let view = Arc::new(view::View::new(revision, instances, config.events_max));
+        let view = Arc::new(view::View::new(revision, instances, config.events_max, config.lease));
         let hub = Arc::new(session::Hub::new(config, deps.node, deps.store.clone(), view.clone()));
 
         let scope = scope.child("registry");
         let told = hub.clone();
+        let (probed, seen) = (deps.store.clone(), view.clone());
+        scope.run("registry.probe_store", |stop| follow::probe(probed, seen, stop));
         scope.run("registry.follow", |stop| follow::follow(deps.store, view, move |steps| told.wake(steps), stop));
         let keeper = hub.clone();
         scope.run("registry.keep_leases", |stop| async move { keeper.leases.keep(stop).await });
         Ok(Self { service: service::Service::new(hub, scope) })
     }
 
+    /// Follows the policies that central config keeps in the environment "policy", and tells them to callers. While it is
+    /// away, those that are known hold.
+    pub fn follow_policies(&self, config: Link) {
+        self.service.follow_policies(config);
+    }
+
     /// Adds the registry's service to a server.
     pub fn add_to(&self, routes: &mut RoutesBuilder) {
-        let server = RegistryServiceServer::new(self.service.clone());
-        routes.add_service(server.max_decoding_message_size(MESSAGE_BYTES_MAX));
+        routes.add_service(watch::Door::new(self.service.clone(), MESSAGE_BYTES_MAX));
     }
 }

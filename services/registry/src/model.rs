@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use ninefold_store::{Key, Revision};
 
 /// Where instances lie in the store.
@@ -190,6 +191,17 @@ impl Interest {
     }
 }
 
+/// How a service is to be called, as its callers are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Policy {
+    /// Name of the service.
+    pub(crate) service: ServiceName,
+    /// Revision of its document.
+    pub(crate) revision: i64,
+    /// The contract's message, as bytes: nothing here reads it.
+    pub(crate) encoded: Bytes,
+}
+
 /// Something that happened to an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
@@ -228,6 +240,16 @@ pub(crate) enum EventKind {
     BreakerHalfOpened,
     /// A caller's breaker closed.
     BreakerClosed,
+    /// A watcher had missed something, and began anew.
+    WatchDiverged,
+    /// The service has a new policy.
+    PolicyChanged,
+    /// A document of a policy cannot be used.
+    PolicyRefused,
+    /// The node has lost its store.
+    StoreLost,
+    /// The node has its store again.
+    StoreFound,
 }
 
 /// What a caller reports of another instance; who reports and when is known from the session.
@@ -237,7 +259,7 @@ pub(crate) struct Report {
     pub(crate) service: String,
     /// The instance it concerns, or empty.
     pub(crate) instance: String,
-    /// What the breaker did.
+    /// What happened.
     pub(crate) kind: EventKind,
     /// Why.
     pub(crate) reason: String,

@@ -41,6 +41,16 @@ pub(crate) fn read_events(token: &str) -> Result<Option<Place>, Error> {
     read(token, |text| text.strip_prefix("e/")?.parse().ok().map(Place))
 }
 
+/// Where a list of watchers goes on.
+pub(crate) fn watchers_token(last: u64) -> String {
+    seal(&format!("w/{last}"))
+}
+
+/// Reads [`watchers_token`].
+pub(crate) fn read_watchers(token: &str) -> Result<Option<u64>, Error> {
+    read(token, |text| text.strip_prefix("w/")?.parse().ok())
+}
+
 fn read<T>(token: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Error> {
     if token.is_empty() {
         return Ok(None);

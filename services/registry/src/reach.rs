@@ -4,9 +4,12 @@ use ninefold::Caller;
 use ninefold::caller::Denied;
 use ninefold_proto::ninefold::registry::v1 as proto;
 use proto::hold_session_request::Message as Said;
-use proto::watch_instances_response::Message as Told;
+use prost::Message as _;
+use proto::hold_watch_response::Message as Told;
 
 use crate::error::Error;
+use crate::watch::Frame;
+use crate::wire;
 
 /// Whether a caller may say this on a session: a registration is for whom its credentials name, the rest is said by an
 /// instance that is registered.
@@ -26,14 +29,24 @@ pub(crate) fn instances(caller: &Caller, instances: &mut Vec<proto::Instance>) {
 }
 
 /// Keeps what a caller may see of a message of a watch. One in which nothing is left tells that the stream is alive, and
-/// up to which revision it is right.
-pub(crate) fn watched(caller: &Caller, mut response: proto::WatchInstancesResponse) -> proto::WatchInstancesResponse {
-    match &mut response.message {
-        Some(Told::Snapshot(snapshot)) => instances(caller, &mut snapshot.instances),
-        Some(Told::Delta(delta)) => instances(caller, &mut delta.upserts),
-        Some(Told::Heartbeat(_)) | None => {}
+/// up to which revision it is right. Who does not see everything is told no digest: that is one of everything.
+pub(crate) fn watched(caller: &Caller, frame: Frame) -> Frame {
+    if caller.namespaces.are_all() {
+        return frame;
     }
-    response
+    let whole: proto::HoldWatchResponse = wire::from_frame(&frame, true);
+    let message = match whole.message {
+        Some(Told::Snapshot(mut snapshot)) => {
+            instances(caller, &mut snapshot.instances);
+            snapshot.encode_to_vec()
+        }
+        Some(Told::Delta(mut delta)) => {
+            instances(caller, &mut delta.upserts);
+            delta.encode_to_vec()
+        }
+        Some(Told::Heartbeat(_)) | None => Vec::new(),
+    };
+    Frame { parts: vec![message.into()], digest: None, ..frame }
 }
 
 /// Keeps what a caller may see of a page of instances, which may become shorter by it.

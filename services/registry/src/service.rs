@@ -2,23 +2,30 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use ninefold::lifecycle::Scope;
-use ninefold::{Caller, fault};
+use ninefold::{Caller, Link, fault};
 use ninefold_proto::ninefold::registry::v1 as proto;
+use ninefold_store::Revision;
 use proto::registry_service_server::RegistryService;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::error::Error;
+use crate::model::{Interest, ServiceName};
 use crate::page;
+use crate::policy;
 use crate::reach;
-use crate::session::{self, ANSWERS_MAX, Broken, Hub, take_place};
-use crate::watch::{self, Pace, Told};
-use crate::wire;
+use crate::session::{self, ANSWERS_MAX, Broken, Hub, Place, take_place};
+use crate::watch::{self, Acknowledgements, Frame, Pace, Watcher};
+use crate::wire::{self, Heard};
+
+/// How long a new watch may take to say what it follows.
+const WATCH_OPEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Answers for the registry.
 #[derive(Clone, Debug)]
@@ -30,6 +37,12 @@ pub(crate) struct Service {
 }
 
 impl Service {
+    /// Follows the policies that central config keeps.
+    pub(crate) fn follow_policies(&self, config: Link) {
+        let view = self.hub.view.clone();
+        self.scope.run("registry.follow_policies", |stop| policy::follow(config, view, stop));
+    }
+
     pub(crate) fn new(hub: Arc<Hub>, scope: Scope) -> Self {
         Self { hub, watchers: Arc::default(), scope }
     }
@@ -79,25 +92,116 @@ impl Service {
         })
     }
 
-    fn watch(
-        &self,
-        request: &proto::WatchInstancesRequest,
-    ) -> Result<BoxStream<'static, Result<proto::WatchInstancesResponse, Status>>, Error> {
-        let config = &self.hub.config;
-        let interest = wire::interest(request)?;
-        let max = config.watchers_max;
-        let place = take_place(&self.watchers, max).ok_or(Error::WatchersFull { max })?;
-        let pace = Pace { gather: config.gather, heartbeat: config.heartbeat };
-        let told = watch::watch(self.hub.view.clone(), interest, pace, place, self.scope.stop());
-        Ok(told
-            .map(|told| match told {
-                Ok(Told::Snapshot(instances, revision)) => Ok(wire::to_snapshot(&instances, revision)),
-                Ok(Told::Delta(changes, revision)) => Ok(wire::to_delta(&changes, revision)),
-                Ok(Told::Heartbeat(revision)) => Ok(wire::to_heartbeat(revision)),
-                Err(error) => Err(fault::status(&error)),
-            })
-            .boxed())
+    fn watchers(&self, request: &proto::ListWatchersRequest) -> Result<proto::ListWatchersResponse, Error> {
+        let size = ninefold::page::size(request.page_size)?;
+        let after = page::read_watchers(&request.page_token)?;
+        let Some(service) = wanted(&request.service) else { return Ok(proto::ListWatchersResponse::default()) };
+        let mut found = self.hub.view.watchers().page(service.as_ref(), after, size + 1);
+        let has_more = found.len() > size;
+        found.truncate(size);
+        let last = found.last().filter(|_| has_more);
+        let next_page_token = last.map(|last| page::watchers_token(last.id)).unwrap_or_default();
+        let watchers = found.into_iter().map(|seat| wire::to_watcher(seat, &self.hub.node)).collect();
+        let revision = self.hub.view.changed_at(service.as_ref());
+        let count = self.hub.view.watchers().acknowledged(service.as_ref().map(ServiceName::as_str), revision);
+        let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        let (acknowledging, acknowledged) = (number(count.of), number(count.at));
+        Ok(proto::ListWatchersResponse { watchers, next_page_token, revision: revision.0, acknowledging, acknowledged })
     }
+
+    /// Follows, for one who says nothing.
+    pub(crate) fn watch(&self, caller: Caller, request: &proto::WatchInstancesRequest) -> Result<Frames, Status> {
+        let place = self.watch_place();
+        let opened = place.and_then(|place| Ok((place, wire::interest(&request.services)?)));
+        let (place, interest) = opened.map_err(|error| fault::status(&error))?;
+        Ok(self.follow(place, Opened { caller, interest, who: String::new(), resumes: None, acknowledgements: None }))
+    }
+
+    /// Follows, for one who acknowledges.
+    pub(crate) async fn held_watch(
+        &self,
+        caller: Caller,
+        mut said: Streaming<proto::HoldWatchRequest>,
+    ) -> Result<Frames, Status> {
+        let place = self.watch_place().map_err(|error| fault::status(&error))?;
+        let first = tokio::time::timeout(WATCH_OPEN_WITHIN, said.message()).await;
+        let first = match first {
+            Ok(Ok(Some(first))) => wire::heard(first),
+            Ok(Ok(None) | Err(_)) | Err(_) => Err(Error::WatchUnopened),
+        };
+        let (interest, who, resumes) = match first {
+            Ok(Heard::Open(interest, who, resumes)) => (interest, who, resumes),
+            Ok(Heard::Acknowledged(_) | Heard::Nothing) => return Err(fault::status(&Error::WatchUnopened)),
+            Err(error) => return Err(fault::status(&error)),
+        };
+        let heard = said.filter_map(|said| async move {
+            match wire::heard(said.ok()?) {
+                Ok(Heard::Acknowledged(revision)) => Some(revision),
+                Ok(Heard::Open(..) | Heard::Nothing) | Err(_) => None,
+            }
+        });
+        // Who says no more still listens.
+        let acknowledgements = heard.chain(futures_util::stream::pending()).boxed();
+        Ok(self.follow(place, Opened { caller, interest, who, resumes, acknowledgements: Some(acknowledgements) }))
+    }
+
+    fn checked_policy(&self, request: &proto::CheckPolicyRequest) -> Result<proto::CheckPolicyResponse, Error> {
+        let service = ServiceName::parse(&request.service).ok_or_else(wire::policy::no_service)?;
+        let revision = self.hub.view.policy(service.as_str()).map_or(0, |policy| policy.revision);
+        let policy = wire::policy::read(&service, revision, &request.content)?;
+        let effective = wire::policy::effective(&policy);
+        Ok(proto::CheckPolicyResponse { policy: Some(policy), effective: Some(effective) })
+    }
+
+    fn policy(&self, request: &proto::GetPolicyRequest) -> Result<proto::GetPolicyResponse, Error> {
+        let found = self.hub.view.policy(&request.service);
+        let (refused_revision, refusal) = self.hub.view.refusal(&request.service).unwrap_or_default();
+        if found.is_none() && refused_revision == 0 {
+            return Err(Error::PolicyUnknown(request.service.chars().take(64).collect()));
+        }
+        let policy = found.map(|found| wire::policy::to_policy(&found)).unwrap_or_default();
+        let effective = Some(wire::policy::effective(&policy));
+        Ok(proto::GetPolicyResponse { policy: Some(policy), effective, refused_revision, refusal })
+    }
+
+    fn watch_place(&self) -> Result<Place, Error> {
+        let max = self.hub.config.watchers_max;
+        take_place(&self.watchers, max).ok_or(Error::WatchersFull { max })
+    }
+
+    fn follow(&self, place: Place, opened: Opened) -> Frames {
+        let config = &self.hub.config;
+        let Opened { caller, interest, who, resumes, acknowledgements } = opened;
+        let watcher = Watcher {
+            view: self.hub.view.clone(),
+            enrolled: self.hub.view.watchers().enrol(who, interest, acknowledgements.is_some()),
+            pace: Pace { gather: config.gather, heartbeat: config.heartbeat },
+            resumes,
+            acknowledgements: acknowledgements.unwrap_or_else(|| futures_util::stream::pending().boxed()),
+            stop: self.scope.stop(),
+            _place: place,
+        };
+        let frames = watch::watch(watcher);
+        frames.map(move |told| told.map(|frame| reach::watched(&caller, frame)).map_err(|error| fault::status(&error))).boxed()
+    }
+}
+
+type Frames = BoxStream<'static, Result<Frame, Status>>;
+
+/// How a watch was opened.
+struct Opened {
+    /// Who asked.
+    caller: Caller,
+    interest: Interest,
+    who: String,
+    resumes: Option<Revision>,
+    /// `None` for one who does not acknowledge.
+    acknowledgements: Option<Acknowledgements>,
+}
+
+/// The service that a list is asked for, if any is named; `None` for a name that none can have.
+fn wanted(service: &str) -> Option<Option<ServiceName>> {
+    if service.is_empty() { Some(None) } else { ServiceName::parse(service).map(Some) }
 }
 
 fn encode<T>(answer: Result<T, Error>) -> Result<Response<T>, Status> {
@@ -108,6 +212,7 @@ fn encode<T>(answer: Result<T, Error>) -> Result<Response<T>, Status> {
 impl RegistryService for Service {
     type HoldSessionStream = BoxStream<'static, Result<proto::HoldSessionResponse, Status>>;
     type WatchInstancesStream = BoxStream<'static, Result<proto::WatchInstancesResponse, Status>>;
+    type HoldWatchStream = BoxStream<'static, Result<proto::HoldWatchResponse, Status>>;
 
     async fn hold_session(
         &self,
@@ -129,7 +234,7 @@ impl RegistryService for Service {
         self.scope.run("registry.session", |stop| session::hold(hub, place, inbound.boxed(), out, stop));
         let answers = ReceiverStream::new(answers)
             .map(|answer| answer.map(wire::to_answer).map_err(|error| fault::status(&error)));
-        Ok(Response::new(answers.boxed()))
+        Ok(Response::new(policy::with_policy(self.hub.view.clone(), answers)))
     }
 
     async fn list_services(
@@ -160,9 +265,40 @@ impl RegistryService for Service {
         &self,
         request: Request<proto::WatchInstancesRequest>,
     ) -> Result<Response<Self::WatchInstancesStream>, Status> {
+        // The door answers with frames; this is for whoever calls without a door.
         let caller = Caller::of(request.extensions());
-        let told = self.watch(request.get_ref());
-        encode(told.map(|told| told.map(move |told| told.map(|told| reach::watched(&caller, told))).boxed()))
+        let frames = self.watch(caller, request.get_ref())?;
+        Ok(Response::new(frames.map(|frame| Ok(wire::from_frame(&frame?, false))).boxed()))
+    }
+
+    async fn hold_watch(
+        &self,
+        request: Request<Streaming<proto::HoldWatchRequest>>,
+    ) -> Result<Response<Self::HoldWatchStream>, Status> {
+        let caller = Caller::of(request.extensions());
+        let frames = self.held_watch(caller, request.into_inner()).await?;
+        Ok(Response::new(frames.map(|frame| Ok(wire::from_frame(&frame?, true))).boxed()))
+    }
+
+    async fn list_watchers(
+        &self,
+        request: Request<proto::ListWatchersRequest>,
+    ) -> Result<Response<proto::ListWatchersResponse>, Status> {
+        encode(self.watchers(request.get_ref()))
+    }
+
+    async fn check_policy(
+        &self,
+        request: Request<proto::CheckPolicyRequest>,
+    ) -> Result<Response<proto::CheckPolicyResponse>, Status> {
+        encode(self.checked_policy(request.get_ref()))
+    }
+
+    async fn get_policy(
+        &self,
+        request: Request<proto::GetPolicyRequest>,
+    ) -> Result<Response<proto::GetPolicyResponse>, Status> {
+        encode(self.policy(request.get_ref()))
     }
 
     async fn list_events(

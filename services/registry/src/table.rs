@@ -58,13 +58,6 @@ pub(crate) struct Changes {
     pub(crate) removes: Vec<InstanceKey>,
 }
 
-impl Changes {
-    /// Whether nothing changed.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.upserts.is_empty() && self.removes.is_empty()
-    }
-}
-
 /// How many instances a service has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Summary {

@@ -1,9 +1,9 @@
 //! Between the words of `ninefold.registry.v1` and the model. The only place that knows both.
 
+pub(crate) mod policy;
 mod register;
+mod watch;
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,21 +13,19 @@ use ninefold_store::Revision;
 use prost::Message as _;
 use proto::hold_session_request::Message as Asked;
 use proto::hold_session_response::Message as Answered;
-use proto::watch_instances_response::Message as Watched;
 
 pub(crate) use register::instance as parse_instance;
+pub(crate) use watch::{Heard, from_frame, heard, interest, to_frame, to_watcher};
 
 use crate::error::Error;
-use crate::model::{Address, Event, EventKind, Instance, InstanceKey, Interest, Protocol, Report, ServiceName, State};
+use crate::model::{Address, Event, EventKind, Instance, InstanceKey, Protocol, Report, ServiceName, State};
 use crate::session::{Answer, Said};
-use crate::table::{Changes, Summary};
+use crate::table::Summary;
 
 /// Longest reason that is kept; the rest is cut off.
 const REASON_CHARS_MAX: usize = 256;
 /// Most events of one report; the rest is dropped.
 const REPORT_EVENTS_MAX: usize = 64;
-/// Most services that one watch names.
-const WATCH_SERVICES_MAX: usize = 1000;
 
 /// Writes an instance as it lies in the store.
 pub(crate) fn record(instance: &Instance) -> Bytes {
@@ -131,22 +129,29 @@ pub(crate) fn said(request: proto::HoldSessionRequest) -> Result<Said, Error> {
     }
 }
 
-/// Only breakers are reported by callers; the registry sees everything else itself.
+/// Breakers and their own watches are reported by callers; the registry sees everything else itself.
 fn report_of(event: proto::Event) -> Option<Report> {
     let kind = match event.kind() {
         proto::EventKind::BreakerOpened => EventKind::BreakerOpened,
         proto::EventKind::BreakerHalfOpened => EventKind::BreakerHalfOpened,
         proto::EventKind::BreakerClosed => EventKind::BreakerClosed,
+        proto::EventKind::WatchDiverged => EventKind::WatchDiverged,
         proto::EventKind::Unspecified
         | proto::EventKind::Registered
         | proto::EventKind::Serving
         | proto::EventKind::Draining
         | proto::EventKind::Suspect
         | proto::EventKind::Deregistered
-        | proto::EventKind::Expired => return None,
+        | proto::EventKind::Expired
+        | proto::EventKind::PolicyChanged
+        | proto::EventKind::PolicyRefused
+        | proto::EventKind::StoreLost
+        | proto::EventKind::StoreFound => return None,
     };
-    ServiceName::parse(&event.service)?;
-    Some(Report { service: event.service, instance: cut(event.instance_id), kind, reason: cut(event.reason) })
+    if kind != EventKind::WatchDiverged {
+        ServiceName::parse(&event.service)?;
+    }
+    Some(Report { service: cut(event.service), instance: cut(event.instance_id), kind, reason: cut(event.reason) })
 }
 
 fn cut(mut reason: String) -> String {
@@ -176,51 +181,6 @@ fn to_duration(duration: Duration) -> prost_types::Duration {
     duration.try_into().unwrap_or_default()
 }
 
-/// Reads what a watch asks for.
-pub(crate) fn interest(request: &proto::WatchInstancesRequest) -> Result<Interest, Error> {
-    if request.services.is_empty() {
-        return Ok(Interest::All);
-    }
-    let mut violations = Vec::new();
-    if request.services.len() > WATCH_SERVICES_MAX {
-        violations.push(Violation::new(
-            "services",
-            format!("names {} services, at most {WATCH_SERVICES_MAX}", request.services.len()),
-        ));
-        return Err(Error::WatchInvalid(violations));
-    }
-    let mut names = BTreeSet::new();
-    for (index, text) in request.services.iter().enumerate() {
-        match ServiceName::parse(text) {
-            Some(name) => _ = names.insert(name),
-            None => violations.push(Violation::new(format!("services[{index}]"), register::SERVICE_NAME_RULE)),
-        }
-    }
-    if violations.is_empty() { Ok(Interest::Named(names)) } else { Err(Error::WatchInvalid(violations)) }
-}
-
-/// Tells all that a watcher asked for.
-pub(crate) fn to_snapshot(instances: &[Arc<Instance>], revision: Revision) -> proto::WatchInstancesResponse {
-    let instances = instances.iter().map(|instance| to_instance(instance)).collect();
-    watched(Watched::Snapshot(proto::Snapshot { instances, policies: Vec::new() }), revision)
-}
-
-/// Tells what changed.
-pub(crate) fn to_delta(changes: &Changes, revision: Revision) -> proto::WatchInstancesResponse {
-    let upserts = changes.upserts.iter().map(|instance| to_instance(instance)).collect();
-    let removes = changes.removes.iter().map(to_key).collect();
-    watched(Watched::Delta(proto::Delta { upserts, removes, policies: Vec::new() }), revision)
-}
-
-/// Tells that a watch lives.
-pub(crate) fn to_heartbeat(revision: Revision) -> proto::WatchInstancesResponse {
-    watched(Watched::Heartbeat(proto::Heartbeat {}), revision)
-}
-
-fn watched(message: Watched, revision: Revision) -> proto::WatchInstancesResponse {
-    proto::WatchInstancesResponse { message: Some(message), revision: revision.0 }
-}
-
 /// Tells how many instances a service has.
 pub(crate) fn to_service(summary: Summary) -> proto::Service {
     proto::Service {
@@ -244,6 +204,11 @@ pub(crate) fn to_event(event: Event) -> proto::Event {
         EventKind::BreakerOpened => proto::EventKind::BreakerOpened,
         EventKind::BreakerHalfOpened => proto::EventKind::BreakerHalfOpened,
         EventKind::BreakerClosed => proto::EventKind::BreakerClosed,
+        EventKind::WatchDiverged => proto::EventKind::WatchDiverged,
+        EventKind::PolicyChanged => proto::EventKind::PolicyChanged,
+        EventKind::PolicyRefused => proto::EventKind::PolicyRefused,
+        EventKind::StoreLost => proto::EventKind::StoreLost,
+        EventKind::StoreFound => proto::EventKind::StoreFound,
     };
     proto::Event {
         time: Some(event.time.into()),

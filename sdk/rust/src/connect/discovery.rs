@@ -1,28 +1,25 @@
 //! Who is there: follows the registry, and makes channels from what it hears.
 
+mod follow;
+
 use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use ninefold_proto::ninefold::registry::v1 as words;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
-use words::registry_service_client::RegistryServiceClient;
 
 use crate::connect::channel::Channel;
-use crate::connect::connection::Backoff;
 use crate::connect::endpoint::Surroundings;
-use crate::connect::landscape::{LandscapeView, Told};
+use crate::connect::landscape::LandscapeView;
 use crate::connect::observer::Observer;
 use crate::connect::policy::{self, Policy};
 use crate::connect::pool::Pool;
-use crate::lifecycle::{Scope, Stop};
+use crate::connect::shelf::Shelf;
+use crate::lifecycle::Scope;
 use crate::link::Link;
-
-/// The longest wait before the registry is asked again.
-const REOPEN_MAX: Duration = Duration::from_secs(1);
-/// A snapshot of a large landscape is larger than gRPC's usual 4 MiB.
-const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+use follow::Follower;
 
 /// Which services to follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +28,16 @@ pub enum Interest {
     All,
     /// Those for which a channel was made.
     Named,
+}
+
+/// Who follows, and what is kept of it.
+#[derive(Clone, Debug, Default)]
+pub struct Follow {
+    /// Who follows, for people who ask the registry: an instance such as "product-composite/p-1", or a part of the
+    /// platform. At most 200 characters.
+    pub watcher: String,
+    /// File that the last known landscape is kept in, for a start while the platform is away. `None` for nowhere.
+    pub file: Option<PathBuf>,
 }
 
 /// What is known of the landscape, kept up to date. Clones share it.
@@ -54,6 +61,11 @@ impl Discovery {
     /// Begins to follow the registry behind `registry`, in a task of `scope`; connections live there too. Does not wait
     /// for the registry. Must be called within a tokio runtime.
     pub fn start(registry: Link, interest: Interest, scope: &Scope) -> Self {
+        Self::start_as(Follow::default(), registry, interest, scope)
+    }
+
+    /// As [`start`](Self::start), by name, and with a memory of what the landscape was.
+    pub fn start_as(follow: Follow, registry: Link, interest: Interest, scope: &Scope) -> Self {
         let scope = scope.child("connect");
         let shared = Arc::new(Shared {
             interest,
@@ -64,7 +76,8 @@ impl Discovery {
             named: watch::Sender::new(BTreeSet::new()),
             pools: Mutex::default(),
         });
-        let follower = Follower { shared: shared.clone(), registry, told: Told::default() };
+        let shelf = follow.file.map(Shelf::new);
+        let follower = Follower::new(shared.clone(), registry, follow.watcher, shelf);
         scope.run("connect.follow", |stop| follower.run(stop));
         Self(shared)
     }
@@ -96,6 +109,12 @@ impl Discovery {
     /// All known instances of the services that are followed, now and whenever they change.
     pub fn landscape(&self) -> watch::Receiver<Arc<LandscapeView>> {
         self.0.view.subscribe()
+    }
+
+    /// The policy of a service that is followed, if it has one of its own. [`landscape`](Self::landscape) tells when it
+    /// changes.
+    pub fn policy(&self, service: &str) -> Option<Arc<words::Policy>> {
+        self.0.view.borrow().policy(service)
     }
 
     /// What the channels see from now on: breakers that open, half open and close. Time is set; the observer is left to
@@ -137,108 +156,5 @@ impl Shared {
 
     fn lock_pools(&self) -> MutexGuard<'_, HashMap<String, Vec<Arc<Pool>>>> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The task that listens to the registry.
-struct Follower {
-    shared: Arc<Shared>,
-    registry: Link,
-    told: Told,
-}
-
-/// Why a watch ended.
-enum End {
-    /// Other services are asked for.
-    Renamed,
-    /// The registry is away.
-    Lost,
-}
-
-impl Follower {
-    async fn run(mut self, stop: Stop) {
-        let mut named = self.shared.named.subscribe();
-        let mut backoff = Backoff::new(REOPEN_MAX, fastrand::u64(..));
-        let work = async {
-            loop {
-                let names = named.borrow_and_update().clone();
-                match self.follow(&names, &mut named, &mut backoff).await {
-                    End::Renamed => {}
-                    End::Lost => tokio::time::sleep(backoff.wait()).await,
-                }
-            }
-        };
-        tokio::select! {
-            () = work => {}
-            () = stop.asked() => {}
-        }
-    }
-
-    /// Watches until the stream ends. Keeps what was known.
-    async fn follow(
-        &mut self,
-        names: &BTreeSet<String>,
-        named: &mut watch::Receiver<BTreeSet<String>>,
-        backoff: &mut Backoff,
-    ) -> End {
-        let services = match self.shared.interest {
-            Interest::All => Vec::new(),
-            Interest::Named if names.is_empty() => {
-                // No names would mean all.
-                renamed(Interest::Named, named).await;
-                return End::Renamed;
-            }
-            Interest::Named => {
-                self.told.keep_only(names);
-                names.iter().cloned().collect()
-            }
-        };
-        let mut client = RegistryServiceClient::new(self.registry.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let opened = tokio::select! {
-            opened = client.watch_instances(words::WatchInstancesRequest { services }) => opened,
-            () = renamed(self.shared.interest, named) => return End::Renamed,
-        };
-        let mut messages = match opened {
-            Ok(response) => response.into_inner(),
-            Err(status) => {
-                tracing::debug!(code = ?status.code(), message = status.message(), "the registry does not answer");
-                return End::Lost;
-            }
-        };
-        loop {
-            let expiry = self.told.expiry();
-            tokio::select! {
-                message = messages.message() => match message {
-                    Ok(Some(message)) => {
-                        backoff.reset();
-                        self.told.take(message, Instant::now());
-                    }
-                    Ok(None) => return End::Lost,
-                    Err(status) => {
-                        tracing::debug!(code = ?status.code(), message = status.message(), "the registry is lost");
-                        return End::Lost;
-                    }
-                },
-                () = until(expiry) => self.told.expire(Instant::now()),
-                () = renamed(self.shared.interest, named) => return End::Renamed,
-            }
-            self.shared.publish(self.told.view());
-        }
-    }
-}
-
-/// Waits until other services are asked for; forever where all are followed. Cancel safe.
-async fn renamed(interest: Interest, named: &mut watch::Receiver<BTreeSet<String>>) {
-    match interest {
-        Interest::All => std::future::pending().await,
-        // The sender lives in what this task shares.
-        Interest::Named => drop(named.changed().await),
-    }
-}
-
-async fn until(end: Option<Instant>) {
-    match end {
-        Some(end) => tokio::time::sleep_until(end).await,
-        None => std::future::pending().await,
     }
 }

@@ -1,15 +1,11 @@
-//! What is known of the landscape: instances by service. The only place that reads the registry's words.
+//! The landscape as others see it: instances and policies by service. The only place that reads the registry's instances.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ninefold_proto::ninefold::registry::v1 as words;
-use tokio::time::Instant;
 
-/// How long a service that vanished while the registry was away is still believed in.
-const GRACE: Duration = Duration::from_secs(5);
 /// What a weight of zero is read as.
 const WEIGHT_USUAL: u32 = 100;
 
@@ -18,6 +14,8 @@ const WEIGHT_USUAL: u32 = 100;
 pub struct LandscapeView {
     /// Instances by service, ordered by id. A service without instances is not there.
     pub services: BTreeMap<Arc<str>, Arc<[Arc<Instance>]>>,
+    /// Policies by service, as central config has them. A service without one is called by the defaults.
+    pub policies: BTreeMap<Arc<str>, Arc<words::Policy>>,
     /// Revision of the registry's store up to which this is right. Zero while nothing is known.
     pub revision: i64,
     /// Whether the registry has told anything yet.
@@ -28,6 +26,11 @@ impl LandscapeView {
     /// Instances of a service, ordered by id.
     pub fn instances(&self, service: &str) -> &[Arc<Instance>] {
         self.services.get(service).map_or(&[], |instances| instances)
+    }
+
+    /// Policy of a service, if it has one of its own. The same `Arc` as long as it does not change.
+    pub fn policy(&self, service: &str) -> Option<Arc<words::Policy>> {
+        self.policies.get(service).cloned()
     }
 }
 
@@ -138,188 +141,38 @@ impl From<words::Instance> for Instance {
     }
 }
 
-type Services = BTreeMap<Arc<str>, BTreeMap<Arc<str>, Arc<Instance>>>;
-
-/// What a watcher has been told so far.
-///
-/// A lost stream takes nothing away. A snapshot replaces all, with one guard: a service that vanished while the stream
-/// was lost is still believed in for five seconds, because a registry that has just started has not heard from
-/// everybody yet, and an address that does not answer costs less than a service that is thrown away.
-#[derive(Debug, Default)]
-pub(crate) struct Told {
-    services: Services,
-    /// Services that the last snapshot did not name, and until when they are believed in.
-    vanished: BTreeMap<Arc<str>, Instant>,
-    revision: i64,
-    is_known: bool,
-}
-
-impl Told {
-    /// Takes one message of the registry.
-    pub(crate) fn take(&mut self, message: words::WatchInstancesResponse, now: Instant) {
-        use words::watch_instances_response::Message;
-        self.revision = message.revision;
-        match message.message {
-            Some(Message::Snapshot(snapshot)) => self.replace(snapshot.instances, now),
-            Some(Message::Delta(delta)) => {
-                for key in delta.removes {
-                    self.remove(&key.service, &key.instance_id);
-                }
-                for instance in delta.upserts {
-                    self.upsert(instance.into());
-                }
-            }
-            Some(Message::Heartbeat(_)) | None => {}
-        }
-    }
-
-    /// When a service that vanished is no longer believed in, if any did.
-    pub(crate) fn expiry(&self) -> Option<Instant> {
-        self.vanished.values().min().copied()
-    }
-
-    /// Forgets services that vanished and did not come back in time.
-    pub(crate) fn expire(&mut self, now: Instant) {
-        let services = &mut self.services;
-        self.vanished.retain(|service, until| {
-            let is_believed = now < *until;
-            if !is_believed {
-                services.remove(service);
-            }
-            is_believed
-        });
-    }
-
-    /// Forgets services that nobody asks for.
-    pub(crate) fn keep_only(&mut self, names: &BTreeSet<String>) {
-        self.services.retain(|service, _| names.contains(&**service));
-        self.vanished.retain(|service, _| names.contains(&**service));
-    }
-
-    /// The view to publish.
-    pub(crate) fn view(&self) -> LandscapeView {
-        let services = self.services.iter().map(|(service, instances)| {
-            let instances: Arc<[Arc<Instance>]> = instances.values().cloned().collect();
-            (service.clone(), instances)
-        });
-        LandscapeView { services: services.collect(), revision: self.revision, is_known: self.is_known }
-    }
-
-    fn replace(&mut self, instances: Vec<words::Instance>, now: Instant) {
-        let mut old = std::mem::take(&mut self.services);
-        let mut vanished = std::mem::take(&mut self.vanished);
-        for instance in instances {
-            self.upsert(instance.into());
-        }
-        old.retain(|service, _| !self.services.contains_key(service));
-        for (service, instances) in old {
-            let until = vanished.remove(&service).unwrap_or(now + GRACE);
-            self.vanished.insert(service.clone(), until);
-            self.services.insert(service, instances);
-        }
-        self.is_known = true;
-    }
-
-    fn upsert(&mut self, instance: Instance) {
-        if instance.state == State::Gone {
-            self.remove(&instance.service, &instance.id);
-            return;
-        }
-        if self.vanished.remove(&instance.service).is_some() {
-            self.services.remove(&instance.service);
-        }
-        let instances = self.services.entry(instance.service.clone()).or_default();
-        instances.insert(instance.id.clone(), Arc::new(instance));
-    }
-
-    fn remove(&mut self, service: &str, id: &str) {
-        if let Some(instances) = self.services.get_mut(service) {
-            instances.remove(id);
-            if instances.is_empty() {
-                self.services.remove(service);
-                self.vanished.remove(service);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use words::watch_instances_response::Message;
-
-    fn instance(service: &str, id: &str) -> words::Instance {
-        let address = words::Address { host: "127.0.0.1".to_owned(), port: 1 };
-        words::Instance {
-            service: service.to_owned(),
-            instance_id: id.to_owned(),
-            addresses: vec![address],
-            state: words::InstanceState::Serving.into(),
-            ..words::Instance::default()
-        }
-    }
-
-    fn snapshot(instances: &[words::Instance]) -> words::WatchInstancesResponse {
-        let snapshot = words::Snapshot { instances: instances.to_vec(), ..words::Snapshot::default() };
-        words::WatchInstancesResponse { message: Some(Message::Snapshot(snapshot)), revision: 1 }
-    }
-
-    fn delta(upserts: &[words::Instance], removes: &[(&str, &str)]) -> words::WatchInstancesResponse {
-        let removes = removes
+/// Tells an instance in the registry's words, as far as it is known here.
+impl From<&Instance> for words::Instance {
+    fn from(instance: &Instance) -> Self {
+        let state = match instance.state {
+            State::Starting => words::InstanceState::Starting,
+            State::Serving => words::InstanceState::Serving,
+            State::Draining => words::InstanceState::Draining,
+            State::Suspect => words::InstanceState::Suspect,
+            State::Gone => words::InstanceState::Gone,
+        };
+        let protocol = match instance.protocol {
+            Protocol::Grpc => words::Protocol::Grpc,
+            Protocol::Http => words::Protocol::Http,
+        };
+        let addresses = instance
+            .addresses
             .iter()
-            .map(|(service, id)| words::InstanceKey { service: (*service).to_owned(), instance_id: (*id).to_owned() });
-        let delta = words::Delta { upserts: upserts.to_vec(), removes: removes.collect(), policies: Vec::new() };
-        words::WatchInstancesResponse { message: Some(Message::Delta(delta)), revision: 2 }
-    }
-
-    fn ids(told: &Told, service: &str) -> Vec<String> {
-        told.view().instances(service).iter().map(|instance| instance.id.to_string()).collect()
-    }
-
-    #[test]
-    fn a_delta_adds_and_removes() {
-        let mut told = Told::default();
-        let now = Instant::now();
-        told.take(snapshot(&[instance("pump", "a")]), now);
-        told.take(delta(&[instance("pump", "b")], &[("pump", "a"), ("valve", "x")]), now);
-        assert_eq!(ids(&told, "pump"), ["b"]);
-        told.take(delta(&[], &[("pump", "b")]), now);
-        assert!(told.view().services.is_empty());
-    }
-
-    #[test]
-    fn a_snapshot_replaces_instances_of_a_service_at_once() {
-        let mut told = Told::default();
-        let now = Instant::now();
-        told.take(snapshot(&[instance("pump", "a"), instance("pump", "b")]), now);
-        told.take(snapshot(&[instance("pump", "b")]), now);
-        assert_eq!(ids(&told, "pump"), ["b"]);
-    }
-
-    #[test]
-    fn a_service_that_vanished_is_believed_in_for_a_while() {
-        let mut told = Told::default();
-        let now = Instant::now();
-        told.take(snapshot(&[instance("pump", "a")]), now);
-        told.take(snapshot(&[]), now);
-        // A second empty snapshot does not make the wait longer.
-        told.take(snapshot(&[]), now + GRACE / 2);
-        told.expire(now + GRACE / 2);
-        assert_eq!(ids(&told, "pump"), ["a"]);
-        assert_eq!(told.expiry(), Some(now + GRACE));
-        told.expire(now + GRACE);
-        assert!(told.view().services.is_empty());
-        assert!(told.view().is_known);
-    }
-
-    #[test]
-    fn the_first_sign_of_a_vanished_service_replaces_what_was_believed() {
-        let mut told = Told::default();
-        let now = Instant::now();
-        told.take(snapshot(&[instance("pump", "a")]), now);
-        told.take(snapshot(&[]), now);
-        told.take(delta(&[instance("pump", "b")], &[]), now);
-        assert_eq!(ids(&told, "pump"), ["b"]);
-        assert_eq!(told.expiry(), None);
+            .map(|address| words::Address { host: address.host.clone(), port: u32::from(address.port) });
+        Self {
+            service: instance.service.to_string(),
+            instance_id: instance.id.to_string(),
+            addresses: addresses.collect(),
+            version: instance.version.clone(),
+            zone: instance.zone.clone(),
+            labels: instance.labels.clone().into_iter().collect(),
+            protobuf_services: instance.protobuf_services.iter().cloned().collect(),
+            contract_digest: instance.contract_digest.clone(),
+            weight: instance.weight,
+            state: state.into(),
+            protocol: protocol.into(),
+            revision: instance.revision,
+            ..Self::default()
+        }
     }
 }

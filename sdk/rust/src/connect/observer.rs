@@ -18,6 +18,7 @@ pub(crate) struct Observer {
     events: broadcast::Sender<words::Event>,
     transitions: Counter<u64>,
     retries: Counter<u64>,
+    divergences: Counter<u64>,
 }
 
 impl Observer {
@@ -27,6 +28,7 @@ impl Observer {
             events: broadcast::Sender::new(EVENTS_MAX),
             transitions: meter.u64_counter("ninefold_connect_breaker_transitions_total").build(),
             retries: meter.u64_counter("ninefold_connect_retries_total").build(),
+            divergences: meter.u64_counter("ninefold_connect_watch_divergences_total").build(),
         }
     }
 
@@ -51,6 +53,18 @@ impl Observer {
             kind: kind.into(),
             reason: transition.reason,
             observer: String::new(),
+        });
+    }
+
+    /// What is known of the landscape is not what the registry told to know.
+    pub(crate) fn diverged(&self, reason: String) {
+        tracing::warn!(reason, "the landscape diverged; following anew");
+        self.divergences.add(1, &[]);
+        let _ = self.events.send(words::Event {
+            time: Some(std::time::SystemTime::now().into()),
+            kind: words::EventKind::WatchDiverged.into(),
+            reason,
+            ..words::Event::default()
         });
     }
 

@@ -1,5 +1,6 @@
 //! One attempt to hold a session: contract, registration, beats, until the stream ends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -10,7 +11,7 @@ use ninefold_proto::ninefold::registry::v1::hold_session_request::Message as Say
 use ninefold_proto::ninefold::registry::v1::hold_session_response::Message as Hear;
 use ninefold_proto::ninefold::registry::v1::registry_service_client::RegistryServiceClient;
 use ninefold_proto::ninefold::registry::v1::{
-    Beat, Deregister, Event, HoldSessionRequest, HoldSessionResponse, InstanceState, Register, Registered,
+    Beat, Deregister, Event, HoldSessionRequest, HoldSessionResponse, InstanceState, Policy, Register, Registered,
     ReportEvents, SetState,
 };
 use tokio::sync::{mpsc, watch};
@@ -199,8 +200,14 @@ impl Attempt {
                 tracing::info!(reason = drain.reason, "the platform asks to drain");
                 self.tell.send_modify(|known| known.drain = Some(drain.reason));
             }
-            // The service's own policy has no reader yet; a word of a newer platform has none either.
-            Some(Hear::Policy(_)) | None => {}
+            Some(Hear::Policy(policy)) => {
+                // One that only names its service is one that was taken back.
+                let none = Policy { service: policy.service.clone(), ..Policy::default() };
+                let policy = (policy != none).then(|| Arc::new(policy));
+                self.tell.send_modify(|known| known.policy = policy);
+            }
+            // A word of a newer platform has no reader here.
+            None => {}
         }
     }
 

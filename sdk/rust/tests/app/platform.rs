@@ -173,6 +173,7 @@ type Answers<T> = BoxStream<'static, Result<T, Status>>;
 impl RegistryService for Fake {
     type HoldSessionStream = Answers<registry::HoldSessionResponse>;
     type WatchInstancesStream = Answers<registry::WatchInstancesResponse>;
+    type HoldWatchStream = futures_util::stream::Pending<Result<registry::HoldWatchResponse, Status>>;
 
     async fn hold_session(
         &self,
@@ -224,6 +225,34 @@ impl RegistryService for Fake {
         &self,
         _: Request<registry::GetInstanceRequest>,
     ) -> Result<Response<registry::GetInstanceResponse>, Status> {
+        not_here()
+    }
+
+    async fn hold_watch(
+        &self,
+        _: Request<Streaming<registry::HoldWatchRequest>>,
+    ) -> Result<Response<Self::HoldWatchStream>, Status> {
+        not_here()
+    }
+
+    async fn list_watchers(
+        &self,
+        _: Request<registry::ListWatchersRequest>,
+    ) -> Result<Response<registry::ListWatchersResponse>, Status> {
+        not_here()
+    }
+
+    async fn check_policy(
+        &self,
+        _: Request<registry::CheckPolicyRequest>,
+    ) -> Result<Response<registry::CheckPolicyResponse>, Status> {
+        not_here()
+    }
+
+    async fn get_policy(
+        &self,
+        _: Request<registry::GetPolicyRequest>,
+    ) -> Result<Response<registry::GetPolicyResponse>, Status> {
         not_here()
     }
 
@@ -319,6 +348,15 @@ impl ConfigService for Fake {
             std::future::ready(news.map(|document| Ok(config::WatchDocumentResponse { document: Some(document) })))
         });
         Ok(Response::new(documents.boxed()))
+    }
+
+    type WatchDocumentsStream = futures_util::stream::Pending<Result<config::WatchDocumentsResponse, Status>>;
+
+    async fn watch_documents(
+        &self,
+        _: Request<config::WatchDocumentsRequest>,
+    ) -> Result<Response<Self::WatchDocumentsStream>, Status> {
+        not_here()
     }
 
     async fn acknowledge_document(

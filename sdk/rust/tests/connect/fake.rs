@@ -73,6 +73,7 @@ impl Registry {
 impl RegistryService for Registry {
     type HoldSessionStream = stream::Pending<Result<words::HoldSessionResponse, Status>>;
     type WatchInstancesStream = stream::BoxStream<'static, Result<words::WatchInstancesResponse, Status>>;
+    type HoldWatchStream = futures_util::stream::Pending<Result<words::HoldWatchResponse, Status>>;
 
     async fn watch_instances(
         &self,
@@ -128,6 +129,34 @@ impl RegistryService for Registry {
         &self,
         _: Request<words::GetInstanceRequest>,
     ) -> Result<Response<words::GetInstanceResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn hold_watch(
+        &self,
+        _: Request<ninefold::tonic::Streaming<words::HoldWatchRequest>>,
+    ) -> Result<Response<Self::HoldWatchStream>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn list_watchers(
+        &self,
+        _: Request<words::ListWatchersRequest>,
+    ) -> Result<Response<words::ListWatchersResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn check_policy(
+        &self,
+        _: Request<words::CheckPolicyRequest>,
+    ) -> Result<Response<words::CheckPolicyResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn get_policy(
+        &self,
+        _: Request<words::GetPolicyRequest>,
+    ) -> Result<Response<words::GetPolicyResponse>, Status> {
         Err(Status::unimplemented("not asked for here"))
     }
 

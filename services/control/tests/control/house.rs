@@ -188,6 +188,7 @@ type Answer<T> = Result<Response<T>, Status>;
 impl RegistryService for Board {
     type HoldSessionStream = BoxStream<'static, Result<registry::HoldSessionResponse, Status>>;
     type WatchInstancesStream = BoxStream<'static, Result<registry::WatchInstancesResponse, Status>>;
+    type HoldWatchStream = futures_util::stream::Pending<Result<registry::HoldWatchResponse, Status>>;
 
     async fn watch_instances(&self, _: Request<registry::WatchInstancesRequest>) -> Answer<Self::WatchInstancesStream> {
         let start = (self.clone(), None);
@@ -236,6 +237,34 @@ impl RegistryService for Board {
     }
 
     async fn get_instance(&self, _: Request<registry::GetInstanceRequest>) -> Answer<registry::GetInstanceResponse> {
+        Err(Status::unimplemented("not needed"))
+    }
+
+    async fn hold_watch(
+        &self,
+        _: Request<Streaming<registry::HoldWatchRequest>>,
+    ) -> Result<Response<Self::HoldWatchStream>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+
+    async fn list_watchers(
+        &self,
+        _: Request<registry::ListWatchersRequest>,
+    ) -> Result<Response<registry::ListWatchersResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+
+    async fn check_policy(
+        &self,
+        _: Request<registry::CheckPolicyRequest>,
+    ) -> Result<Response<registry::CheckPolicyResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+
+    async fn get_policy(
+        &self,
+        _: Request<registry::GetPolicyRequest>,
+    ) -> Result<Response<registry::GetPolicyResponse>, Status> {
         Err(Status::unimplemented("not needed"))
     }
 

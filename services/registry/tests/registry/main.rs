@@ -2,6 +2,7 @@
 
 mod embedded;
 mod etcd;
+mod held;
 mod house;
 mod lists;
 mod memory;
