@@ -79,6 +79,9 @@ pub(crate) enum Command {
     /// Read and write the central configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Read and write how services are called: balancing, breakers, retries, timeouts, limits.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Change how many instances of a service run.
     #[command(after_help = "Examples:\n  ninefold scale review 3\n  ninefold scale review 1")]
     Scale {
@@ -414,6 +417,55 @@ pub(crate) enum ConfigCommand {
     Acks {
         #[command(flatten)]
         document: DocumentArgs,
+    },
+}
+
+/// What `policy` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Print the policy of a service. Without a service: list all.
+    Get {
+        /// Name of the service.
+        #[arg(default_value = "")]
+        service: String,
+        /// With the defaults where the policy says nothing.
+        #[arg(long)]
+        effective: bool,
+    },
+    /// Change single keys; they are checked before anything is written.
+    #[command(
+        after_help = "Examples:\n  ninefold policy set review breaker.failure_percent=30 retry.attempts_max=2\n  ninefold policy set review timeouts.call=800ms --reason 'the page is slow'"
+    )]
+    Set {
+        /// Name of the service.
+        service: String,
+        /// Keys and values, such as `breaker.window=5s`.
+        #[arg(required = true)]
+        pairs: Vec<String>,
+        /// Why.
+        #[arg(long, default_value = "")]
+        reason: String,
+        /// Check, and write nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Take single keys back, or the whole policy.
+    Unset {
+        /// Name of the service.
+        service: String,
+        /// Keys, such as `breaker.window` or `retry` [default: all].
+        keys: Vec<String>,
+        /// Why.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Tell what is wrong with a policy in a file: JSON, YAML or TOML by its ending; `-` reads JSON from standard input.
+    Check {
+        /// The file.
+        file: PathBuf,
+        /// Name of the service.
+        #[arg(long, default_value = "any")]
+        service: String,
     },
 }
 

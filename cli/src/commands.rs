@@ -5,6 +5,7 @@ pub(crate) mod config;
 pub(crate) mod describe;
 pub(crate) mod doctor;
 pub(crate) mod logs;
+pub(crate) mod policy;
 pub(crate) mod ps;
 pub(crate) mod routes;
 pub(crate) mod run;

@@ -16,7 +16,7 @@ use crate::output::{self, Format, Table};
 
 const DOCUMENT: &str = "ninefold.config.v1.Document";
 /// Tries of a write that others get in the way of.
-const TRIES_MAX: u32 = 5;
+pub(super) const TRIES_MAX: u32 = 5;
 
 /// Does what the command says.
 pub(crate) async fn config(platform: &Platform, command: ConfigCommand, format: Format) -> Result<(), Failure> {
@@ -74,7 +74,7 @@ fn named(document: DocumentArgs) -> Result<DocumentArgs, Failure> {
     Ok(document)
 }
 
-fn author() -> String {
+pub(super) fn author() -> String {
     std::env::var("USER").unwrap_or_else(|_| "cli".to_owned())
 }
 
@@ -107,7 +107,7 @@ async fn get(platform: &Platform, name: DocumentArgs, revision: Option<i64>, for
     output::print(format, &output::json(DOCUMENT, &document), || pretty(&document.content))
 }
 
-fn pretty(content: &str) -> String {
+pub(super) fn pretty(content: &str) -> String {
     match serde_json::from_str::<Value>(content) {
         Ok(value) => serde_json::to_string_pretty(&value).expect("a JSON value has a text form"),
         Err(_) => content.to_owned(),
@@ -115,9 +115,9 @@ fn pretty(content: &str) -> String {
 }
 
 /// A failure, and the code it came with, for those who go on after some.
-struct Coded(Failure, Option<Code>);
+pub(super) struct Coded(pub(super) Failure, pub(super) Option<Code>);
 
-async fn fetch(platform: &Platform, name: &DocumentArgs, revision: Option<i64>) -> Result<Document, Coded> {
+pub(super) async fn fetch(platform: &Platform, name: &DocumentArgs, revision: Option<i64>) -> Result<Document, Coded> {
     let request = GetDocumentRequest { service: name.service.clone(), environment: name.environment.clone(), revision };
     match platform.config().get_document(crate::client::within(request)).await {
         Ok(answer) => Ok(answer.into_inner().document.unwrap_or_default()),
@@ -125,15 +125,20 @@ async fn fetch(platform: &Platform, name: &DocumentArgs, revision: Option<i64>) 
     }
 }
 
-struct Write {
-    name: DocumentArgs,
-    expect: Option<i64>,
-    reason: String,
-    dry_run: bool,
+pub(super) struct Write {
+    pub(super) name: DocumentArgs,
+    pub(super) expect: Option<i64>,
+    pub(super) reason: String,
+    pub(super) dry_run: bool,
 }
 
 impl Write {
-    async fn put(&self, platform: &Platform, content: String, expected: Option<i64>) -> Result<Document, Coded> {
+    pub(super) async fn put(
+        &self,
+        platform: &Platform,
+        content: String,
+        expected: Option<i64>,
+    ) -> Result<Document, Coded> {
         let request = PutDocumentRequest {
             service: self.name.service.clone(),
             environment: self.name.environment.clone(),
@@ -176,7 +181,7 @@ impl Write {
 }
 
 /// Sets `a.b.c=value` in a document; an empty value removes.
-fn set(content: &mut Map<String, Value>, pair: &str) -> Result<(), Failure> {
+pub(super) fn set(content: &mut Map<String, Value>, pair: &str) -> Result<(), Failure> {
     let wrong = || Failure::Usage(format!("{pair:?} is not KEY=VALUE"));
     let (path, text) = pair.split_once('=').ok_or_else(wrong)?;
     let mut steps: Vec<&str> = path.split('.').collect();
@@ -197,7 +202,7 @@ fn set(content: &mut Map<String, Value>, pair: &str) -> Result<(), Failure> {
 }
 
 /// A file's content as JSON text.
-fn read(path: &Path) -> Result<String, Failure> {
+pub(super) fn read(path: &Path) -> Result<String, Failure> {
     let wrong = |why: String| Failure::Failed(format!("cannot read {}: {why}", path.display()));
     let text = if path.as_os_str() == "-" {
         std::io::read_to_string(std::io::stdin()).map_err(|error| wrong(error.to_string()))?

@@ -107,8 +107,6 @@ impl SdkSettings {
             .map(PathBuf::from)
             .or_else(|| Some(PathBuf::from(named("XDG_CACHE_HOME")?).join("ninefold")))
             .or_else(|| Some(PathBuf::from(named("HOME")?).join(".cache/ninefold")));
-        let credentials = Credentials::read(lookup, &mut mistakes);
-        let telemetry = telemetry::Config::read(lookup, &endpoints, &credentials, &mut mistakes);
         let cache_landscape = match named("NINEFOLD_CACHE_LANDSCAPE").as_deref() {
             None | Some("on") => true,
             Some("off") => false,
@@ -117,6 +115,8 @@ impl SdkSettings {
                 true
             }
         };
+        let credentials = Credentials::read(lookup, &mut mistakes);
+        let telemetry = telemetry::Config::read(lookup, &endpoints, &credentials, &mut mistakes);
         if !mistakes.is_empty() {
             return Err(Error::Settings(mistakes));
         }

@@ -28,7 +28,7 @@ struct Held {
 
 async fn open<S>(house: &House<S>, open: proto::OpenWatch) -> Result<Held, Status> {
     let (say, said) = mpsc::channel(16);
-    say.try_send(proto::HoldWatchRequest { message: Some(Say::Open(open)) }).unwrap();
+    say.try_send(proto::HoldWatchRequest { message: Some(Say::Open(open)) }).expect("the channel is empty");
     let stream = house.client.clone().hold_watch(ReceiverStream::new(said)).await?.into_inner();
     Ok(Held { say, stream, known: BTreeMap::new(), last: proto::HoldWatchResponse::default() })
 }
@@ -73,13 +73,13 @@ impl Held {
     async fn acknowledge(&self) {
         let revision = self.last.revision;
         let message = Some(Say::Acknowledge(proto::AcknowledgeRevision { revision }));
-        self.say.send(proto::HoldWatchRequest { message }).await.unwrap();
+        self.say.send(proto::HoldWatchRequest { message }).await.expect("the watch listens");
     }
 }
 
 async fn watchers<S>(house: &House<S>, service: &str) -> proto::ListWatchersResponse {
     let request = proto::ListWatchersRequest { service: service.to_owned(), ..Default::default() };
-    house.client.clone().list_watchers(request).await.unwrap().into_inner()
+    house.client.clone().list_watchers(request).await.expect("a list is answered").into_inner()
 }
 
 #[tokio::test(start_paused = true)]
