@@ -3,8 +3,8 @@
 use ninefold::Caller;
 use ninefold::caller::Denied;
 use ninefold_proto::ninefold::registry::v1 as proto;
-use proto::hold_session_request::Message as Said;
 use prost::Message as _;
+use proto::hold_session_request::Message as Said;
 use proto::hold_watch_response::Message as Told;
 
 use crate::error::Error;

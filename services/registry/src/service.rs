@@ -182,7 +182,9 @@ impl Service {
             _place: place,
         };
         let frames = watch::watch(watcher);
-        frames.map(move |told| told.map(|frame| reach::watched(&caller, frame)).map_err(|error| fault::status(&error))).boxed()
+        frames
+            .map(move |told| told.map(|frame| reach::watched(&caller, frame)).map_err(|error| fault::status(&error)))
+            .boxed()
     }
 }
 
