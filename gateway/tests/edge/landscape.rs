@@ -322,6 +322,7 @@ impl Keeper {
 #[async_trait]
 impl config::config_service_server::ConfigService for Keeper {
     type WatchDocumentStream = BoxStream<'static, Result<config::WatchDocumentResponse, Status>>;
+    type WatchDocumentsStream = BoxStream<'static, Result<config::WatchDocumentsResponse, Status>>;
 
     async fn get_document(
         &self,
@@ -411,6 +412,13 @@ impl config::config_service_server::ConfigService for Keeper {
             _ => futures_util::stream::empty().boxed(),
         };
         Ok(Response::new(revisions.chain(end).boxed()))
+    }
+
+    async fn watch_documents(
+        &self,
+        _: Request<config::WatchDocumentsRequest>,
+    ) -> Result<Response<Self::WatchDocumentsStream>, Status> {
+        not_here()
     }
 
     async fn acknowledge_document(
