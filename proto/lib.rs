@@ -41,6 +41,11 @@ pub mod ninefold {
             tonic::include_proto!("ninefold.gateway.v1");
         }
     }
+    pub mod dialect {
+        pub mod v1 {
+            tonic::include_proto!("ninefold.dialect.v1");
+        }
+    }
 }
 
 /// The serialized `google.protobuf.FileDescriptorSet` of all contracts of the platform, with imports, options and source

@@ -111,6 +111,15 @@ pub(crate) enum Command {
         /// Path and query.
         path: Option<String>,
     },
+    /// List who follows the landscape by xDS (gRPC libraries, Envoy) and what they refused, or print a bootstrap for one.
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "Examples:\n  ninefold xds\n  ninefold xds bootstrap --node shop-1 > xds.json\n  ninefold xds bootstrap --envoy --listen 127.0.0.1:10000 > envoy.json"
+    )]
+    Xds {
+        #[command(subcommand)]
+        command: Option<XdsCommand>,
+    },
     /// Check the platform and its landscape, and say how to mend what is wrong.
     #[command(after_help = "Examples:\n  ninefold doctor\n  ninefold doctor --self -q")]
     Doctor {
@@ -164,6 +173,9 @@ pub(crate) struct NodeArgs {
     /// Address of OTLP over HTTP [default: 127.0.0.1:4318].
     #[arg(long, env = "NINEFOLD_OTLP_HTTP_LISTEN", value_name = "ADDRESS")]
     pub(crate) otlp_http_listen: Option<SocketAddr>,
+    /// Address of DNS, over UDP and TCP [default: DNS is not answered].
+    #[arg(long, env = "NINEFOLD_DNS_LISTEN", value_name = "ADDRESS")]
+    pub(crate) dns_listen: Option<SocketAddr>,
     /// Folder for the node's data [default: ninefold in the user's data folder; for demo a temporary one].
     #[arg(long, env = "NINEFOLD_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
@@ -467,6 +479,39 @@ pub(crate) enum PolicyCommand {
         #[arg(long, default_value = "any")]
         service: String,
     },
+}
+
+/// What `xds` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum XdsCommand {
+    /// Print what a gRPC library (GRPC_XDS_BOOTSTRAP) or an Envoy (-c) needs to follow this platform.
+    Bootstrap(BootstrapArgs),
+}
+
+/// What `xds bootstrap` takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BootstrapArgs {
+    /// Id of the client, as it is shown by `ninefold xds`.
+    #[arg(long, default_value = "client")]
+    pub(crate) node: String,
+    /// Region of the client.
+    #[arg(long, default_value = "")]
+    pub(crate) region: String,
+    /// Zone of the client: instances there are preferred.
+    #[arg(long, default_value = "")]
+    pub(crate) zone: String,
+    /// For an Envoy, instead of a gRPC library.
+    #[arg(long)]
+    pub(crate) envoy: bool,
+    /// Where the Envoy listens for calls to all services, told apart by their authority.
+    #[arg(long, requires = "envoy", value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Where the Envoy answers its operator.
+    #[arg(long, requires = "envoy", value_name = "ADDRESS")]
+    pub(crate) admin: Option<SocketAddr>,
+    /// Tell the Envoy all resources again and again, instead of what changed.
+    #[arg(long, requires = "envoy")]
+    pub(crate) world: bool,
 }
 
 /// Names a document.

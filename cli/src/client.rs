@@ -11,6 +11,7 @@ use ninefold_proto::ninefold::config::v1::config_service_client::ConfigServiceCl
 use ninefold_proto::ninefold::contract::v1::contract_service_client::ContractServiceClient;
 use ninefold_proto::ninefold::control::v1::control_service_client::ControlServiceClient;
 use ninefold_proto::ninefold::control::v1::{Decision, ListDecisionsRequest, ListWorkloadsRequest, WorkloadStatus};
+use ninefold_proto::ninefold::dialect::v1::dialect_service_client::DialectServiceClient;
 use ninefold_proto::ninefold::gateway::v1::gateway_service_client::GatewayServiceClient;
 use ninefold_proto::ninefold::gateway::v1::{ListRoutesRequest, Refusal, Route};
 use ninefold_proto::ninefold::monitor::v1::monitor_service_client::MonitorServiceClient;
@@ -115,6 +116,10 @@ impl Platform {
 
     pub(crate) fn gateway(&self) -> GatewayServiceClient<Link> {
         GatewayServiceClient::new(self.link())
+    }
+
+    pub(crate) fn dialect(&self) -> DialectServiceClient<Link> {
+        DialectServiceClient::new(self.link())
     }
 
     /// Waits for an answer within the deadline; turns a status into the command's failure.

@@ -14,3 +14,4 @@ pub(crate) mod token;
 pub(crate) mod trace;
 pub(crate) mod up;
 pub(crate) mod why;
+pub(crate) mod xds;

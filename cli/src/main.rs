@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory as _;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, XdsCommand};
 use crate::client::Platform;
 use crate::exit::Failure;
 
@@ -67,6 +67,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             commands::routes::find(&platform, &verb, &path, format).await
         }
         Command::Routes { .. } => commands::routes::list(&platform, format).await,
+        Command::Xds { command: Some(XdsCommand::Bootstrap(args)) } => commands::xds::bootstrap(&platform, &args),
+        Command::Xds { command: None } => commands::xds::list(&platform, format).await,
         Command::Doctor { only_self, quiet } => commands::doctor::doctor(&platform, only_self, quiet, format).await,
         Command::Token(command) => commands::token::token(&platform, command, format).await,
         Command::Whoami => commands::token::whoami(&platform, format).await,

@@ -6,6 +6,7 @@
 mod doors;
 mod lines;
 mod passes;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,7 +23,8 @@ use ninefold_access::{Access, Authentication, Openness, Ring};
 use ninefold_config::Documents;
 use ninefold_contract::Contract;
 use ninefold_control::Control;
-use ninefold_gateway::Gateway;
+use ninefold_dialect::Dialect;
+use ninefold_gateway::{Bindings, Gateway};
 use ninefold_monitor::Monitor;
 use ninefold_registry::Registry;
 use serde_json::{Value, json};
@@ -60,6 +62,8 @@ pub(crate) struct Facts {
     pub(crate) otlp_grpc: SocketAddr,
     /// Address of OTLP over HTTP.
     pub(crate) otlp_http: SocketAddr,
+    /// Address of DNS, if it is answered.
+    pub(crate) dns: Option<SocketAddr>,
     /// Folder of its data.
     pub(crate) data: String,
     /// Kind of its store.
@@ -86,6 +90,7 @@ impl Facts {
             "platform": self.platform.to_string(),
             "otlpGrpc": self.otlp_grpc.to_string(),
             "otlpHttp": self.otlp_http.to_string(),
+            "dns": self.dns.map(|address| address.to_string()),
             "data": self.data,
             "store": self.store,
             "pid": std::process::id(),
@@ -140,13 +145,14 @@ impl Node {
         prepare(&settings.data)?;
         let name = node_name(&settings.data)?;
         let doors = Doors::bind(&settings).await?;
-        let facts = Facts {
+        let mut facts = Facts {
             node: name.clone(),
             edge: local(&doors.edge)?,
             platform: doors.platform.platform.address(),
             otlp_grpc: doors.platform.otlp_grpc.address(),
             otlp_http: doors.platform.otlp_http.address(),
             inner: doors.platform.inner.as_ref().map(ninefold::serve::Listener::address),
+            dns: None,
             data: settings.data.display().to_string(),
             store: match settings.store.backend {
                 ninefold_store::Backend::Embedded => "embedded",
@@ -166,7 +172,7 @@ impl Node {
         let ring = Ring::default();
         let telemetry = tell(&facts, &passes::own(&ring, &name, settings.access.authentication)?)?;
         let scope = Scope::root("node");
-        match start_roles(settings, doors, &facts, ring, &scope).await {
+        match start_roles(settings, doors, &mut facts, ring, &scope).await {
             Ok(platform) => Ok(Self { scope, telemetry, platform, facts }),
             Err(failure) => {
                 scope.close(CLOSE_DEADLINE).await;
@@ -236,7 +242,7 @@ fn make_name(path: &Path) -> std::io::Result<String> {
 async fn start_roles(
     settings: Settings,
     doors: Doors,
-    facts: &Facts,
+    facts: &mut Facts,
     ring: Ring,
     scope: &Scope,
 ) -> Result<Platform, Failure> {
@@ -279,6 +285,16 @@ async fn start_roles(
         .await
         .map_err(|error| failed(&error))?;
 
+    let dialect_deps = ninefold_dialect::Deps {
+        registry: link.clone(),
+        node: facts.node.clone(),
+        witness: Arc::new(witness::ToRegistry(registry.clone())),
+    };
+    let dialect = Dialect::start(settings.dialect, dialect_deps, &scope.child("dialect"))
+        .await
+        .map_err(|error| failed(&error))?;
+    facts.dns = dialect.dns();
+
     let mut routes = RoutesBuilder::default();
     access.add_to(&mut routes);
     contract.add_to(&mut routes);
@@ -287,10 +303,14 @@ async fn start_roles(
     monitor.add_to(&mut routes);
     control.add_to(&mut routes);
     gateway.add_to(&mut routes);
+    dialect.add_to(&mut routes);
     let routes = routes.routes();
     later.leads_to(Link::from(routes.clone()));
 
-    let page = page::router(platform.clone(), facts.clone());
+    // Through the same routes as gRPC, so that what guards a method guards it whatever is spoken.
+    let bindings = Bindings::new(ninefold_proto::DESCRIPTOR_SET, Link::from(routes.clone()), door_scope.stop())
+        .map_err(Failure::Failed)?;
+    let page = page::router(platform.clone(), facts.clone(), bindings).merge(dialect.http_router());
     doors.platform.open(Behind { routes, page, monitor: &monitor, access: &access, tls }, &door_scope);
     Ok(platform)
 }

@@ -5,8 +5,9 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use ninefold::tonic::service::Routes;
+use ninefold_gateway::Bindings;
 use serde_json::json;
 use tonic_web::GrpcWebLayer;
 
@@ -25,9 +26,18 @@ struct Page {
     facts: Facts,
 }
 
-/// The page's routes.
-pub(crate) fn router(platform: Platform, facts: Facts) -> Router {
-    Router::new().route("/", get(index)).route("/landscape.json", get(landscape)).with_state(Page { platform, facts })
+/// Where the contracts' HTTP bindings lie.
+const BINDINGS: &str = "/v1/{*path}";
+
+/// The page's routes, and the HTTP bindings of the platform's contracts.
+pub(crate) fn router(platform: Platform, facts: Facts, bindings: Bindings) -> Router {
+    let page = Router::new().route("/", get(index)).route("/landscape.json", get(landscape));
+    let bound = Router::new().route(BINDINGS, any(bound)).with_state(bindings);
+    page.with_state(Page { platform, facts }).merge(bound)
+}
+
+async fn bound(State(bindings): State<Bindings>, request: Request) -> Response {
+    bindings.answer(request.map(ninefold::tonic::body::Body::new)).await.map(axum::body::Body::new)
 }
 
 /// The platform's gRPC routes, spoken as gRPC and gRPC-Web, and the page beside them.
@@ -42,7 +52,7 @@ async fn only_grpc(request: Request, next: Next) -> Response {
     if kind.starts_with(b"application/grpc") || request.method() == Method::OPTIONS {
         return next.run(request).await;
     }
-    (StatusCode::NOT_FOUND, "There is a page at /, and gRPC everywhere.\n").into_response()
+    (StatusCode::NOT_FOUND, "There is a page at /, JSON below /v1, and gRPC everywhere.\n").into_response()
 }
 
 async fn index() -> impl IntoResponse {

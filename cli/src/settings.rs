@@ -28,6 +28,7 @@ pub(crate) struct Settings {
     pub(crate) access: ninefold_access::Config,
     /// Who reaches the node, and whether they are asked who they are.
     pub(crate) openness: Openness,
+    pub(crate) dialect: ninefold_dialect::Config,
 }
 
 /// Where a node listens. Port 0 picks one.
@@ -99,6 +100,8 @@ pub(crate) fn load(args: &NodeArgs, data: &Path) -> Result<Settings, Failure> {
     }
     let is_secure = access.tls_cert.is_some();
     let openness = ninefold_access::judge(&listen.doors(), access.authentication, is_secure, args.insecure);
+    let mut dialect: ninefold_dialect::Config = file.section("dialect");
+    dialect.dns_listen = args.dns_listen.or(dialect.dns_listen);
 
     let settings = Settings {
         listen,
@@ -112,12 +115,14 @@ pub(crate) fn load(args: &NodeArgs, data: &Path) -> Result<Settings, Failure> {
         gateway: file.section("gateway"),
         access,
         openness,
+        dialect,
     };
     file.refuse("store", settings.store.mistakes());
     file.refuse("contract", settings.contract.mistakes());
     file.refuse("registry", settings.registry.mistakes());
     file.refuse("control", settings.control.mistakes());
     file.refuse("access", settings.access.mistakes());
+    file.refuse("dialect", settings.dialect.mistakes());
     if let Err(ninefold_gateway::Error::SettingsInvalid(wrong)) = settings.gateway.check() {
         file.mistakes.extend(wrong.into_iter().map(|mistake| format!("gateway.{mistake}")));
     }
@@ -211,7 +216,7 @@ impl File {
     fn finish(mut self) -> Result<(), Failure> {
         for (name, _) in std::mem::take(&mut self.rest) {
             self.mistakes.push(format!(
-                "{name}: is no setting; there are data, listen, store, contract, registry, config, monitor, control, gateway and access"
+                "{name}: is no setting; there are data, listen, store, contract, registry, config, monitor, control, gateway, access and dialect"
             ));
         }
         if self.mistakes.is_empty() {

@@ -24,6 +24,12 @@ const UNKNOWN: i32 = -1;
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome(Arc<AtomicI32>);
 
+impl Default for Outcome {
+    fn default() -> Self {
+        Self(Arc::new(AtomicI32::new(UNKNOWN)))
+    }
+}
+
 impl Outcome {
     /// Notes the code that headers or trailers hold, if they hold one.
     pub(crate) fn note(&self, headers: &HeaderMap) {
@@ -84,7 +90,7 @@ impl Record {
             recorded.or_else(|| trace_of(headers)).unwrap_or_else(|| format!("{:032x}", fastrand::u128(1..)));
         Self {
             span,
-            outcome: Outcome(Arc::new(AtomicI32::new(UNKNOWN))),
+            outcome: Outcome::default(),
             protocol: "rest",
             trace_id,
             is_recorded,

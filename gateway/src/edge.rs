@@ -1,5 +1,6 @@
 //! One request, from its head to its answer: guard, kind, then REST or gRPC.
 
+pub(crate) mod bindings;
 mod cors;
 mod grpc;
 mod own;

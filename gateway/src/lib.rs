@@ -49,6 +49,7 @@ use tokio::net::TcpListener;
 
 pub use codec::Codec;
 pub use config::{Config, RateLimit};
+pub use edge::bindings::Bindings;
 pub use error::Error;
 
 use contracts::{Follower, Published};

@@ -29,6 +29,9 @@ const OURS: &[(&str, &[&str])] = &[
     // method's own contract, and who calls travels to the roles as a `Caller`, which is a word of the SDK, because a
     // service behind mutual TLS asks the same question.
     ("ninefold-access", &["ninefold", "ninefold-proto", "ninefold-store"]),
+    // Tells what the registry tells, and keeps nothing: it follows the registry through a link, as the gateway does. It
+    // compiles Envoy's contracts beside its own code, so that nobody else waits for them.
+    ("ninefold-dialect", &["ninefold", "ninefold-proto", "ninefold-build"]),
     // the sample landscape is built as a user would build it
     ("shop-backend", &["ninefold"]),
     ("shop-product", &["ninefold", "ninefold-build", "shop-backend"]),
@@ -49,6 +52,7 @@ const OURS: &[(&str, &[&str])] = &[
             "ninefold-monitor",
             "ninefold-control",
             "ninefold-access",
+            "ninefold-dialect",
             "shop-product",
             "shop-recommendation",
             "shop-review",
@@ -100,7 +104,8 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("sqlx", &["ninefold-monitor", "shop-backend", "shop-product", "shop-recommendation", "shop-review"]),
     ("bollard", &["ninefold-control"]),
     ("kube*", &["ninefold-control"]),
-    ("axum", &["ninefold-monitor", "ninefold-cli"]),
+    ("axum", &["ninefold-monitor", "ninefold-dialect", "ninefold-cli"]),
+    ("hickory-proto", &["ninefold-dialect"]),
     ("clap*", &["ninefold-cli"]),
     // Elsewhere an error is an enum.
     ("anyhow", &["ninefold-cli", "tests-landscape"]),

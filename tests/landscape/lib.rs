@@ -22,6 +22,8 @@ use tokio::time::Instant;
 const READY_MAX: Duration = Duration::from_secs(60);
 /// Longest wait for everything to stop.
 const STOP_MAX: Duration = Duration::from_secs(30);
+/// What says where a node listens.
+const FLAGS: [&str; 4] = ["--edge-listen", "--listen", "--otlp-grpc-listen", "--otlp-http-listen"];
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -77,6 +79,17 @@ impl Landscape {
         Self::start_in(self.folder, "up", &[]).await
     }
 
+    /// Kills a node that was started with `up`, and starts another on its data and its addresses.
+    ///
+    /// # Errors
+    /// When it does not come up again.
+    pub async fn restart_where_it_was(mut self) -> Result<Self> {
+        let was = ["edge", "platform", "otlpGrpc", "otlpHttp"].map(|which| self.address(which));
+        self.child.kill().await?;
+        let arguments: Vec<&str> = FLAGS.into_iter().zip(&was).flat_map(|(flag, address)| [flag, address]).collect();
+        Self::start_in(self.folder, "up", &arguments).await
+    }
+
     /// The node's data folder.
     pub fn data(&self) -> String {
         self.folder.path().join("data").display().to_string()
@@ -84,7 +97,7 @@ impl Landscape {
 
     async fn start_in(folder: TempDir, verb: &str, arguments: &[&str]) -> Result<Self> {
         let mut command = ninefold(verb, arguments)?;
-        for flag in ["--edge-listen", "--listen", "--otlp-grpc-listen", "--otlp-http-listen"] {
+        for flag in FLAGS {
             if !arguments.contains(&flag) {
                 command.args([flag, "127.0.0.1:0"]);
             }
@@ -122,7 +135,7 @@ impl Landscape {
         self.child.id().expect("the node has not been waited for")
     }
 
-    /// An address of the node: `edge`, `platform`, `otlpGrpc` or `otlpHttp`.
+    /// An address of the node: `edge`, `platform`, `otlpGrpc`, `otlpHttp`, or `dns` where it is answered.
     pub fn address(&self, which: &str) -> String {
         self.facts[which].as_str().expect("the node prints its addresses").to_owned()
     }

@@ -44,6 +44,14 @@ fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
+/// An address on loopback that was free a moment ago, for programs that cannot pick one themselves.
+///
+/// # Errors
+/// When there is none.
+pub fn free_address() -> Result<String> {
+    Ok(format!("127.0.0.1:{}", free_port()?))
+}
+
 /// An address at which nobody answers, for as long as this lives: its port is taken, and not listened on.
 #[derive(Debug)]
 pub struct Nobody {

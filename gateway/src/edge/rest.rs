@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, header};
-use http_body::{Body as _, Frame};
+use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Incoming;
 use ninefold::connect::{Channel, Idempotent};
 use ninefold::fault;
 use ninefold::lifecycle::Stop;
+use ninefold::link::BoxError;
 use ninefold::tonic::body::Body;
 use ninefold::tonic::{Code, Status};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -20,6 +20,7 @@ use tower::ServiceExt as _;
 use super::{Client, Edge, write_timeout};
 use crate::access::{Outcome, Record};
 use crate::binding::Binding;
+use crate::config::Config;
 use crate::error::Error;
 use crate::frames::{Broken, Frames, framed};
 use crate::path::Path;
@@ -36,7 +37,7 @@ const SHOWN_MAX: usize = 256;
 const BODY_PAUSES_MAX: u32 = 10;
 
 /// Headers that speak of the REST body or of its forms, and mean nothing to the call.
-const OF_THE_BODY: [header::HeaderName; 8] = [
+pub(super) const OF_THE_BODY: [header::HeaderName; 8] = [
     header::CONTENT_TYPE,
     header::CONTENT_ENCODING,
     header::CONTENT_LENGTH,
@@ -48,10 +49,10 @@ const OF_THE_BODY: [header::HeaderName; 8] = [
 ];
 
 /// A REST request on its way.
-struct Call<'r> {
-    route: &'r Route,
-    binding: &'r Binding,
-    outcome: Outcome,
+pub(super) struct Call<'r> {
+    pub(super) route: &'r Route,
+    pub(super) binding: &'r Binding,
+    pub(super) outcome: Outcome,
 }
 
 impl Edge {
@@ -69,11 +70,10 @@ impl Edge {
             Found::Value { value, path } => (value, path),
             _ if !published.routes.is_known => return Err(Error::Starting),
             Found::OtherVerbs(allowed) => {
-                let verb = head.method.as_str().chars().take(SHOWN_MAX).collect();
+                let verb = shown(head.method.as_str());
                 return Err(Error::VerbNotAllowed { verb, allowed: allowed.into_iter().collect() });
             }
             Found::Nothing => {
-                let shown = |text: &str| text.chars().take(SHOWN_MAX).collect();
                 return Err(Error::RouteUnknown { verb: shown(head.method.as_str()), path: shown(head.uri.path()) });
             }
         };
@@ -81,8 +81,7 @@ impl Edge {
         let binding = route.binding.as_deref().expect("routes in the REST table have a binding");
         let channel = published.channels.get(&route.service).cloned().ok_or(Error::Starting)?;
         check_encoding(&head.headers)?;
-        let whole = self.config.body_timeout * BODY_PAUSES_MAX;
-        let body = timeout(whole, self.read(body)).await.map_err(|_| Error::BodyTimeout(whole))??;
+        let body = read(&self.config, body).await?;
         let query = head.uri.query().unwrap_or_default();
         let parts = transcode::Parts { path: &path, query, headers: &head.headers, body };
         let message = transcode::request(&route.method, binding, &parts)?;
@@ -110,7 +109,8 @@ impl Edge {
         }
         let frames = Frames::new(body, self.config.answer_bytes_max);
         let mut response = if route.method.is_server_streaming {
-            self.stream(&call, frames, &head.headers, end.map(|(_, end)| end))
+            let pace = Pace { stop: self.stop.clone(), heartbeat: self.config.heartbeat, end: end.map(|(_, end)| end) };
+            stream(&call, frames, &head.headers, pace)
         } else {
             let unary = call.one(frames);
             match end {
@@ -120,27 +120,6 @@ impl Edge {
         };
         copy_metadata(&answer.headers, response.headers_mut());
         Ok(response)
-    }
-
-    /// Reads a body whole, within its bounds.
-    async fn read(&self, mut body: Incoming) -> Result<Bytes, Error> {
-        let bytes_max = self.config.body_bytes_max;
-        if body.size_hint().lower() > bytes_max as u64 {
-            return Err(Error::BodyTooLarge(bytes_max));
-        }
-        let mut read = bytes::BytesMut::new();
-        loop {
-            let frame = timeout(self.config.body_timeout, body.frame()).await;
-            let frame = frame.map_err(|_| Error::BodyTimeout(self.config.body_timeout))?;
-            let Some(frame) = frame else { return Ok(read.freeze()) };
-            let frame = frame.map_err(|error| Error::BodyBroken(error.into()))?;
-            // Trailers of a request mean nothing to a call.
-            let Ok(data) = frame.into_data() else { continue };
-            if read.len() + data.len() > bytes_max {
-                return Err(Error::BodyTooLarge(bytes_max));
-            }
-            read.extend_from_slice(&data);
-        }
     }
 
     /// Sends a call, and waits for the head of its answer.
@@ -158,38 +137,77 @@ impl Edge {
         record.answered_by(answer.extensions().get());
         Ok(answer)
     }
+}
 
-    /// Answers with a stream, in the form that the client asked for.
-    fn stream(&self, call: &Call<'_>, frames: Frames, asked: &HeaderMap, end: Option<Instant>) -> Response<Body> {
-        let form = Form::chosen_by(asked);
-        let writer = Writer {
-            frames,
-            encoder: Encoder::new(form),
-            form,
-            route: call.route.clone(),
-            outcome: call.outcome.clone(),
-            stop: self.stop.clone(),
-            heartbeat: self.config.heartbeat,
-            end,
-        };
-        let parts = stream::unfold(Some(writer), |writer| async move {
-            let mut writer = writer?;
-            let (part, is_last) = writer.next().await;
-            Some((Ok::<_, Status>(Frame::data(part)), (!is_last).then_some(writer)))
-        });
-        let mut response = Response::new(Body::new(StreamBody::new(parts)));
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(form.content_type()));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        // Asks proxies in front to hand on each message as it comes.
-        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-        response
+/// Reads a body whole, within its bounds.
+pub(super) async fn read<B>(config: &Config, body: B) -> Result<Bytes, Error>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let whole = config.body_timeout * BODY_PAUSES_MAX;
+    timeout(whole, read_frames(config, body)).await.map_err(|_| Error::BodyTimeout(whole))?
+}
+
+async fn read_frames<B>(config: &Config, mut body: B) -> Result<Bytes, Error>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let bytes_max = config.body_bytes_max;
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(Error::BodyTooLarge(bytes_max));
     }
+    let mut read = bytes::BytesMut::new();
+    loop {
+        let frame = timeout(config.body_timeout, body.frame()).await;
+        let frame = frame.map_err(|_| Error::BodyTimeout(config.body_timeout))?;
+        let Some(frame) = frame else { return Ok(read.freeze()) };
+        let frame = frame.map_err(|error| Error::BodyBroken(error.into()))?;
+        // Trailers of a request mean nothing to a call.
+        let Ok(data) = frame.into_data() else { continue };
+        if read.len() + data.len() > bytes_max {
+            return Err(Error::BodyTooLarge(bytes_max));
+        }
+        read.extend_from_slice(&data);
+    }
+}
+
+/// How long a stream goes on, and how it says meanwhile that it lives.
+pub(super) struct Pace {
+    pub(super) stop: Stop,
+    pub(super) heartbeat: Duration,
+    pub(super) end: Option<Instant>,
+}
+
+/// Answers with a stream, in the form that the client asked for.
+pub(super) fn stream(call: &Call<'_>, frames: Frames, asked: &HeaderMap, pace: Pace) -> Response<Body> {
+    let form = Form::chosen_by(asked);
+    let writer = Writer {
+        frames,
+        encoder: Encoder::new(form),
+        form,
+        route: call.route.clone(),
+        outcome: call.outcome.clone(),
+        pace,
+    };
+    let parts = futures_util::stream::unfold(Some(writer), |writer| async move {
+        let mut writer = writer?;
+        let (part, is_last) = writer.next().await;
+        Some((Ok::<_, Status>(Frame::data(part)), (!is_last).then_some(writer)))
+    });
+    let mut response = Response::new(Body::new(StreamBody::new(parts)));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(form.content_type()));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // Asks proxies in front to hand on each message as it comes.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
 }
 
 impl Call<'_> {
     /// Answers with the one message of a call that is no stream.
-    async fn one(&self, mut frames: Frames) -> Result<Response<Body>, Error> {
+    pub(super) async fn one(&self, mut frames: Frames) -> Result<Response<Body>, Error> {
         let broken = |what| Error::AnswerMalformed { service: self.route.service.to_string(), what };
         let message = match frames.next().await {
             Ok(message) => message,
@@ -224,7 +242,7 @@ impl Call<'_> {
     }
 
     /// Answers with the status that a call failed with.
-    fn fail(&self, status: &Status) -> Response<Body> {
+    pub(super) fn fail(&self, status: &Status) -> Response<Body> {
         self.outcome.set(status.code());
         let contract = self.route.method.output.parent_pool();
         reply::of_status(status, fault::http_status(status.code()), Some(contract))
@@ -238,26 +256,24 @@ struct Writer {
     form: Form,
     route: Route,
     outcome: Outcome,
-    stop: Stop,
-    heartbeat: Duration,
-    end: Option<Instant>,
+    pace: Pace,
 }
 
 impl Writer {
     /// The next part, and whether it is the last.
     async fn next(&mut self) -> (Bytes, bool) {
-        let beat = tokio::time::sleep(self.heartbeat);
-        let end = self.end.unwrap_or_else(|| Instant::now() + self.heartbeat);
+        let beat = tokio::time::sleep(self.pace.heartbeat);
+        let end = self.pace.end.unwrap_or_else(|| Instant::now() + self.pace.heartbeat);
         // Nothing is lost when an arm is dropped: what was read of a message stays with the frames.
         let next = tokio::select! {
             next = self.frames.next() => next,
             () = beat, if self.form.heartbeat().is_some() => {
                 return (Bytes::from_static(self.form.heartbeat().unwrap_or_default()), false);
             }
-            () = tokio::time::sleep_until(end), if self.end.is_some() => {
+            () = tokio::time::sleep_until(end), if self.pace.end.is_some() => {
                 return self.fail(&Status::deadline_exceeded("the time for this stream ran out"));
             }
-            () = self.stop.asked() => return self.fail(&fault::status(&Error::Draining)),
+            () = self.pace.stop.asked() => return self.fail(&fault::status(&Error::Draining)),
         };
         match next {
             Ok(Some(message)) => match self.write(message) {
@@ -295,8 +311,13 @@ impl Writer {
     }
 }
 
+/// What an answer repeats of a request.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_MAX).collect()
+}
+
 /// A body that is packed would be read as it is.
-fn check_encoding(headers: &HeaderMap) -> Result<(), Error> {
+pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Error> {
     match headers.get(header::CONTENT_ENCODING) {
         Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
             Err(Error::MediaTypeUnsupported(format!("packed with {}", String::from_utf8_lossy(encoding.as_bytes()))))
@@ -306,7 +327,7 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Error> {
 }
 
 /// The status of a call that failed before its first message, or of an answer that is no gRPC.
-fn failed_at_once(answer: &http::response::Parts) -> Option<Status> {
+pub(super) fn failed_at_once(answer: &http::response::Parts) -> Option<Status> {
     if let Some(status) = Status::from_header_map(&answer.headers) {
         // An OK without a message is told apart by whoever waits for one.
         return (status.code() != Code::Ok).then_some(status);
@@ -331,7 +352,7 @@ fn failed_at_once(answer: &http::response::Parts) -> Option<Status> {
 }
 
 /// Hands on what the service says beside its message, save what is of gRPC or of the connection.
-fn copy_metadata(from: &HeaderMap, to: &mut HeaderMap) {
+pub(super) fn copy_metadata(from: &HeaderMap, to: &mut HeaderMap) {
     let mut metadata = from.clone();
     guard::strip_hop_by_hop(&mut metadata);
     for (name, value) in &metadata {

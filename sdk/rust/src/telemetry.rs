@@ -4,6 +4,7 @@
 //! threads of their own, and a standard output that is full, slow or closed costs lines, not calls.
 
 mod context;
+mod count;
 mod export;
 mod lines;
 mod printer;
@@ -20,6 +21,7 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub use context::{continue_trace, extract, inject, rename, trace_id};
+pub use count::Count;
 pub use requests::Requests;
 pub use served::{Served, TRACE_ID_HEADER};
 

@@ -18,9 +18,8 @@ const FOREIGN: &[(&str, Audience, bool)] = &[
     ("/opentelemetry.proto.collector.logs.v1.LogsService/Export", Audience::Instances, true),
     ("/opentelemetry.proto.collector.trace.v1.TraceService/Export", Audience::Instances, true),
     ("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", Audience::Instances, true),
-    // They tell of all namespaces.
-    ("/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources", Audience::Members, false),
-    ("/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources", Audience::Members, false),
+    ("/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources", Audience::Members, true),
+    ("/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources", Audience::Members, true),
 ];
 /// Where OTLP over HTTP is taken.
 const OTLP: [&str; 3] = ["/v1/logs", "/v1/traces", "/v1/metrics"];

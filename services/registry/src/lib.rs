@@ -10,6 +10,7 @@ mod events;
 mod follow;
 mod lease;
 mod model;
+mod observation;
 mod page;
 mod policy;
 mod reach;
@@ -30,6 +31,7 @@ use tonic::service::RoutesBuilder;
 pub use config::Config;
 pub use error::Error;
 pub use model::{InstanceId, InstanceKey, ServiceName};
+pub use observation::{Observation, Observed};
 
 /// Largest message that is read: a report of 64 events, or an instance with all that it may have.
 const MESSAGE_BYTES_MAX: usize = 256 * 1024;
@@ -79,6 +81,11 @@ impl Registry {
     /// away, those that are known hold.
     pub fn follow_policies(&self, config: Link) {
         self.service.follow_policies(config);
+    }
+
+    /// Notes what happened to a service where the landscape is told in a dialect of others.
+    pub fn observe(&self, seen: Observation) {
+        self.service.observe(seen.into());
     }
 
     /// Adds the registry's service to a server.

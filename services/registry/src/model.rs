@@ -250,6 +250,10 @@ pub(crate) enum EventKind {
     StoreLost,
     /// The node has its store again.
     StoreFound,
+    /// A client of xDS refused what it was told.
+    XdsRefused,
+    /// Something was not told by xDS, as its clients would refuse it.
+    XdsWithheld,
 }
 
 /// What a caller reports of another instance; who reports and when is known from the session.

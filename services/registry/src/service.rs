@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::error::Error;
-use crate::model::{Interest, ServiceName};
+use crate::model::{Event, Interest, ServiceName};
 use crate::page;
 use crate::policy;
 use crate::reach;
@@ -45,6 +45,11 @@ impl Service {
 
     pub(crate) fn new(hub: Arc<Hub>, scope: Scope) -> Self {
         Self { hub, watchers: Arc::default(), scope }
+    }
+
+    /// Remembers what somebody saw.
+    pub(crate) fn observe(&self, event: Event) {
+        self.hub.view.report(event);
     }
 
     fn services(&self, request: &proto::ListServicesRequest) -> Result<proto::ListServicesResponse, Error> {

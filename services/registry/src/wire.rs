@@ -146,7 +146,9 @@ fn report_of(event: proto::Event) -> Option<Report> {
         | proto::EventKind::PolicyChanged
         | proto::EventKind::PolicyRefused
         | proto::EventKind::StoreLost
-        | proto::EventKind::StoreFound => return None,
+        | proto::EventKind::StoreFound
+        | proto::EventKind::XdsRefused
+        | proto::EventKind::XdsWithheld => return None,
     };
     if kind != EventKind::WatchDiverged {
         ServiceName::parse(&event.service)?;
@@ -209,6 +211,8 @@ pub(crate) fn to_event(event: Event) -> proto::Event {
         EventKind::PolicyRefused => proto::EventKind::PolicyRefused,
         EventKind::StoreLost => proto::EventKind::StoreLost,
         EventKind::StoreFound => proto::EventKind::StoreFound,
+        EventKind::XdsRefused => proto::EventKind::XdsRefused,
+        EventKind::XdsWithheld => proto::EventKind::XdsWithheld,
     };
     proto::Event {
         time: Some(event.time.into()),

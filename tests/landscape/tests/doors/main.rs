@@ -1,0 +1,10 @@
+//! The landscape told in the dialects of others, to their own real programs: gRPC libraries, Envoy, Prometheus, `dig`,
+//! `curl`.
+
+mod backend;
+mod client;
+mod curl;
+mod dns;
+mod envoy;
+mod grpc;
+mod prometheus;
