@@ -207,7 +207,7 @@ mod tests {
         words::Instance {
             service: "pump".to_owned(),
             instance_id: id.to_owned(),
-            addresses: vec![words::Address { host: "10.0.0.1".to_owned(), port: 80 }],
+            addresses: vec![words::Address { host: "10.0.0.1".to_owned(), port: id.as_bytes()[0].into() }],
             state: words::InstanceState::Serving.into(),
             ..words::Instance::default()
         }

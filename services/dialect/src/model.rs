@@ -227,7 +227,7 @@ mod tests {
         words::Instance {
             service: "pump".to_owned(),
             instance_id: id.to_owned(),
-            addresses: vec![words::Address { host: "10.0.0.1".to_owned(), port: 80 }],
+            addresses: vec![words::Address { host: format!("10.0.0.{}", id.len()), port: 80 }],
             state: state.into(),
             ..words::Instance::default()
         }
@@ -256,8 +256,16 @@ mod tests {
     #[test]
     fn suspects_are_called_only_where_nobody_else_can_answer() {
         use words::InstanceState::{Draining, Serving, Suspect};
-        assert_eq!(healths(vec![instance("a", Serving), instance("b", Suspect)]), [Health::Healthy, Health::Suspect]);
-        assert_eq!(healths(vec![instance("a", Draining), instance("b", Suspect)]), [Health::Draining, Health::Healthy]);
+        assert_eq!(healths(vec![instance("a", Serving), instance("bb", Suspect)]), [Health::Healthy, Health::Suspect]);
+        assert_eq!(healths(vec![instance("a", Draining), instance("bb", Suspect)]), [Health::Draining, Health::Healthy]);
+    }
+
+    #[test]
+    fn an_address_is_given_once_to_whoever_can_be_called() {
+        use words::InstanceState::{Serving, Suspect};
+        for (first, second) in [(Suspect, Serving), (Serving, Suspect)] {
+            assert_eq!(healths(vec![instance("a", first), instance("b", second)]), [Health::Healthy]);
+        }
     }
 
     #[test]
