@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use ninefold::Caller;
 use ninefold::fault::Violation;
 
 use crate::model::{Name, Service, World};
@@ -31,11 +32,12 @@ impl Catalogue {
         &self,
         world: &'w World,
         of: Type,
-        audience: &Audience,
+        client: &'w Client,
     ) -> Box<dyn Iterator<Item = String> + 'w> {
-        match (of, audience) {
+        match (of, &client.audience) {
             (Type::Cluster | Type::Endpoints, _) => {
-                Box::new(world.services.keys().map(|name| name.as_str().to_owned()))
+                let seen = world.services.keys().filter(|name| client.caller.may_see(name.namespace()));
+                Box::new(seen.map(|name| name.as_str().to_owned()))
             }
             (Type::Listener, Audience::Envoy(Some(_))) => Box::new(std::iter::once(resources::ENVOY_ROUTES.to_owned())),
             (Type::Listener | Type::Route, _) => Box::new(std::iter::empty()),
@@ -51,7 +53,7 @@ impl Catalogue {
             && matches!(of, Type::Listener | Type::Route)
         {
             return match (of, listen) {
-                (Type::Route, _) if name == resources::ENVOY_ROUTES => found(self.envoy_routes(world)),
+                (Type::Route, _) if name == resources::ENVOY_ROUTES => found(self.envoy_routes(world, &client.caller)),
                 (Type::Listener, Some(listen)) if name == resources::ENVOY_ROUTES => {
                     found(self.judged(of, name, &resources::envoy_listener(*listen), validate::listener))
                 }
@@ -64,6 +66,9 @@ impl Catalogue {
         };
         let Some(key) = Name::parse(asked) else { return Found::Missing };
         if matches!(of, Type::Cluster | Type::Endpoints) && key.as_str() != name {
+            return Found::Missing;
+        }
+        if !client.caller.may_see(key.namespace()) {
             return Found::Missing;
         }
         match world.services.get(&key) {
@@ -94,17 +99,21 @@ impl Catalogue {
         }
     }
 
-    fn envoy_routes(&self, world: &Arc<World>) -> Kept {
+    fn envoy_routes(&self, world: &Arc<World>, caller: &Caller) -> Kept {
+        let make = || {
+            let seen = world.services.values().filter(|service| caller.may_see(service.name.namespace()));
+            let routes = resources::envoy_routes(seen.map(AsRef::as_ref));
+            self.judged(Type::Route, resources::ENVOY_ROUTES, &routes, validate::routes)
+        };
+        if !caller.namespaces.are_all() {
+            return make();
+        }
         let slot = {
             let mut made = self.envoy_routes.lock().unwrap_or_else(PoisonError::into_inner);
             if !std::ptr::eq(made.0.as_ptr(), Arc::as_ptr(world)) {
                 *made = (Arc::downgrade(world), Arc::default());
             }
             made.1.clone()
-        };
-        let make = || {
-            let routes = resources::envoy_routes(world.services.values().map(AsRef::as_ref));
-            self.judged(Type::Route, resources::ENVOY_ROUTES, &routes, validate::routes)
         };
         slot.get_or_init(make).clone()
     }

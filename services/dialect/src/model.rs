@@ -257,7 +257,10 @@ mod tests {
     fn suspects_are_called_only_where_nobody_else_can_answer() {
         use words::InstanceState::{Draining, Serving, Suspect};
         assert_eq!(healths(vec![instance("a", Serving), instance("bb", Suspect)]), [Health::Healthy, Health::Suspect]);
-        assert_eq!(healths(vec![instance("a", Draining), instance("bb", Suspect)]), [Health::Draining, Health::Healthy]);
+        assert_eq!(
+            healths(vec![instance("a", Draining), instance("bb", Suspect)]),
+            [Health::Draining, Health::Healthy]
+        );
     }
 
     #[test]

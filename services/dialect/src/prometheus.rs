@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::{RawQuery, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Json, Router, routing};
+use ninefold::Caller;
 use ninefold_proto::ninefold::registry::v1 as words;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -59,8 +60,9 @@ pub(crate) fn router(world: watch::Receiver<Arc<World>>) -> Router {
 }
 
 /// Until the landscape is known, Prometheus is to keep what it knew: it does on anything but 200.
-async fn targets(State(world): State<watch::Receiver<Arc<World>>>, RawQuery(query): RawQuery) -> Response {
-    let asked = match Asked::read(query.as_deref().unwrap_or_default()) {
+async fn targets(State(world): State<watch::Receiver<Arc<World>>>, request: Request) -> Response {
+    let caller = Caller::of(request.extensions());
+    let asked = match Asked::read(request.uri().query().unwrap_or_default()) {
         Ok(asked) => asked,
         Err(unknown) => {
             let text = format!("{unknown:?} is not known; there are service and namespace\n");
@@ -71,13 +73,14 @@ async fn targets(State(world): State<watch::Receiver<Arc<World>>>, RawQuery(quer
     if !world.is_known {
         return (StatusCode::SERVICE_UNAVAILABLE, "the landscape is not known yet\n").into_response();
     }
-    Json(groups(&world, &asked)).into_response()
+    Json(groups(&world, &asked, &caller)).into_response()
 }
 
-fn groups(world: &World, asked: &Asked) -> Vec<Group> {
+fn groups(world: &World, asked: &Asked, caller: &Caller) -> Vec<Group> {
     let services = world.services.iter().filter(|(name, _)| {
         (asked.service.is_empty() || asked.service == name.service())
             && (asked.namespace.is_empty() || asked.namespace == name.namespace())
+            && caller.may_see(name.namespace())
     });
     services
         .flat_map(|(name, service)| service.instances.iter().filter_map(|one| group(one, name.namespace())))

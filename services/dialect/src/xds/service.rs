@@ -2,7 +2,7 @@
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use ninefold::fault;
+use ninefold::{Caller, fault};
 use ninefold_proto::ninefold::dialect::v1 as words;
 use tonic::{Request, Response, Status, Streaming};
 use words::dialect_service_server::DialectService;
@@ -20,8 +20,12 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    fn open<F: Form>(&self, heard: Streaming<F::Request>) -> Response<BoxStream<'static, Result<F::Response, Status>>> {
-        let told = stream::tell::<F>(self.shared.clone(), heard.boxed());
+    fn open<F: Form>(
+        &self,
+        request: Request<Streaming<F::Request>>,
+    ) -> Response<BoxStream<'static, Result<F::Response, Status>>> {
+        let caller = Caller::of(request.extensions());
+        let told = stream::tell::<F>(self.shared.clone(), request.into_inner().boxed(), caller);
         Response::new(told.map(|told| told.map_err(|error| fault::status(&error))).boxed())
     }
 
@@ -50,14 +54,14 @@ impl AggregatedDiscoveryService for Service {
         &self,
         request: Request<Streaming<wire::DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        Ok(self.open::<Whole>(request.into_inner()))
+        Ok(self.open::<Whole>(request))
     }
 
     async fn delta_aggregated_resources(
         &self,
         request: Request<Streaming<wire::DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        Ok(self.open::<Delta>(request.into_inner()))
+        Ok(self.open::<Delta>(request))
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{self, BoxStream, Stream};
 use futures_util::{FutureExt as _, StreamExt as _};
+use ninefold::Caller;
 use ninefold::lifecycle::Stop;
 use ninefold_proto::ninefold::dialect::v1 as words;
 use prost_types::value::Kind;
@@ -164,12 +165,14 @@ pub(crate) struct Client {
     pub(crate) region: String,
     /// Where it is.
     pub(crate) zone: String,
+    /// Who it is to the platform: only namespaces that it may see are told.
+    pub(crate) caller: Caller,
     id: String,
     user_agent: String,
 }
 
 impl Client {
-    fn of(node: Option<core::Node>) -> Self {
+    fn of(node: Option<core::Node>, caller: Caller) -> Self {
         let node = node.unwrap_or_default();
         let locality = node.locality.unwrap_or_default();
         let listen =
@@ -181,6 +184,7 @@ impl Client {
             audience: if node.user_agent_name == "envoy" { Audience::Envoy(listen) } else { Audience::Grpc },
             region: refusal::cut(&locality.region),
             zone: refusal::cut(&locality.zone),
+            caller,
             id: refusal::cut(&node.id),
             user_agent: refusal::cut(&node.user_agent_name),
         }
@@ -218,6 +222,7 @@ pub(crate) struct Shared {
 struct Teller<F: Form> {
     shared: Shared,
     heard: BoxStream<'static, Result<F::Request, Status>>,
+    caller: Caller,
     /// Known from the first message on.
     client: Option<(Client, Place)>,
     subscriptions: BTreeMap<Type, Subscription>,
@@ -231,8 +236,10 @@ struct Teller<F: Form> {
 pub(crate) fn tell<F: Form>(
     shared: Shared,
     heard: BoxStream<'static, Result<F::Request, Status>>,
+    caller: Caller,
 ) -> impl Stream<Item = Result<F::Response, Error>> {
-    let teller = Teller::<F> { shared, heard, client: None, subscriptions: BTreeMap::new(), nonce: 0, since: None };
+    let teller =
+        Teller::<F> { shared, heard, caller, client: None, subscriptions: BTreeMap::new(), nonce: 0, since: None };
     stream::unfold(Some(teller), |teller| async move {
         let mut teller = teller?;
         match teller.next().await {
@@ -276,7 +283,7 @@ impl<F: Form> Teller<F> {
 
     fn take(&mut self, heard: Heard) -> Result<(), Error> {
         if self.client.is_none() {
-            let client = Client::of(heard.node);
+            let client = Client::of(heard.node, self.caller.clone());
             let max = self.shared.ledger.streams_max();
             let place = self.shared.ledger.enter(client.words(F::IS_DELTA)).ok_or(Error::XdsFull { max })?;
             self.client = Some((client, place));
@@ -339,7 +346,7 @@ impl<F: Form> Teller<F> {
                 return None;
             }
             let catalogue = &self.shared.catalogue;
-            let all = catalogue.all(&world, of, &client.audience);
+            let all = catalogue.all(&world, of, client);
             let batch = subscription.due(all, world.is_settled, |name| catalogue.find(&world, of, name, client))?;
             Some((of, batch))
         })?;

@@ -140,6 +140,6 @@ async fn answer(request: Request<Incoming>, manners: Arc<Manners>) -> Result<Res
     } else {
         all.push(Ok(Frame::trailers(trailers)));
     }
-    let body = StreamBody::new(futures_util::stream::iter(all)).boxed();
+    let body = BodyExt::boxed(StreamBody::new(futures_util::stream::iter(all)));
     Ok(response.body(body).expect("the head is well-formed"))
 }
