@@ -10,7 +10,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use ninefold::lifecycle::Scope;
@@ -31,7 +31,7 @@ struct Manners {
 }
 
 /// One instance.
-pub struct Backend {
+pub(crate) struct Backend {
     manners: Arc<Manners>,
     session: Session,
     scope: Scope,
@@ -39,7 +39,7 @@ pub struct Backend {
 
 impl Backend {
     /// Begins to answer, and registers with the platform at `endpoint`.
-    pub async fn start(endpoint: &str, service: &str, name: &str, zone: &str) -> Result<Self> {
+    pub(crate) async fn start(endpoint: &str, service: &str, name: &str, zone: &str) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         let manners = Arc::new(Manners {
@@ -72,34 +72,34 @@ impl Backend {
     }
 
     /// Fails every call with UNAVAILABLE, or no longer.
-    pub fn fail(&self, is_failing: bool) {
+    pub(crate) fn fail(&self, is_failing: bool) {
         self.manners.is_failing.store(is_failing, Ordering::Relaxed);
     }
 
     /// Keeps calls waiting, or lets them go on.
-    pub fn hold(&self, is_holding: bool) {
+    pub(crate) fn hold(&self, is_holding: bool) {
         self.manners.is_holding.send_replace(is_holding);
     }
 
     /// How many calls came so far.
-    pub fn calls(&self) -> u64 {
+    pub(crate) fn calls(&self) -> u64 {
         self.manners.calls.load(Ordering::Relaxed)
     }
 
     /// Says that it takes no new calls.
-    pub async fn drain(&self) {
+    pub(crate) async fn drain(&self) {
         self.session.set_state(InstanceState::Draining, "for the test", PATIENCE).await;
     }
 
     /// Leaves well: drains, lets watchers see it, says goodbye, and ends.
-    pub async fn leave(self) {
+    pub(crate) async fn leave(self) {
         self.drain().await;
         self.session.leave("for the test", PATIENCE).await;
         self.scope.close(PATIENCE).await;
     }
 
     /// Ends without a word.
-    pub async fn die(self) {
+    pub(crate) async fn die(self) {
         self.scope.close(Duration::ZERO).await;
     }
 }

@@ -15,7 +15,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A program that calls.
-pub struct Client {
+pub(crate) struct Client {
     _child: Child,
     commands: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
@@ -25,29 +25,30 @@ pub struct Client {
 
 /// What became of calls.
 #[derive(Debug, Default, Deserialize)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Good answers, by who answered.
     #[serde(default)]
-    pub by: BTreeMap<String, u64>,
+    pub(crate) by: BTreeMap<String, u64>,
     /// Failures, by code.
     #[serde(default)]
-    pub failed: BTreeMap<String, u64>,
+    pub(crate) failed: BTreeMap<String, u64>,
     /// What the first failures said.
     #[serde(default)]
-    pub words: Vec<String>,
+    #[expect(dead_code, reason = "it is shown where a test fails")]
+    pub(crate) words: Vec<String>,
     /// How long all took.
     #[serde(default)]
-    pub seconds: f64,
+    pub(crate) seconds: f64,
 }
 
 impl Tally {
     /// Good answers.
-    pub fn good(&self) -> u64 {
+    pub(crate) fn good(&self) -> u64 {
         self.by.values().sum()
     }
 
     /// Failures.
-    pub fn bad(&self) -> u64 {
+    pub(crate) fn bad(&self) -> u64 {
         self.failed.values().sum()
     }
 }
@@ -59,7 +60,7 @@ fn folder() -> PathBuf {
 
 /// Libraries that speak xDS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Library {
+pub(crate) enum Library {
     /// grpcio, on gRPC's C core.
     Python,
     /// grpc-js, with grpc-js-xds.
@@ -68,7 +69,7 @@ pub enum Library {
 
 impl Client {
     /// Starts a client that calls `xds:///SERVICE` with a bootstrap that the binary printed.
-    pub async fn xds(library: Library, house: &Landscape, service: &str, zone: &str) -> Result<Self> {
+    pub(crate) async fn xds(library: Library, house: &Landscape, service: &str, zone: &str) -> Result<Self> {
         let node = format!("{library:?}-client").to_lowercase();
         let mut command = ninefold("xds", &["bootstrap", "--node", &node, "--zone", zone])?;
         command.args(["--endpoint", &house.endpoint()]);
@@ -91,7 +92,7 @@ impl Client {
     }
 
     /// Starts a client that calls an address, in the name of a service.
-    pub fn plain(address: &str, authority: &str) -> Result<Self> {
+    pub(crate) fn plain(address: &str, authority: &str) -> Result<Self> {
         let mut command = Command::new(tools::python("python")?);
         command.arg(folder().join("xds_client.py")).args([address, authority]);
         Self::start(command)
@@ -116,27 +117,27 @@ impl Client {
     }
 
     /// Calls one after the other.
-    pub async fn calls(&mut self, count: u32) -> Result<Tally> {
+    pub(crate) async fn calls(&mut self, count: u32) -> Result<Tally> {
         self.ask(format!("calls {count}")).await
     }
 
     /// Calls at once.
-    pub async fn flood(&mut self, count: u32) -> Result<Tally> {
+    pub(crate) async fn flood(&mut self, count: u32) -> Result<Tally> {
         self.ask(format!("flood {count}")).await
     }
 
     /// Begins to call steadily.
-    pub async fn begin(&mut self) -> Result<()> {
+    pub(crate) async fn begin(&mut self) -> Result<()> {
         self.ask("begin".to_owned()).await.map(drop)
     }
 
     /// Ends the steady calls; tells what became of them.
-    pub async fn end(&mut self) -> Result<Tally> {
+    pub(crate) async fn end(&mut self) -> Result<Tally> {
         self.ask("end".to_owned()).await
     }
 
     /// What the program said to people.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         std::fs::read_to_string(&self.said).unwrap_or_default()
     }
 }
