@@ -98,7 +98,7 @@ impl Inner {
         let body = rest::read(&self.config, body).await?;
         let query = head.uri.query().unwrap_or_default();
         let parts = transcode::Parts { path: &path, query, headers: &head.headers, body };
-        let message = transcode::request(&route.method.input, binding, &parts)?;
+        let message = transcode::request(&route.method, binding, &parts)?;
 
         let time = self.time_for(route, &head);
         let end = Instant::now() + time.unwrap_or(self.config.deadline);
