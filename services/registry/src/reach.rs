@@ -121,8 +121,18 @@ mod tests {
         assert!(matches!(found(&reader, answer), Err(Error::InstanceUnknown { .. })));
 
         let delta = proto::Delta { upserts: vec![instance("b", ""), instance("a", "shop")], ..proto::Delta::default() };
-        let told = proto::WatchInstancesResponse { message: Some(Told::Delta(delta)), revision: 7 };
-        let Some(Told::Delta(seen)) = watched(&reader, told).message else { panic!("a delta stays one") };
-        assert_eq!(seen.upserts, [instance("a", "shop")]);
+        let frame = Frame {
+            kind: Frame::DELTA,
+            parts: vec![delta.encode_to_vec().into()],
+            revision: ninefold_store::Revision(7),
+            digest: Some(1),
+            is_authoritative: true,
+            all_policies: false,
+            watch_id: String::new(),
+        };
+        let told: proto::HoldWatchResponse = wire::from_frame(&watched(&reader, frame), true);
+        let Some(Told::Delta(seen)) = told.message else { panic!("a delta stays one") };
+        assert_eq!((seen.upserts, told.revision), (vec![instance("a", "shop")], 7));
+        assert_eq!(told.digest, None, "it would be one of instances that are not seen");
     }
 }

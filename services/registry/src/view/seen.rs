@@ -281,3 +281,6 @@ impl Seen {
         names.iter().filter_map(|name| self.lanes.get_key_value(name)).map(piece).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
