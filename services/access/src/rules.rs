@@ -18,6 +18,7 @@ const FOREIGN: &[(&str, Audience, bool)] = &[
     ("/opentelemetry.proto.collector.logs.v1.LogsService/Export", Audience::Instances, true),
     ("/opentelemetry.proto.collector.trace.v1.TraceService/Export", Audience::Instances, true),
     ("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", Audience::Instances, true),
+    // They tell a caller of its own namespaces alone.
     ("/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources", Audience::Members, true),
     ("/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources", Audience::Members, true),
 ];
