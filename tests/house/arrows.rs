@@ -62,6 +62,7 @@ const OURS: &[(&str, &[&str])] = &[
     // what tests and measures the whole
     ("tests-house", &[]),
     ("tests-landscape", &["ninefold", "ninefold-proto"]),
+    ("bench-decide", &[]),
     ("bench-startup", &[]),
     ("bench-transcode", &["ninefold-gateway"]),
     ("bench-contract", &["ninefold-contract"]),

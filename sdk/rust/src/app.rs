@@ -184,7 +184,9 @@ impl App {
                 watcher: format!("{}/{}", self.name, self.instance_id),
                 file: folder.map(|folder| folder.join(format!("{}.landscape.binpb", self.name))),
             };
+            let zone = self.settings.as_ref().map_or("", |settings| settings.zone.as_str());
             Discovery::start_as(follow, self.platform.clone(), Interest::Named, &self.scope)
+                .placed(zone, &self.instance_id)
         })
     }
 

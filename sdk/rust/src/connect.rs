@@ -7,7 +7,7 @@
 //!
 //! Every failure leaves as an answer with a gRPC status, so a generated client sees a proper [`tonic::Status`] with a
 //! `google.rpc.ErrorInfo`: `NO_INSTANCE`, `INSTANCE_UNREACHABLE`, `CONNECTION_LOST`, `STREAM_RESET`, `BREAKER_OPEN`,
-//! `CALL_DEADLINE`, `PLATFORM_UNREACHABLE`. No service mesh lives here: TLS, hedging and zones do not.
+//! `CALL_DEADLINE`, `PLATFORM_UNREACHABLE`. A breaker that opens is an event of the registry.
 
 mod answer;
 mod balance;

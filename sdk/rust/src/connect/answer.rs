@@ -18,6 +18,8 @@ pub(crate) trait Listener<E> {
     fn broken(&self, error: E) -> Error;
     /// What to tell the caller when time runs out.
     fn late(&self) -> Error;
+    /// Notes in the trailers of a failure where it happened, after [`ended`](Self::ended) has seen them as they came.
+    fn mark(&self, _trailers: &mut http::HeaderMap) {}
     /// The answer ended with this status. Called at most once; not at all if the caller drops the body.
     fn ended(&mut self, status: &Status);
 }
@@ -74,11 +76,14 @@ where
         let this = &mut *self;
         let Some(source) = &mut this.source else { return Poll::Ready(None) };
         match Pin::new(source).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(trailers) = frame.trailers_ref() {
+            Poll::Ready(Some(Ok(mut frame))) => {
+                if let Some(trailers) = frame.trailers_mut() {
                     let status = Status::from_header_map(trailers).unwrap_or_else(missing);
                     this.source = None;
                     this.listener.ended(&status);
+                    if status.code() != Code::Ok {
+                        this.listener.mark(trailers);
+                    }
                 } else if this.deadline.as_ref().is_some_and(|deadline| deadline.is_elapsed()) {
                     let late = this.listener.late();
                     return this.end_with(&late);

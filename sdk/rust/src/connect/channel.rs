@@ -21,10 +21,10 @@ use tracing::{Instrument as _, Span};
 use crate::connect::answer::{Answer, Listener};
 use crate::connect::breaker::Verdict;
 use crate::connect::connection::SendError;
-use crate::connect::endpoint::{Ticket, address_to};
+use crate::connect::endpoint::{MARK, Ticket, address_to};
 use crate::connect::error::Error;
 use crate::connect::policy::{self, Policy};
-use crate::connect::pool::Pool;
+use crate::connect::pool::{Ask, Pool};
 use crate::connect::replay::Replay;
 use crate::connect::{Among, AnsweredBy, Idempotent, deadline, trace};
 use crate::fault::{self, Kind};
@@ -132,6 +132,10 @@ impl Call {
         }
     }
 
+    fn ask(&self) -> Ask<'_> {
+        Ask::new(self.head.uri.path(), &self.head.headers, &self.policy, self.among.as_deref())
+    }
+
     fn rules(&self) -> policy::Rules<'_> {
         self.policy.rules(self.head.uri.path())
     }
@@ -167,7 +171,7 @@ impl Call {
             }
             tokio::time::sleep(wait).await;
             tried.push(key);
-            let next = match self.pool.pick(self.among.as_deref(), &tried) {
+            let next = match self.pool.pick(&self.ask(), &tried) {
                 Some(ticket) => Ok(ticket),
                 // It is alone, and does not want the call.
                 None if matches!(failure, Failure::Refused(..)) => return failure.into_answer(),
@@ -187,7 +191,7 @@ impl Call {
         }
         let most = now + self.rules().timeouts.ready;
         let end = self.end.map_or(most, |end| end.min(most));
-        self.pool.pick_until(self.among.as_deref(), end).await
+        self.pool.pick_until(&self.ask(), end).await
     }
 
     /// How long to wait before the call is repeated. `None` if it is not to be.
@@ -252,13 +256,14 @@ impl Call {
         });
         let status = Status::from_header_map(&head.headers);
         let is_refused = status.as_ref().is_some_and(|status| status.code() == Code::Unavailable);
-        if status.is_none_or(|status| status.code() == Code::Ok) {
+        if status.as_ref().is_none_or(|status| status.code() == Code::Ok) {
             ticket.answered();
         }
         let pushback = head.headers.get(PUSHBACK).map(|value| {
             let wait = value.to_str().ok().and_then(|text| text.parse().ok());
             wait.map_or(Pushback::Never, |wait| Pushback::After(Duration::from_millis(wait)))
         });
+        let is_failed = status.as_ref().is_some_and(|status| status.code() != Code::Ok);
         let listener = Watch {
             service: self.pool.around.service.clone(),
             instance_id: ticket.endpoint.instance_id.clone(),
@@ -267,6 +272,9 @@ impl Call {
             span: self.span.clone(),
         };
         let answer = Answer::new(&head.headers, body, listener, self.end);
+        if is_failed {
+            mark(&mut head.headers, &self.pool.around.service);
+        }
         let response = Response::from_parts(head, Body::new(answer));
         if is_refused { Err(Failure::Refused(Box::new(response), pushback)) } else { Ok(response) }
     }
@@ -327,11 +335,22 @@ impl Listener<hyper::Error> for Watch {
         late(&self.service, self.started)
     }
 
+    fn mark(&self, trailers: &mut http::HeaderMap) {
+        mark(trailers, &self.service);
+    }
+
     fn ended(&mut self, status: &Status) {
         trace::finish(&self.span, status.code(), status.message());
         if let Some(ticket) = self.ticket.take() {
             ticket.finish_with(status);
         }
+    }
+}
+
+/// Notes where a call failed, for whoever the status is passed on to. What was noted before stays.
+fn mark(headers: &mut http::HeaderMap, service: &str) {
+    if let Ok(value) = HeaderValue::from_str(service) {
+        headers.entry(MARK).or_insert(value);
     }
 }
 

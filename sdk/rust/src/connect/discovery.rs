@@ -4,12 +4,13 @@ mod follow;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ninefold_proto::ninefold::registry::v1 as words;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
+use crate::connect::balance;
 use crate::connect::channel::Channel;
 use crate::connect::endpoint::Surroundings;
 use crate::connect::landscape::LandscapeView;
@@ -55,6 +56,15 @@ struct Shared {
     view: watch::Sender<Arc<LandscapeView>>,
     named: watch::Sender<BTreeSet<String>>,
     pools: Mutex<HashMap<String, Vec<Arc<Pool>>>>,
+    place: OnceLock<Place>,
+    seed: u64,
+}
+
+/// Where the caller is, and who.
+#[derive(Debug)]
+struct Place {
+    zone: Arc<str>,
+    caller: u64,
 }
 
 impl Discovery {
@@ -75,11 +85,23 @@ impl Discovery {
             view: watch::Sender::new(Arc::default()),
             named: watch::Sender::new(BTreeSet::new()),
             pools: Mutex::default(),
+            place: OnceLock::new(),
+            seed: fastrand::u64(..),
         });
         let shelf = follow.file.map(Shelf::new);
         let follower = Follower::new(shared.clone(), registry, follow.watcher, shelf);
         scope.run("connect.follow", |stop| follower.run(stop));
         Self(shared)
+    }
+
+    /// Tells which zone the caller is in (empty for none), and its instance id, which decides whom it talks to where that
+    /// is a subset. Holds for channels that are made afterwards; only the first word counts.
+    #[must_use]
+    pub fn placed(self, zone: &str, instance_id: &str) -> Self {
+        let place = Place { zone: zone.into(), caller: balance::hash(instance_id.as_bytes()) };
+        // Whoever says it twice is heard once.
+        let _ = self.0.place.set(place);
+        self
     }
 
     /// Makes a channel to a service, whether or not anybody keeps it yet. Channels to one service share connections.
@@ -98,7 +120,7 @@ impl Discovery {
         let pool = match pools.iter().find(|pool| pool.suits(&policy)) {
             Some(pool) => pool.clone(),
             None => {
-                let pool = Arc::new(shared.new_pool(service, &policy));
+                let pool = shared.new_pool(service, &policy);
                 pools.push(pool.clone());
                 pool
             }
@@ -125,7 +147,7 @@ impl Discovery {
 }
 
 impl Shared {
-    fn new_pool(&self, service: &str, policy: &Policy) -> Pool {
+    fn new_pool(&self, service: &str, policy: &Policy) -> Arc<Pool> {
         let around = Surroundings {
             service: service.into(),
             scope: self.scope.clone(),
@@ -133,9 +155,14 @@ impl Shared {
             changed: watch::Sender::new(()),
             origin: self.origin,
             policy: Arc::new(policy::Live::new(policy.clone(), None)),
+            zone: self.place.get().map_or_else(|| "".into(), |place| place.zone.clone()),
+            caller: self.place.get().map_or(self.seed, |place| place.caller),
+            stock: Arc::default(),
         };
-        let pool = Pool::new(around, fastrand::u64(..));
-        pool.update(self.view.borrow().instances(service));
+        let pool = Pool::start(around);
+        let view = self.view.borrow().clone();
+        pool.take_policy(view.policy(service).as_ref());
+        pool.update(view.instances(service));
         pool
     }
 
@@ -147,7 +174,9 @@ impl Shared {
         pools.retain(|service, pools| {
             let instances = view.instances(service);
             pools.retain(|pool| !instances.is_empty() || Arc::strong_count(pool) > 1);
+            let policy = view.policy(service);
             for pool in &*pools {
+                pool.take_policy(policy.as_ref());
                 pool.update(instances);
             }
             !pools.is_empty()

@@ -1,28 +1,34 @@
 //! One address of one instance: its connections, its breaker, its load.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+mod blame;
+mod ticket;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::Code;
 use tonic::body::Body;
-use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tower::service_fn;
 
-use crate::connect::balance::{Latency, Load, Rank};
-use crate::connect::breaker::{Breaker, Permit, Phase, Transition, Verdict};
+use crate::connect::balance::{self, Gauge, Gauged};
+use crate::connect::breaker::{Breaker, Force, Permit, Phase, Transition};
 use crate::connect::connection::{Backoff, Line, Occupied, SendError};
 use crate::connect::error::Cause;
 use crate::connect::landscape::{Address, Instance, Protocol, State};
 use crate::connect::observer::Observer;
 use crate::connect::policy;
 use crate::lifecycle::Scope;
+
+pub(crate) use blame::{MARK, verdict};
+pub(crate) use ticket::Ticket;
 
 /// Most connections to one endpoint: one HTTP/2 connection is one mutex on either side.
 const LINES_MAX: usize = 4;
@@ -34,6 +40,12 @@ const RECONNECT_MAX: Duration = Duration::from_secs(2);
 const LINE_LIFE_MIN: Duration = Duration::from_secs(1);
 /// How long a health probe may take.
 const PROBE_WAIT: Duration = Duration::from_secs(1);
+/// The least share of its weight that an endpoint has while it starts slowly.
+const RAMP_MIN: f32 = 0.1;
+/// Bounds of how far an endpoint's word on its load moves its weight.
+const REPORT_FACTOR: std::ops::RangeInclusive<f32> = 0.1..=10.0;
+/// No slow start is under way.
+const NO_RAMP: u64 = u64::MAX;
 
 /// What the endpoints of a service share.
 #[derive(Clone, Debug)]
@@ -47,6 +59,50 @@ pub(crate) struct Surroundings {
     pub(crate) origin: Instant,
     /// When to stop calling an endpoint, and whom to call.
     pub(crate) policy: Arc<policy::Live>,
+    /// The caller's own zone. Empty where it has none.
+    pub(crate) zone: Arc<str>,
+    /// Decides the caller's subset.
+    pub(crate) caller: u64,
+    pub(crate) stock: Arc<Stock>,
+}
+
+/// What is known of a service's endpoints as a whole.
+#[derive(Debug, Default)]
+pub(crate) struct Stock {
+    /// Whether who can be picked has changed since it was last found out.
+    pub(crate) is_stale: AtomicBool,
+    /// Endpoints that serve.
+    pub(crate) serving: AtomicU32,
+    /// Those of them whose breaker is open.
+    pub(crate) open: AtomicU32,
+    /// Endpoints that can be picked.
+    pub(crate) usable: AtomicU32,
+    /// Number of the next endpoint.
+    number: AtomicU32,
+}
+
+impl Surroundings {
+    pub(crate) fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    /// Who can be picked has changed.
+    pub(crate) fn change(&self) {
+        self.stock.is_stale.store(true, Ordering::Release);
+        self.changed.send_replace(());
+    }
+
+    /// Whether one more breaker may open because of a share of its calls.
+    fn may_eject(&self) -> bool {
+        let percent = self.policy.now().breaker.ejection_percent_max;
+        let (serving, open) = (self.stock.serving.load(Ordering::Relaxed), self.stock.open.load(Ordering::Relaxed));
+        let is_allowed = open + 1 < serving && u64::from(open + 1) * 100 <= u64::from(percent) * u64::from(serving);
+        if is_allowed {
+            // Counted anew when it is found out who can be picked.
+            self.stock.open.fetch_add(1, Ordering::Relaxed);
+        }
+        is_allowed
+    }
 }
 
 /// What makes two endpoints the same, from one snapshot to the next.
@@ -59,12 +115,19 @@ pub(crate) struct Endpoint {
     pub(crate) instance_id: Arc<str>,
     pub(crate) address: Address,
     pub(crate) authority: Arc<str>,
+    /// Counts the endpoints of a service.
+    pub(crate) number: u32,
+    /// Names it on a ring, the same in every process.
+    pub(crate) hash: u64,
     instance: ArcSwap<Instance>,
     lines: ArcSwap<Lines>,
     wake: Arc<Notify>,
-    in_flight: AtomicU32,
-    latency: Mutex<Latency>,
-    breaker: Mutex<Breaker>,
+    gauge: Gauge,
+    breaker: Breaker,
+    /// Since when it starts slowly, in milliseconds.
+    ramp_from: AtomicU64,
+    /// What it says that it could do, in calls a second, as `f32`. Zero: it has not said.
+    capacity: AtomicU32,
     around: Surroundings,
     _gone: DropGuard,
 }
@@ -76,10 +139,21 @@ struct Lines {
     failure: Option<Cause>,
 }
 
+/// How willingly an endpoint is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rank {
+    /// Like any other.
+    Usual,
+    /// Only where no other can answer.
+    Last,
+}
+
 /// Whether an endpoint can take a call.
 #[derive(Clone, Debug)]
 pub(crate) enum Readiness {
     Ready(Rank),
+    /// Its breaker is open, but only a share of its calls failed: better than nothing.
+    Partly,
     /// Its breaker keeps calls away; a connection may or may not be there.
     Barred,
     /// There is no connection yet, or no more.
@@ -88,22 +162,36 @@ pub(crate) enum Readiness {
     Out,
 }
 
+impl Gauged for Arc<Endpoint> {
+    fn gauge(&self) -> &Gauge {
+        &self.gauge
+    }
+}
+
 impl Endpoint {
-    pub(crate) fn start(instance: Arc<Instance>, address: Address, around: Surroundings) -> Arc<Self> {
+    /// `is_late` for one that joins others: it starts slowly.
+    pub(crate) fn start(instance: &Arc<Instance>, address: Address, is_late: bool, around: Surroundings) -> Arc<Self> {
         let gone = CancellationToken::new();
+        let breaker = Breaker::new(Arc::new(around.policy.now().breaker.clone()), fastrand::u64(..));
+        let authority: Arc<str> = address.to_string().into();
+        let ramp_from = if is_late { milliseconds(around.now()) } else { NO_RAMP };
         let endpoint = Arc::new(Self {
             instance_id: instance.id.clone(),
-            authority: address.to_string().into(),
+            hash: balance::hash(format!("{}@{authority}", instance.id).as_bytes()),
+            authority,
             address,
-            instance: ArcSwap::new(instance),
+            number: around.stock.number.fetch_add(1, Ordering::Relaxed),
+            instance: ArcSwap::new(instance.clone()),
             lines: ArcSwap::default(),
             wake: Arc::new(Notify::new()),
-            in_flight: AtomicU32::new(0),
-            latency: Mutex::default(),
-            breaker: Mutex::new(Breaker::new(around.policy.now().breaker.clone(), fastrand::u64(..))),
+            gauge: Gauge::default(),
+            breaker,
+            ramp_from: AtomicU64::new(ramp_from),
+            capacity: AtomicU32::new(0),
             around,
             _gone: gone.clone().drop_guard(),
         });
+        endpoint.obey(instance);
         let weak = Arc::downgrade(&endpoint);
         endpoint.around.scope.run("connect.keep", |stop| async move {
             tokio::select! {
@@ -119,13 +207,81 @@ impl Endpoint {
         (self.instance_id.clone(), self.address.clone())
     }
 
+    pub(crate) fn is_key(&self, key: &Key) -> bool {
+        key.0 == self.instance_id && key.1 == self.address
+    }
+
     pub(crate) fn instance(&self) -> Arc<Instance> {
         self.instance.load_full()
     }
 
     /// Takes a newer version of the instance; what was learned of it stays.
-    pub(crate) fn update(&self, instance: Arc<Instance>) {
-        self.instance.store(instance);
+    pub(crate) fn update(self: &Arc<Self>, instance: &Arc<Instance>) {
+        self.instance.store(instance.clone());
+        self.obey(instance);
+    }
+
+    /// Does what an operator decided of the instance.
+    fn obey(self: &Arc<Self>, instance: &Instance) {
+        self.moved(self.breaker.set_force(self.now(), instance.force, &instance.force_reason));
+    }
+
+    /// Takes another policy; what was counted stays.
+    pub(crate) fn set_policy(&self, policy: &Arc<crate::connect::breaker::Policy>) {
+        self.breaker.set_policy(self.now(), policy.clone());
+    }
+
+    /// Takes the instance's own word on its load: calls a second, failed calls a second, and the share of what it can do
+    /// that it does. Weighted round robin reckons with it.
+    #[allow(dead_code, reason = "called by whoever reads the trailers of answers")]
+    pub(crate) fn report_load(&self, calls_per_second: f64, failures_per_second: f64, utilization: f64) {
+        let share = utilization + failures_per_second.max(0.0) / calls_per_second;
+        let capacity = calls_per_second / share;
+        if calls_per_second > 0.0 && utilization > 0.0 && capacity.is_finite() {
+            #[expect(clippy::cast_possible_truncation, reason = "a weight needs no more digits")]
+            self.capacity.store((capacity as f32).to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    /// What it said that it could do, in calls a second.
+    pub(crate) fn capacity(&self) -> Option<f32> {
+        Some(f32::from_bits(self.capacity.load(Ordering::Relaxed))).filter(|capacity| *capacity > 0.0)
+    }
+
+    /// Lets time pass: forgives slowness, ends slow starts, forgets failures. `usual` is what endpoints say that they can
+    /// do, on average, where that is to count. Tells whether the endpoint weighs anything else now.
+    pub(crate) fn refresh(self: &Arc<Self>, slow_start: Duration, usual: Option<f32>) -> bool {
+        let now = self.now();
+        self.gauge.refresh(now);
+        let transition = self.breaker.sweep(now, || self.around.may_eject());
+        self.moved(transition);
+        let instance = self.instance.load();
+        // Several addresses of one instance share its weight.
+        let addresses = u16::try_from(instance.addresses.len()).unwrap_or(u16::MAX).max(1);
+        let said = match (self.capacity(), usual) {
+            (Some(own), Some(usual)) => (own / usual).clamp(*REPORT_FACTOR.start(), *REPORT_FACTOR.end()),
+            (Some(_) | None, _) => 1.0,
+        };
+        let weight = instance.weight.max(1) as f32 / f32::from(addresses);
+        self.gauge.set_weight(weight * said * self.ramp(now, slow_start))
+    }
+
+    /// Whether it is to be looked at again soon, calls or not.
+    pub(crate) fn is_restless(&self) -> bool {
+        self.ramp_from.load(Ordering::Relaxed) != NO_RAMP || self.breaker.phase() != Phase::Closed
+    }
+
+    fn ramp(&self, now: Duration, slow_start: Duration) -> f32 {
+        let from = self.ramp_from.load(Ordering::Relaxed);
+        if from == NO_RAMP {
+            return 1.0;
+        }
+        let gone = Duration::from_millis(milliseconds(now).saturating_sub(from));
+        if gone >= slow_start {
+            self.ramp_from.store(NO_RAMP, Ordering::Relaxed);
+            return 1.0;
+        }
+        (gone.as_secs_f32() / slow_start.as_secs_f32()).max(RAMP_MIN)
     }
 
     pub(crate) fn readiness(&self) -> Readiness {
@@ -137,50 +293,54 @@ impl Endpoint {
                 return Readiness::Out;
             }
         };
-        if !self.lock_breaker().admits(self.now()) {
-            return Readiness::Barred;
-        }
-        if self.is_connected() {
-            return Readiness::Ready(rank);
-        }
-        Readiness::Connecting(self.lines.load().failure.clone())
-    }
-
-    pub(crate) fn load(&self) -> Load {
-        let instance = self.instance.load();
-        // Several addresses of one instance share its weight.
-        let addresses = u32::try_from(instance.addresses.len()).unwrap_or(u32::MAX).max(1);
-        Load {
-            latency: lock(&self.latency).seconds(self.now()),
-            in_flight: self.in_flight.load(Ordering::Relaxed),
-            weight: f64::from(instance.weight.max(1)) / f64::from(addresses),
+        let (is_admitted, is_connected) = (self.breaker.admits(self.now()), self.is_connected());
+        match (is_admitted, is_connected) {
+            (true, true) => Readiness::Ready(rank),
+            (true, false) => Readiness::Connecting(self.lines.load().failure.clone()),
+            (false, true) if self.breaker.is_partly_open() => Readiness::Partly,
+            (false, _) => Readiness::Barred,
         }
     }
 
-    /// Takes a call in, if breaker and connections allow.
-    pub(crate) fn admit(self: &Arc<Self>) -> Option<Ticket> {
-        let line = self.line()?;
-        let permit = self.lock_breaker().admit(self.now())?;
-        Some(self.ticket(line, permit))
+    /// Whether its breaker keeps calls away.
+    pub(crate) fn is_open(&self) -> bool {
+        self.breaker.phase() == Phase::Open
+    }
+
+    /// Takes a call in, if breaker and connections allow. `is_panic` where too few endpoints are left: then also one
+    /// whose breaker is open because of a share of its calls.
+    pub(crate) fn admit(self: &Arc<Self>, is_panic: bool) -> Option<Ticket> {
+        let permit = match self.breaker.admit(|| self.now()) {
+            Some(permit) => permit,
+            None if is_panic && self.breaker.is_partly_open() => self.breaker.admit_regardless(),
+            None => return None,
+        };
+        match self.line() {
+            Some(line) => Some(Ticket::new(self, line, permit)),
+            None => {
+                self.unused(permit);
+                None
+            }
+        }
     }
 
     /// Takes a trial call in although the breaker is open, if its first wait is over and a connection is there.
     pub(crate) fn admit_unprobed(self: &Arc<Self>) -> Option<Ticket> {
         let line = self.line()?;
-        let (permit, transition) = self.lock_breaker().admit_unprobed(self.now())?;
+        let (permit, transition) = self.breaker.admit_unprobed(self.now())?;
         self.moved(Some(transition));
-        Some(self.ticket(line, permit))
+        Some(Ticket::new(self, line, permit))
+    }
+
+    fn unused(&self, permit: Permit) {
+        let verdict = crate::connect::breaker::Verdict::Nothing;
+        let _ = self.breaker.record(self.now(), permit, verdict, Duration::ZERO, || false);
     }
 
     /// How long the breaker keeps calls away at least.
     pub(crate) fn barred_for(&self) -> Duration {
         let now = self.now();
-        self.lock_breaker().next_at(now).map_or(Duration::ZERO, |at| at.saturating_sub(now))
-    }
-
-    fn ticket(self: &Arc<Self>, line: Occupied, permit: Permit) -> Ticket {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Ticket { endpoint: self.clone(), line, permit: Some(permit), started: Instant::now() }
+        self.breaker.next_at(now).map_or(Duration::ZERO, |at| at.saturating_sub(now))
     }
 
     fn is_connected(&self) -> bool {
@@ -205,6 +365,7 @@ impl Endpoint {
         let is_wanted = open.len() < LINES_MAX && is_saturated;
         if open.len() != lines.open.len() {
             self.lines.store(Arc::new(Lines { open, failure: lines.failure.clone() }));
+            self.around.change();
         }
         is_wanted
     }
@@ -214,7 +375,7 @@ impl Endpoint {
         let mut open = self.lines.load().open.clone();
         open.push(Arc::new(line));
         self.lines.store(Arc::new(Lines { open, failure: None }));
-        self.around.changed.send_replace(());
+        self.around.change();
     }
 
     fn refused(self: &Arc<Self>, cause: Cause) {
@@ -224,40 +385,44 @@ impl Endpoint {
         self.lines.store(Arc::new(Lines { open, failure: Some(cause) }));
         // An instance that leaves may well refuse.
         let is_expected = matches!(self.instance.load().state, State::Draining | State::Gone | State::Starting);
-        let now = self.now();
-        let transition = if is_expected { None } else { self.lock_breaker().refused(now, &why) };
+        let transition = if is_expected { None } else { self.breaker.refused(self.now(), &why) };
         self.moved(transition);
-        self.around.changed.send_replace(());
+        self.around.change();
     }
 
-    /// Tells of a move of the breaker, and starts to probe after an opening.
+    /// Tells of a move of the breaker, starts to probe after an opening, and slowly after a closing.
     fn moved(self: &Arc<Self>, transition: Option<Transition>) {
         let Some(transition) = transition else { return };
-        if transition.to == Phase::Open {
-            let weak = Arc::downgrade(self);
-            let generation = self.lock_breaker().generation();
-            self.around.scope.run("connect.probe", |stop| async move {
-                tokio::select! {
-                    () = probe(&weak, generation) => {}
-                    () = stop.asked() => {}
-                }
-            });
+        match transition.to {
+            Phase::Open if self.breaker.force() == Force::None => {
+                let weak = Arc::downgrade(self);
+                let generation = self.breaker.generation();
+                self.around.scope.run("connect.probe", |stop| async move {
+                    tokio::select! {
+                        () = probe(&weak, generation) => {}
+                        () = stop.asked() => {}
+                    }
+                });
+            }
+            Phase::Closed => self.ramp_from.store(milliseconds(self.now()), Ordering::Relaxed),
+            Phase::Open | Phase::HalfOpen => {}
         }
         self.around.observer.moved(&self.around.service, &self.instance_id, transition);
-        self.around.changed.send_replace(());
+        self.around.change();
     }
 
-    fn lock_breaker(&self) -> MutexGuard<'_, Breaker> {
-        lock(&self.breaker)
+    /// Whether the instance says that it serves, and says so in time.
+    pub(crate) async fn is_up(self: &Arc<Self>) -> bool {
+        tokio::time::timeout(PROBE_WAIT, check(self)).await.unwrap_or(false)
     }
 
     fn now(&self) -> Duration {
-        self.around.origin.elapsed()
+        self.around.now()
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(NO_RAMP - 1)
 }
 
 /// Keeps one connection open, and more while calls crowd on them.
@@ -301,18 +466,17 @@ async fn probe(endpoint: &Weak<Endpoint>, generation: u32) {
     loop {
         let wait = {
             let Some(live) = endpoint.upgrade() else { return };
-            let breaker = live.lock_breaker();
-            let Some(at) = breaker.probe_at().filter(|_| breaker.generation() == generation) else { return };
+            let at = live.breaker.probe_at().filter(|_| live.breaker.generation() == generation);
+            let Some(at) = at else { return };
             at.saturating_sub(live.now())
         };
         tokio::time::sleep(wait).await;
         let Some(live) = endpoint.upgrade() else { return };
-        let is_up = tokio::time::timeout(PROBE_WAIT, check(&live)).await.unwrap_or(false);
-        let now = live.now();
-        let transition = {
-            let mut breaker = live.lock_breaker();
-            if breaker.generation() == generation { breaker.probed(now, is_up) } else { None }
-        };
+        let is_up = live.is_up().await;
+        if live.breaker.generation() != generation {
+            return;
+        }
+        let transition = live.breaker.probed(live.now(), is_up);
         live.moved(transition);
     }
 }
@@ -340,71 +504,4 @@ pub(crate) fn address_to(request: &mut http::Request<Body>, authority: &str) {
     let uri = http::Uri::builder().scheme("http").authority(authority).path_and_query(path).build();
     // A host name that no URI can hold came from the registry; the peer does not need it.
     *request.uri_mut() = uri.unwrap_or_else(|_| http::Uri::from_static("http://localhost/"));
-}
-
-/// A call that an endpoint has taken in. Dropped without [`Ticket::finish`], it counts as cancelled.
-#[derive(Debug)]
-pub(crate) struct Ticket {
-    pub(crate) endpoint: Arc<Endpoint>,
-    pub(crate) line: Occupied,
-    permit: Option<Permit>,
-    started: Instant,
-}
-
-impl Ticket {
-    /// Wakes the keeper of the connections: this one takes no more calls.
-    pub(crate) fn line_is_over(&self) {
-        self.endpoint.wake.notify_one();
-    }
-
-    /// The instance has answered, and did not fail at once: learns how long it took.
-    pub(crate) fn answered(&self) {
-        lock(&self.endpoint.latency).observe(self.endpoint.now(), self.started.elapsed());
-    }
-
-    /// The call is over.
-    pub(crate) fn finish(mut self, verdict: Verdict<'_>) {
-        self.give_back(verdict);
-    }
-
-    /// The call ended with this status.
-    pub(crate) fn finish_with(self, status: &Status) {
-        let text = format!("{:?}: {}", status.code(), status.message());
-        self.finish(verdict(status.code(), &text));
-    }
-
-    fn give_back(&mut self, verdict: Verdict<'_>) {
-        let Some(permit) = self.permit.take() else { return };
-        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
-        let now = self.endpoint.now();
-        let transition = self.endpoint.lock_breaker().record(now, permit, verdict);
-        self.endpoint.moved(transition);
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.give_back(Verdict::Nothing);
-    }
-}
-
-/// What a status says about the health of the instance that sent it.
-pub(crate) fn verdict(code: Code, why: &str) -> Verdict<'_> {
-    match code {
-        Code::Unavailable | Code::Internal | Code::Unknown | Code::DeadlineExceeded | Code::DataLoss => {
-            Verdict::Failure(why)
-        }
-        Code::ResourceExhausted => Verdict::Overload(why),
-        Code::Cancelled => Verdict::Nothing,
-        Code::Ok
-        | Code::InvalidArgument
-        | Code::NotFound
-        | Code::AlreadyExists
-        | Code::PermissionDenied
-        | Code::FailedPrecondition
-        | Code::Aborted
-        | Code::OutOfRange
-        | Code::Unimplemented
-        | Code::Unauthenticated => Verdict::Success,
-    }
 }

@@ -53,6 +53,16 @@ pub enum Error {
         /// When calls are tried again, at the earliest.
         retry_after: Duration,
     },
+    /// The breaker of the method is open: it failed wherever it was asked.
+    #[error("{method:?} of {service:?} has failed of late wherever it was asked: its breaker is open")]
+    MethodBreakerOpen {
+        /// Name of the service.
+        service: Arc<str>,
+        /// Full name of the method.
+        method: Arc<str>,
+        /// When calls are tried again, at the earliest.
+        retry_after: Duration,
+    },
     /// The connection broke before the answer was complete. The call may have been processed.
     #[error("the connection to instance {instance_id:?} of {service:?} was lost")]
     ConnectionLost {
@@ -100,6 +110,7 @@ impl Fault for Error {
             | Self::NoInstanceAmong { .. }
             | Self::Unreachable { .. }
             | Self::BreakerOpen { .. }
+            | Self::MethodBreakerOpen { .. }
             | Self::ConnectionLost { .. }
             | Self::PlatformUnreachable { .. } => Kind::Unavailable,
             Self::StreamReset { kind, .. } => *kind,
@@ -111,7 +122,7 @@ impl Fault for Error {
         match self {
             Self::NoInstance { .. } | Self::NoInstanceAmong { .. } => "NO_INSTANCE",
             Self::Unreachable { .. } => "INSTANCE_UNREACHABLE",
-            Self::BreakerOpen { .. } => "BREAKER_OPEN",
+            Self::BreakerOpen { .. } | Self::MethodBreakerOpen { .. } => "BREAKER_OPEN",
             Self::ConnectionLost { .. } => "CONNECTION_LOST",
             Self::StreamReset { .. } => "STREAM_RESET",
             Self::Deadline { .. } => "CALL_DEADLINE",
@@ -121,7 +132,7 @@ impl Fault for Error {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::BreakerOpen { retry_after, .. } => Some(*retry_after),
+            Self::BreakerOpen { retry_after, .. } | Self::MethodBreakerOpen { retry_after, .. } => Some(*retry_after),
             Self::NoInstance { .. }
             | Self::NoInstanceAmong { .. }
             | Self::Unreachable { .. }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use ninefold_proto::ninefold::registry::v1 as words;
 
+use crate::connect::breaker::Force;
+
 /// What a weight of zero is read as.
 const WEIGHT_USUAL: u32 = 100;
 
@@ -59,6 +61,10 @@ pub struct Instance {
     pub state: State,
     /// What its addresses speak.
     pub protocol: Protocol,
+    /// What an operator decided of callers' breakers.
+    pub force: Force,
+    /// Who decided so, and why.
+    pub force_reason: String,
     /// Revision at which this version of it was written.
     pub revision: i64,
 }
@@ -120,6 +126,10 @@ impl From<words::Instance> for Instance {
             words::Protocol::Unspecified | words::Protocol::Grpc => Protocol::Grpc,
             words::Protocol::Http => Protocol::Http,
         };
+        let (force, force_reason) = forced(words.r#override.as_ref());
+        let decided = words.r#override.as_ref();
+        let state = if decided.is_some_and(|decided| decided.drain) { State::Draining } else { state };
+        let weight = decided.and_then(|decided| decided.weight).unwrap_or(words.weight);
         let addresses = words.addresses.into_iter().filter_map(|address| {
             let port = u16::try_from(address.port).ok().filter(|port| *port > 0)?;
             Some(Address { host: address.host, port })
@@ -133,12 +143,27 @@ impl From<words::Instance> for Instance {
             labels: words.labels.into_iter().collect(),
             protobuf_services: words.protobuf_services.into_iter().collect(),
             contract_digest: words.contract_digest,
-            weight: if words.weight == 0 { WEIGHT_USUAL } else { words.weight },
+            weight: if weight == 0 { WEIGHT_USUAL } else { weight },
             state,
             protocol,
+            force,
+            force_reason,
             revision: words.revision,
         }
     }
+}
+
+/// What an operator decided of callers' breakers, and the words for it.
+fn forced(decided: Option<&words::Override>) -> (Force, String) {
+    let Some(decided) = decided else { return (Force::None, String::new()) };
+    let (force, what) = match decided.force() {
+        words::BreakerForce::Unspecified => return (Force::None, String::new()),
+        words::BreakerForce::Open => (Force::Open, "forced open"),
+        words::BreakerForce::Closed => (Force::Closed, "forced closed"),
+    };
+    let author = if decided.author.is_empty() { "an operator" } else { decided.author.as_str() };
+    let why = if decided.reason.is_empty() { String::new() } else { format!(": {}", decided.reason) };
+    (force, format!("{what} by {author}{why}"))
 }
 
 /// Tells an instance in the registry's words, as far as it is known here.

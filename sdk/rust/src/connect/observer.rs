@@ -26,7 +26,7 @@ impl Observer {
         let meter = opentelemetry::global::meter("ninefold");
         Self {
             events: broadcast::Sender::new(EVENTS_MAX),
-            transitions: meter.u64_counter("ninefold_connect_breaker_transitions_total").build(),
+            transitions: meter.u64_counter("ninefold_call_breaker_transitions_total").build(),
             retries: meter.u64_counter("ninefold_connect_retries_total").build(),
             divergences: meter.u64_counter("ninefold_connect_watch_divergences_total").build(),
         }
@@ -36,20 +36,31 @@ impl Observer {
         self.events.subscribe()
     }
 
-    /// A breaker moved on.
+    /// The breaker of an endpoint moved on.
     pub(crate) fn moved(&self, service: &Arc<str>, instance_id: &Arc<str>, transition: Transition) {
-        let (kind, phase) = match transition.to {
-            Phase::Open => (words::EventKind::BreakerOpened, "open"),
-            Phase::HalfOpen => (words::EventKind::BreakerHalfOpened, "half_open"),
-            Phase::Closed => (words::EventKind::BreakerClosed, "closed"),
-        };
+        let (_, phase) = names(transition.to);
         tracing::warn!(service = %service, instance = %instance_id, phase, reason = %transition.reason, "a breaker moved");
-        self.transitions.add(1, &[KeyValue::new("service", service.to_string()), KeyValue::new("phase", phase)]);
+        self.tell(service, instance_id, "endpoint", transition);
+    }
+
+    /// The breaker of a method moved on. It concerns the whole service.
+    pub(crate) fn method_moved(&self, service: &Arc<str>, path: &str, mut transition: Transition) {
+        let method = path.trim_start_matches('/');
+        let (_, phase) = names(transition.to);
+        tracing::warn!(service = %service, method, phase, reason = %transition.reason, "a breaker moved");
+        transition.reason = format!("{method}: {}", transition.reason);
+        self.tell(service, "", "method", transition);
+    }
+
+    fn tell(&self, service: &Arc<str>, instance_id: &str, scope: &'static str, transition: Transition) {
+        let (kind, phase) = names(transition.to);
+        let service_label = KeyValue::new("service", service.to_string());
+        self.transitions.add(1, &[service_label, KeyValue::new("scope", scope), KeyValue::new("phase", phase)]);
         // Nobody has to listen.
         let _ = self.events.send(words::Event {
             time: Some(std::time::SystemTime::now().into()),
             service: service.to_string(),
-            instance_id: instance_id.to_string(),
+            instance_id: instance_id.to_owned(),
             kind: kind.into(),
             reason: transition.reason,
             observer: String::new(),
@@ -71,5 +82,13 @@ impl Observer {
     /// A call is repeated.
     pub(crate) fn repeated(&self, service: &Arc<str>) {
         self.retries.add(1, &[KeyValue::new("service", service.to_string())]);
+    }
+}
+
+fn names(phase: Phase) -> (words::EventKind, &'static str) {
+    match phase {
+        Phase::Open => (words::EventKind::BreakerOpened, "open"),
+        Phase::HalfOpen => (words::EventKind::BreakerHalfOpened, "half_open"),
+        Phase::Closed => (words::EventKind::BreakerClosed, "closed"),
     }
 }

@@ -1,31 +1,51 @@
 //! The endpoints of one service, and how a call finds its own.
 
+mod chart;
+mod methods;
+mod sweep;
+
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::HeaderMap;
 use ninefold_proto::ninefold::registry::v1 as words;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::connect::balance;
 use crate::connect::budget::Budget;
 use crate::connect::endpoint::{Endpoint, Key, Readiness, Surroundings, Ticket};
 use crate::connect::error::Error;
-use crate::connect::landscape::Instance;
-use crate::connect::policy::{self, Policy};
+use crate::connect::landscape::{Instance, State};
+use crate::connect::policy::{self, BalancingMethod, Policy};
+use chart::Chart;
+pub(crate) use methods::MethodPermit;
+use methods::Methods;
+
+/// The least time that a caller is told to wait while breakers are open.
+const RETRY_AFTER_MIN: Duration = Duration::from_millis(10);
 
 /// The endpoints of one service, shared by its channels.
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) around: Surroundings,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
+    /// Those of them that can be picked now.
+    chart: ArcSwap<Chart>,
+    turn: AtomicUsize,
+    methods: Methods,
     /// What the endpoints were made from. Held while they are replaced.
     instances: Mutex<Vec<Arc<Instance>>>,
     /// The policies of the channels, and what central configuration says to them.
     policies: Mutex<Policies>,
     budget: Mutex<Budget>,
-    random: Mutex<fastrand::Rng>,
+    /// Whether calls have been made of late; see [`sweep`].
+    activity: AtomicU8,
+    wake: Arc<Notify>,
+    me: Weak<Self>,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +53,36 @@ struct Policies {
     /// One for each policy in code; as few as a program has places where it makes channels.
     live: Vec<Arc<policy::Live>>,
     central: Option<Arc<words::Policy>>,
+}
+
+/// What a call wants of its endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask<'a> {
+    /// The method, as "/package.Service/Method".
+    pub(crate) path: &'a str,
+    /// Contract digests, of which the instance must keep one.
+    pub(crate) among: Option<&'a BTreeSet<String>>,
+    /// For consistent hashing.
+    key: Option<u64>,
+}
+
+impl<'a> Ask<'a> {
+    /// What the call with these headers wants, under this policy.
+    pub(crate) fn new(
+        path: &'a str,
+        headers: &HeaderMap,
+        policy: &Policy,
+        among: Option<&'a BTreeSet<String>>,
+    ) -> Self {
+        let key = match policy.balancing.method {
+            BalancingMethod::RingHash => headers.get(&policy.balancing.hash_header),
+            BalancingMethod::PeakEwma
+            | BalancingMethod::RoundRobin
+            | BalancingMethod::WeightedRoundRobin
+            | BalancingMethod::LeastRequest => None,
+        };
+        Self { path, among, key: key.map(|value| balance::hash(value.as_bytes())) }
+    }
 }
 
 /// What kept a call from being taken in.
@@ -45,15 +95,23 @@ enum Shortage {
 }
 
 impl Pool {
-    pub(crate) fn new(around: Surroundings, seed: u64) -> Self {
-        Self {
-            around,
+    /// A pool, and the task that looks after it.
+    pub(crate) fn start(around: Surroundings) -> Arc<Self> {
+        let pool = Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             endpoints: ArcSwap::default(),
+            chart: ArcSwap::default(),
+            turn: AtomicUsize::new(fastrand::usize(..1024)),
+            methods: Methods::default(),
             instances: Mutex::default(),
             policies: Mutex::default(),
             budget: Mutex::default(),
-            random: Mutex::new(fastrand::Rng::with_seed(seed)),
-        }
+            activity: AtomicU8::new(sweep::IDLE),
+            wake: Arc::new(Notify::new()),
+            around,
+        });
+        sweep::start(&pool);
+        pool
     }
 
     /// Whether channels with this policy in code may share the endpoints.
@@ -73,24 +131,34 @@ impl Pool {
         live
     }
 
-    #[allow(dead_code, reason = "called by whoever follows policies")]
-    /// Takes what central configuration says of the service from now on.
+    /// Takes what central configuration says of the service from now on. What was learned of endpoints and methods stays.
     pub(crate) fn take_policy(&self, central: Option<&Arc<words::Policy>>) {
-        let mut policies = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_same = match (&policies.central, central) {
-            (Some(last), Some(new)) => Arc::ptr_eq(last, new),
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        if is_same {
+        {
+            let mut policies = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_same = match (&policies.central, central) {
+                (Some(last), Some(new)) => Arc::ptr_eq(last, new),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            if is_same {
+                return;
+            }
+            policies.central = central.cloned();
+            for live in &policies.live {
+                live.take(central.map(|central| &**central));
+            }
+        }
+        if !self.around.policy.take(central.map(|central| &**central)) {
             return;
         }
-        policies.central = central.cloned();
-        for live in &policies.live {
-            live.take(central.map(|central| &**central));
+        let breaker = Arc::new(self.around.policy.now().breaker.clone());
+        for endpoint in self.endpoints.load().iter() {
+            endpoint.set_policy(&breaker);
         }
-        self.around.policy.take(central.map(|central| &**central));
-        self.around.changed.send_replace(());
+        self.methods.set_policy(self.now(), &self.around.policy.now());
+        // Another subset, perhaps.
+        let instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
+        self.replace(&instances);
     }
 
     /// Takes the instances that are known now. What was learned of an endpoint stays while it is known.
@@ -100,37 +168,66 @@ impl Pool {
             return;
         }
         *last = instances.to_vec();
+        self.replace(&last);
+    }
+
+    /// Makes the endpoints of some instances. Called by one at a time.
+    fn replace(&self, instances: &[Arc<Instance>]) {
         let old = self.endpoints.load_full();
         let mut known: HashMap<Key, Arc<Endpoint>> =
             old.iter().map(|endpoint| (endpoint.key(), endpoint.clone())).collect();
+        let is_late = !old.is_empty();
         let mut endpoints = Vec::with_capacity(instances.len());
-        for instance in instances {
+        for instance in self.subset(instances) {
             for address in &instance.addresses {
                 let endpoint = match known.remove(&(instance.id.clone(), address.clone())) {
                     Some(endpoint) => {
-                        endpoint.update(instance.clone());
+                        endpoint.update(&instance);
                         endpoint
                     }
-                    None => Endpoint::start(instance.clone(), address.clone(), self.around.clone()),
+                    None => Endpoint::start(&instance, address.clone(), is_late, self.around.clone()),
                 };
                 endpoints.push(endpoint);
             }
         }
         self.endpoints.store(Arc::new(endpoints));
-        self.around.changed.send_replace(());
+        self.refresh();
+        self.around.change();
+    }
+
+    /// The instances that this caller talks to. Those that serve come first.
+    fn subset(&self, instances: &[Arc<Instance>]) -> Vec<Arc<Instance>> {
+        let most = usize::try_from(self.around.policy.now().balancing.subset_size).unwrap_or(0);
+        if most == 0 {
+            return instances.to_vec();
+        }
+        let (serving, others): (Vec<_>, Vec<_>) =
+            instances.iter().cloned().partition(|instance| instance.state == State::Serving);
+        let hash = |instance: &Arc<Instance>| balance::hash(instance.id.as_bytes());
+        let mut chosen = balance::subset(serving, most, self.around.caller, hash);
+        if chosen.len() < most {
+            chosen.extend(balance::subset(others, most - chosen.len(), self.around.caller, hash));
+        }
+        chosen
     }
 
     /// Finds an endpoint that was not tried and takes the call in, now or never.
-    pub(crate) fn pick(&self, among: Option<&BTreeSet<String>>, tried: &[Key]) -> Option<Ticket> {
-        self.try_pick(among, tried).ok()
+    pub(crate) fn pick(&self, ask: &Ask<'_>, tried: &[Key]) -> Option<Ticket> {
+        self.try_pick(ask, tried).ok()
     }
 
     /// Finds an endpoint and takes the call in; waits until `end` while none is ready, unless there is no hope.
-    pub(crate) async fn pick_until(&self, among: Option<&BTreeSet<String>>, end: Instant) -> Result<Ticket, Error> {
+    pub(crate) async fn pick_until(&self, ask: &Ask<'_>, end: Instant) -> Result<Ticket, Error> {
+        // Nearly always there is one, and nobody has to be told of changes.
+        match self.try_pick(ask, &[]) {
+            Ok(ticket) => return Ok(ticket),
+            Err(Shortage::Lasting(error)) => return Err(error),
+            Err(Shortage::Passing(_)) => {}
+        }
         let mut changed = self.around.changed.subscribe();
         loop {
             changed.mark_unchanged();
-            let error = match self.try_pick(among, &[]) {
+            let error = match self.try_pick(ask, &[]) {
                 Ok(ticket) => return Ok(ticket),
                 Err(Shortage::Lasting(error)) => return Err(error),
                 Err(Shortage::Passing(error)) => error,
@@ -144,59 +241,89 @@ impl Pool {
 
     /// Counts a call in the budget of retries.
     pub(crate) fn deposit(&self) {
-        self.budget.lock().unwrap_or_else(PoisonError::into_inner).deposit(self.around.origin.elapsed());
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner).deposit(self.now());
     }
 
     /// Takes a retry from the budget.
     pub(crate) fn withdraw(&self) -> bool {
-        self.budget.lock().unwrap_or_else(PoisonError::into_inner).withdraw(self.around.origin.elapsed())
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner).withdraw(self.now())
     }
 
-    fn try_pick(&self, among: Option<&BTreeSet<String>>, tried: &[Key]) -> Result<Ticket, Shortage> {
+    /// The time since the moment from which everything here counts.
+    pub(crate) fn now(&self) -> Duration {
+        self.around.now()
+    }
+
+    fn try_pick(&self, ask: &Ask<'_>, tried: &[Key]) -> Result<Ticket, Shortage> {
+        self.stir();
+        let method = self.methods.get(ask.path, self);
+        let permit = match method.map(methods::Method::admit) {
+            Some(Ok(permit)) => Some(permit),
+            Some(Err(retry_after)) => return Err(Shortage::Lasting(self.method_is_open(ask.path, retry_after))),
+            None => None,
+        };
+        let ticket = match self.quick_pick(ask, tried) {
+            Some(ticket) => ticket,
+            None => self.seek(ask, tried)?,
+        };
+        Ok(match permit {
+            Some(permit) => ticket.with_method(permit),
+            None => ticket,
+        })
+    }
+
+    /// The usual case: takes no lock and allocates nothing.
+    fn quick_pick(&self, ask: &Ask<'_>, tried: &[Key]) -> Option<Ticket> {
+        if ask.among.is_some() || !tried.is_empty() {
+            return None;
+        }
+        self.freshen();
+        let chart = self.chart.load();
+        chart.pick(&self.turn, fastrand::u64(..), ask.key)?.admit(chart.is_panic)
+    }
+
+    /// The unusual case: looks at every endpoint, and finds out why there is none.
+    fn seek(&self, ask: &Ask<'_>, tried: &[Key]) -> Result<Ticket, Shortage> {
+        self.freshen();
+        let mut refused: Vec<Arc<Endpoint>> = Vec::new();
+        let chart = self.chart.load();
+        loop {
+            let is_eligible = |endpoint: &Arc<Endpoint>| {
+                !tried.iter().any(|key| endpoint.is_key(key))
+                    && !refused.iter().any(|other| Arc::ptr_eq(other, endpoint))
+                    && ask.among.is_none_or(|among| among.contains(&endpoint.instance().contract_digest))
+            };
+            let Some(endpoint) = chart.pick_among(fastrand::u64(..), is_eligible) else { break };
+            if let Some(ticket) = endpoint.admit(chart.is_panic) {
+                return Ok(ticket);
+            }
+            // The connection has just ended, or somebody else took the last trial.
+            let endpoint = endpoint.clone();
+            refused.push(endpoint);
+        }
+        drop(chart);
+        self.last_resort(ask, tried)
+    }
+
+    /// No endpoint that is usable takes the call: a trial where every breaker is open, or else the reason.
+    fn last_resort(&self, ask: &Ask<'_>, tried: &[Key]) -> Result<Ticket, Shortage> {
         let service = &self.around.service;
         let endpoints = self.endpoints.load();
-        let mut ready = Vec::with_capacity(endpoints.len());
-        let mut loads = Vec::with_capacity(endpoints.len());
-        let mut barred = Vec::new();
-        let mut connecting = None;
-        let mut is_any_left_out = false;
-        for endpoint in endpoints.iter() {
-            if tried.iter().any(|(id, address)| *id == endpoint.instance_id && *address == endpoint.address) {
-                continue;
-            }
+        let (mut barred, mut connecting, mut is_any_left_out) = (Vec::new(), None, false);
+        for endpoint in endpoints.iter().filter(|endpoint| !tried.iter().any(|key| endpoint.is_key(key))) {
             let readiness = endpoint.readiness();
             if matches!(readiness, Readiness::Out) {
                 continue;
             }
-            if among.is_some_and(|among| !among.contains(&endpoint.instance().contract_digest)) {
+            if ask.among.is_some_and(|among| !among.contains(&endpoint.instance().contract_digest)) {
                 is_any_left_out = true;
                 continue;
             }
             match readiness {
-                Readiness::Ready(rank) => {
-                    loads.push((rank, endpoint.load()));
-                    ready.push(endpoint);
-                }
-                Readiness::Barred => barred.push(endpoint),
+                // Became ready just now: the next look finds it.
+                Readiness::Ready(_) => connecting = connecting.or(Some(None)),
+                Readiness::Partly | Readiness::Barred => barred.push(endpoint),
                 Readiness::Connecting(cause) => connecting = Some(cause.or(connecting.flatten())),
-                Readiness::Out => {}
-            }
-        }
-        while !ready.is_empty() {
-            let picked = {
-                let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
-                balance::pick(&loads, &mut random)
-            };
-            let Some(picked) = picked else { break };
-            loads.swap_remove(picked);
-            let endpoint = ready.swap_remove(picked);
-            if let Some(ticket) = endpoint.admit() {
-                return Ok(ticket);
-            }
-            // The connection has just ended, or somebody else took the last trial.
-            match endpoint.readiness() {
-                Readiness::Connecting(cause) => connecting = Some(cause.or(connecting.flatten())),
-                Readiness::Ready(_) | Readiness::Barred => barred.push(endpoint),
                 Readiness::Out => {}
             }
         }
@@ -207,11 +334,30 @@ impl Pool {
             return Ok(ticket);
         }
         if let Some(retry_after) = barred.iter().map(|endpoint| endpoint.barred_for()).min() {
-            let retry_after = retry_after.max(Duration::from_millis(10));
+            let retry_after = retry_after.max(RETRY_AFTER_MIN);
             return Err(Shortage::Lasting(Error::BreakerOpen { service: service.clone(), retry_after }));
         }
         let service = service.clone();
         let error = if is_any_left_out { Error::NoInstanceAmong { service } } else { Error::NoInstance { service } };
         Err(Shortage::Passing(error))
+    }
+
+    fn method_is_open(&self, path: &str, retry_after: Duration) -> Error {
+        let service = self.around.service.clone();
+        let method = path.trim_start_matches('/').into();
+        Error::MethodBreakerOpen { service, method, retry_after: retry_after.max(RETRY_AFTER_MIN) }
+    }
+
+    /// Finds out who can be picked, if that has changed.
+    fn freshen(&self) {
+        let is_stale = &self.around.stock.is_stale;
+        if is_stale.load(Ordering::Acquire) && is_stale.swap(false, Ordering::AcqRel) {
+            self.draw_chart();
+        }
+    }
+
+    fn draw_chart(&self) {
+        let endpoints = self.endpoints.load();
+        self.chart.store(Arc::new(Chart::new(&endpoints, &self.around)));
     }
 }

@@ -186,6 +186,8 @@ pub(crate) enum Manner {
     Answer(Duration),
     /// With a status, and nothing else.
     Refuse(Code),
+    /// With UNAVAILABLE, because of a service behind it.
+    PassOn,
     /// With UNAVAILABLE, and a word on when to come again: milliseconds, or -1 for never.
     Push(i32),
     /// Never.
@@ -200,6 +202,7 @@ pub(crate) struct Instance {
     pub(crate) address: SocketAddr,
     pub(crate) calls: Arc<AtomicU32>,
     manner: Arc<Mutex<Manner>>,
+    own: Arc<Mutex<Option<(&'static str, Manner)>>>,
     headers: Arc<Mutex<HeaderMap>>,
     killed: CancellationToken,
     stopped: CancellationToken,
@@ -213,6 +216,7 @@ impl Instance {
             address: listener.address(),
             calls: Arc::default(),
             manner: Arc::new(Mutex::new(Manner::Answer(Duration::ZERO))),
+            own: Arc::default(),
             headers: Arc::default(),
             killed: CancellationToken::new(),
             stopped: CancellationToken::new(),
@@ -220,6 +224,7 @@ impl Instance {
         let answering = Answering {
             calls: instance.calls.clone(),
             manner: instance.manner.clone(),
+            own: instance.own.clone(),
             headers: instance.headers.clone(),
         };
         let (killed, stopped) = (instance.killed.clone(), instance.stopped.clone());
@@ -236,6 +241,11 @@ impl Instance {
 
     pub(crate) fn behave(&self, manner: Manner) {
         *self.manner.lock().unwrap() = manner;
+    }
+
+    /// Behaves otherwise for methods whose path ends so.
+    pub(crate) fn behave_for(&self, method: &'static str, manner: Manner) {
+        *self.own.lock().unwrap() = Some((method, manner));
     }
 
     pub(crate) fn calls(&self) -> u32 {
@@ -279,6 +289,7 @@ impl Instance {
 struct Answering {
     calls: Arc<AtomicU32>,
     manner: Arc<Mutex<Manner>>,
+    own: Arc<Mutex<Option<(&'static str, Manner)>>>,
     headers: Arc<Mutex<HeaderMap>>,
 }
 
@@ -298,7 +309,9 @@ impl Service<http::Request<Body>> for Answering {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         self.calls.fetch_add(1, Ordering::SeqCst);
         *self.headers.lock().unwrap() = request.headers().clone();
-        let manner = *self.manner.lock().unwrap();
+        let own = *self.own.lock().unwrap();
+        let own = own.filter(|(method, _)| request.uri().path().ends_with(method)).map(|(_, manner)| manner);
+        let manner = own.unwrap_or(*self.manner.lock().unwrap());
         async move { Ok(answer(manner).await) }.boxed()
     }
 }
@@ -312,6 +325,11 @@ async fn answer(manner: Manner) -> http::Response<Body> {
             Body::new(StreamBody::new(stream::iter([message(), Ok(Frame::trailers(ok))])))
         }
         Manner::Refuse(code) => return Status::new(code, "as the test wants").into_http(),
+        Manner::PassOn => {
+            let mut response = Status::unavailable("as the test wants").into_http();
+            response.headers_mut().insert("x-ninefold-failed-at", HeaderValue::from_static("valve"));
+            return response;
+        }
         Manner::Push(wait) => {
             let mut response = Status::unavailable("as the test wants").into_http();
             response.headers_mut().insert("grpc-retry-pushback-ms", HeaderValue::from(wait));

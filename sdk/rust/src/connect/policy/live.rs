@@ -31,7 +31,6 @@ impl Live {
         self.now.load()
     }
 
-    #[allow(dead_code, reason = "called by the pool, for whoever follows policies")]
     /// Takes what central configuration says from now on. Tells whether that changes anything.
     pub(crate) fn take(&self, central: Option<&words::Policy>) -> bool {
         let policy = central.map_or_else(|| self.base.clone(), |central| self.base.overlaid(central));
