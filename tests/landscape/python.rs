@@ -49,7 +49,11 @@ pub async fn done(command: Command) -> Result<Ended> {
     Ok(ended)
 }
 
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+/// All contracts below a folder.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();

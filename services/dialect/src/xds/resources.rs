@@ -459,3 +459,6 @@ fn lb_endpoint(one: &Endpoint) -> Option<endpoint::LbEndpoint> {
         load_balancing_weight: Some(one.weight.max(1)),
     })
 }
+
+#[cfg(test)]
+mod tests;

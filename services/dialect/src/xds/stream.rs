@@ -399,3 +399,6 @@ fn version(moment: u64, batch: &Batch) -> String {
     let all: String = batch.resources.iter().map(|resource| resource.version.as_str()).collect();
     format!("{moment}-{:08x}", shelf::fingerprint(all.as_bytes()) & 0xffff_ffff)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,4 +7,6 @@ mod curl;
 mod dns;
 mod envoy;
 mod grpc;
+mod policies;
 mod prometheus;
+mod refusals;
