@@ -10,7 +10,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use ninefold::lifecycle::Scope;
@@ -140,6 +140,11 @@ async fn answer(request: Request<Incoming>, manners: Arc<Manners>) -> Result<Res
     } else {
         all.push(Ok(Frame::trailers(trailers)));
     }
-    let body = BodyExt::boxed(StreamBody::new(futures_util::stream::iter(all)));
+    // A failure is headers and nothing else: only then may a library repeat the call.
+    let body = if all.is_empty() {
+        Empty::new().boxed()
+    } else {
+        BodyExt::boxed(StreamBody::new(futures_util::stream::iter(all)))
+    };
     Ok(response.body(body).expect("the head is well-formed"))
 }
