@@ -142,7 +142,7 @@ fn span() -> impl Strategy<Value = Option<prost_types::Duration>> {
 }
 
 fn any_policy() -> impl Strategy<Value = words::Policy> {
-    let number = || proptest::option::of(any::<u32>());
+    let number = || proptest::option::of(0..=u32::MAX);
     let balancing =
         (0..6_i32, "[a-z-]{0,8}", number(), span()).prop_map(|(method, hash_header, spill_percent, slow_start)| {
             words::Balancing { method, hash_header, spill_percent, slow_start, ..Default::default() }
