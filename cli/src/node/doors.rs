@@ -1,7 +1,7 @@
 //! The doors of the platform: bound first, opened last.
 
 use ninefold::lifecycle::{OnError, Scope};
-use ninefold::serve::{self, Listener, ServeConfig};
+use ninefold::serve::{self, Listener, LiveAdmission, ServeConfig};
 use ninefold::tls::ServerTls;
 use ninefold::tonic::service::Routes;
 use ninefold_access::Access;
@@ -85,7 +85,9 @@ impl Platform {
     pub(super) fn open(self, behind: Behind<'_>, scope: &Scope) {
         let Behind { routes, page, monitor, access, tls } = behind;
         let around = Some(access.around(tls.is_some()));
-        let config = ServeConfig { tls, around, ..ServeConfig::default() };
+        // Roles have bounds of their own, and an overloaded platform must hear who is alive before all else.
+        let admission = LiveAdmission::disabled();
+        let config = ServeConfig { tls, around, admission, ..ServeConfig::default() };
         let descriptor_sets = vec![bytes::Bytes::from_static(ninefold_proto::DESCRIPTOR_SET)];
         let with_pages = ServeConfig { http1: true, descriptor_sets, ..config.clone() };
         let routes = page::with(routes, page);

@@ -24,12 +24,12 @@ use tonic::service::RoutesBuilder;
 use tower::Service;
 
 use crate::config::{self, Cache, Follow, Live};
-use crate::connect::{self, Channel, Discovery, Interest, Policy};
+use crate::connect::{self, Channel, Dialer, Discovery, Interest, Policy};
 use crate::error::{Error, Mistake};
 use crate::lifecycle::{OnError, Scope, Stop};
 use crate::link::Link;
-use crate::serve::{self, Health, Listener, ServeConfig};
-use crate::session::{self, Registration};
+use crate::serve::{self, Health, Listener, LiveAdmission, ServeConfig};
+use crate::session::{self, Registration, Session};
 use crate::settings::{self, SdkSettings};
 use crate::telemetry::{self, Identity, Telemetry};
 use signals::Signals;
@@ -60,6 +60,8 @@ pub struct App {
     services: Vec<String>,
     platform: Link,
     discovery: OnceLock<Discovery>,
+    dialer: Dialer,
+    admission: LiveAdmission,
     start_time: SystemTime,
     /// Tasks that must outlive the calls: whom to call, what to run with.
     scope: Scope,
@@ -109,6 +111,8 @@ impl App {
             services: Vec::new(),
             platform,
             discovery: OnceLock::new(),
+            dialer: Dialer::default(),
+            admission: LiveAdmission::default(),
             start_time: SystemTime::now(),
             scope,
             calls,
@@ -147,7 +151,17 @@ impl App {
     /// Hands in the contract: the `DESCRIPTOR_SET` that [`include_proto!`](crate::include_proto) makes. Several add up.
     #[must_use]
     pub fn contract(mut self, descriptor_set: &'static [u8]) -> Self {
+        if let Some(discovery) = self.discovery.get() {
+            discovery.learn(descriptor_set);
+        }
         self.contracts.push(descriptor_set);
+        self
+    }
+
+    /// Connects to other services otherwise than by TCP. Call it before the first [`channel`](Self::channel).
+    #[must_use]
+    pub fn dialing(mut self, dialer: Dialer) -> Self {
+        self.dialer = dialer;
         self
     }
 
@@ -184,9 +198,16 @@ impl App {
                 watcher: format!("{}/{}", self.name, self.instance_id),
                 file: folder.map(|folder| folder.join(format!("{}.landscape.binpb", self.name))),
             };
+            let mut dialer = self.dialer.clone();
+            // Files that cannot be used are told of by `run`.
+            if let Some(Ok(Some(tls))) = self.settings.as_ref().ok().map(|settings| settings.tls.client()) {
+                dialer = dialer.secured(tls);
+            }
             let zone = self.settings.as_ref().map_or("", |settings| settings.zone.as_str());
-            Discovery::start_as(follow, self.platform.clone(), Interest::Named, &self.scope)
-                .placed(zone, &self.instance_id)
+            let discovery = Discovery::start_as(follow, self.platform.clone(), Interest::Named, &self.scope)
+                .placed(zone, &self.instance_id);
+            self.contracts.iter().for_each(|contract| discovery.learn(contract));
+            discovery.dialing(dialer)
         })
     }
 
@@ -272,6 +293,8 @@ impl App {
     async fn live(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let settings = self.settings.as_ref().map_err(|mistakes| Error::Settings(mistakes.clone()))?;
         let descriptor_set = contract::join(&self.contracts, &self.services)?;
+        // A file that cannot be used is told of before anything is served.
+        settings.tls.client()?;
         let listener = Listener::bind(settings.listen.as_str()).await?;
         let instance = self.instance(settings, listener.address());
         tracing::info!(address = %listener.address(), instance_id = self.instance_id, "listening");
@@ -282,6 +305,8 @@ impl App {
             services: self.services.clone(),
             health: health.clone(),
             drain: settings.drain,
+            admission: self.admission.clone(),
+            tls: settings.tls.server()?,
             ..ServeConfig::default()
         };
         let serving = self.scope.child("serve");
@@ -300,6 +325,7 @@ impl App {
         let events = self.discovery.get().map_or_else(|| futures_util::stream::empty().boxed(), events);
         let registration = Registration { instance, descriptor_set };
         let session = session::hold(registration, self.platform.clone(), events, &self.scope.child("session"));
+        follow_admission(&session, self.admission.clone(), &self.scope);
         let outcome = tokio::select! {
             () = stop => Ok("asked to stop".to_owned()),
             reason = session.drain_requested() => Ok(reason),
@@ -330,9 +356,32 @@ impl App {
             state: InstanceState::Serving.into(),
             start_time: Some(self.start_time.into()),
             protocol: Protocol::Grpc.into(),
+            tls: settings.tls.identity.is_some(),
             ..Instance::default()
         }
     }
+}
+
+/// Takes in what the service's own policy says, as it changes.
+fn follow_admission(session: &Session, admission: LiveAdmission, scope: &Scope) {
+    let mut known = session.known();
+    scope.child("admission").run("serve.admit", |stop| async move {
+        let follow = async {
+            loop {
+                let central = known.borrow_and_update().policy.clone();
+                let policy = central.map_or_else(Policy::default, |central| Policy::default().overlaid(&central));
+                admission.set(policy.admission);
+                if known.changed().await.is_err() {
+                    // The session has ended for good.
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = follow => {}
+            () = stop.asked() => {}
+        }
+    });
 }
 
 /// What the channels see of others. A session that lags behind misses the oldest; they are for people to read.

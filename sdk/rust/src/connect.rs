@@ -10,23 +10,35 @@
 //! `CALL_DEADLINE`, `PLATFORM_UNREACHABLE`. A breaker that opens is an event of the registry.
 
 mod answer;
+mod attempt;
 mod balance;
 pub mod breaker;
 mod budget;
+mod call;
 mod channel;
 mod connection;
 pub mod deadline;
+mod declared;
+mod dialer;
 mod digest;
 mod discovery;
 mod endpoint;
 mod error;
+mod fallback;
 mod landscape;
+mod method;
 mod observer;
+pub(crate) mod orca;
 mod platform;
 pub mod policy;
 mod pool;
+pub mod priority;
+mod quantile;
 mod replay;
+mod restraint;
+pub(crate) mod ring;
 mod shelf;
+mod throttle;
 mod told;
 mod trace;
 
@@ -35,12 +47,18 @@ use std::sync::Arc;
 
 pub use channel::Channel;
 pub(crate) use connection::{CONNECTION_WINDOW, STREAM_WINDOW};
+pub use dialer::{Dialer, Io};
 pub use digest::digest;
 pub use discovery::{Discovery, Follow, Interest};
 pub use error::{Cause, Error};
+pub use fallback::FellBack;
 pub use landscape::{Address, Instance, LandscapeView, Protocol, State};
 pub use platform::{platform, platform_as};
 pub use policy::{Idempotency, Policy};
+pub use priority::Priority;
+
+/// A server's word on when to repeat a call, in milliseconds, or not to.
+pub(crate) const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// A request extension: only instances whose contract digest is in the set may answer.
 ///

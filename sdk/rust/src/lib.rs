@@ -21,6 +21,7 @@ pub mod connect;
 pub mod credentials;
 mod error;
 pub mod fault;
+mod gate;
 pub mod lifecycle;
 pub mod link;
 pub mod page;
@@ -39,7 +40,7 @@ pub use error::{Error, Mistake, Result};
 pub use link::Link;
 /// The platform's own contracts.
 pub use ninefold_proto as proto;
-pub use settings::SdkSettings;
+pub use settings::{SdkSettings, TlsFiles};
 pub use tonic;
 
 /// Begins a service. Call it within a tokio runtime, first thing in `main`: it starts logs and traces.

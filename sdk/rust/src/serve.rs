@@ -3,9 +3,11 @@
 //! The loop over connections is our own, on hyper: every connection has an owner that can wait for it and drop it, and a
 //! machine that is out of file descriptors is waited for instead of asked again at once.
 
+mod admission;
 mod deadline;
 mod greeting;
 mod health;
+mod load;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -31,10 +33,13 @@ use tonic::transport::server::TcpConnectInfo;
 use tower::util::{BoxCloneSyncService, BoxCloneSyncServiceLayer, Either};
 use tower::{Layer as _, ServiceExt as _};
 
+pub use admission::LiveAdmission;
 pub use deadline::Deadlined;
 pub use greeting::greeted;
 pub use health::Health;
 pub(crate) use health::services_of;
+
+use admission::Admitted;
 
 use crate::connect::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::error::Error;
@@ -106,6 +111,8 @@ pub struct ServeConfig {
     pub connections_max: usize,
     /// Largest list of headers of a request.
     pub headers_bytes_max: u32,
+    /// What is taken in. Kept by the caller to change it.
+    pub admission: LiveAdmission,
     /// Longest time that calls have to finish after the stop. What is left then is dropped.
     pub drain: Duration,
     /// TLS on every connection. A request then has a [`Peer`](crate::tls::Peer) among its extensions.
@@ -124,6 +131,7 @@ impl Default for ServeConfig {
             streams_max: 1024,
             connections_max: 4096,
             headers_bytes_max: 32 * 1024,
+            admission: LiveAdmission::default(),
             drain: Duration::from_secs(10),
             tls: None,
             around: None,
@@ -146,7 +154,7 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     let routes = health::add(routes, &config)?;
-    let answers = Deadlined::new(routes.prepare());
+    let answers = Deadlined::new(Admitted::new(routes.prepare(), config.admission.clone()));
     let service = Served::new(match &config.around {
         None => Either::Left(answers),
         Some(around) => Either::Right(around.layer(BoxCloneSyncService::new(answers))),

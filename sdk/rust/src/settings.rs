@@ -10,6 +10,7 @@ use http::Uri;
 use crate::credentials::Credentials;
 use crate::error::{Error, Mistake};
 use crate::telemetry;
+use crate::tls::{ClientFiles, ClientTls, ServerFiles, ServerTls};
 
 /// Where the platform is, unless told otherwise.
 const ENDPOINT: &str = "http://127.0.0.1:9900";
@@ -46,6 +47,8 @@ pub struct SdkSettings {
     /// Who this process is to the platform. `NINEFOLD_TOKEN_FILE` or `NINEFOLD_TOKEN`, `NINEFOLD_CA_FILE`,
     /// `NINEFOLD_CERT_FILE` and `NINEFOLD_KEY_FILE`.
     pub credentials: Credentials,
+    /// TLS between services. `NINEFOLD_TLS_CERT`, `NINEFOLD_TLS_KEY` and `NINEFOLD_TLS_CA`.
+    pub tls: TlsFiles,
     /// What to tell, and to whom.
     pub telemetry: telemetry::Config,
 }
@@ -115,6 +118,7 @@ impl SdkSettings {
                 true
             }
         };
+        let tls = TlsFiles::read(lookup, &mut mistakes);
         let credentials = Credentials::read(lookup, &mut mistakes);
         let telemetry = telemetry::Config::read(lookup, &endpoints, &credentials, &mut mistakes);
         if !mistakes.is_empty() {
@@ -132,8 +136,59 @@ impl SdkSettings {
             cache_landscape,
             drain,
             credentials,
+            tls,
             telemetry,
         })
+    }
+}
+
+/// The files of TLS between services, in PEM. Read again when they change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate, with the name of the service as a DNS name, and its private key. With them, the service speaks TLS
+    /// only, and shows the certificate to whom it calls.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Who vouches for other services. With it, services that ask for TLS can be called, and callers of this one have to
+    /// show a certificate.
+    pub ca: Option<PathBuf>,
+}
+
+impl TlsFiles {
+    fn read(lookup: &dyn Fn(&str) -> Option<String>, mistakes: &mut Vec<Mistake>) -> Self {
+        let named = |name: &str| lookup(name).map(|path| path.trim().to_owned()).filter(|path| !path.is_empty());
+        let (cert, key) = (named("NINEFOLD_TLS_CERT"), named("NINEFOLD_TLS_KEY"));
+        let ca = named("NINEFOLD_TLS_CA").map(PathBuf::from);
+        let mut lonely = |setting: &str, value: &str, other: &str| {
+            let problem = format!("means nothing without {other}");
+            mistakes.push(Mistake { setting: setting.to_owned(), value: value.to_owned(), problem });
+            None
+        };
+        let identity = match (cert, key) {
+            (Some(cert), Some(key)) => Some((PathBuf::from(cert), PathBuf::from(key))),
+            (Some(cert), None) => lonely("NINEFOLD_TLS_CERT", &cert, "NINEFOLD_TLS_KEY"),
+            (None, Some(key)) => lonely("NINEFOLD_TLS_KEY", &key, "NINEFOLD_TLS_CERT"),
+            (None, None) => None,
+        };
+        Self { identity, ca }
+    }
+
+    /// What the service's own socket shows, and whom it lets in. `None` for no TLS.
+    ///
+    /// # Errors
+    /// [`Error::Tls`] with the file that cannot be used.
+    pub fn server(&self) -> Result<Option<ServerTls>, Error> {
+        let Some((cert, key)) = self.identity.clone() else { return Ok(None) };
+        let client_required = self.ca.is_some();
+        ServerTls::new(ServerFiles { cert, key, client_ca: self.ca.clone(), client_required }).map(Some)
+    }
+
+    /// Whom calls trust, and what they show. `None` where services that ask for TLS cannot be called.
+    ///
+    /// # Errors
+    /// [`Error::Tls`] with the file that cannot be used.
+    pub fn client(&self) -> Result<Option<ClientTls>, Error> {
+        let Some(ca) = self.ca.clone() else { return Ok(None) };
+        ClientTls::new(ClientFiles { ca: Some(ca), identity: self.identity.clone() }).map(Some)
     }
 }
 

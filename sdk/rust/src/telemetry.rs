@@ -22,6 +22,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub use context::{continue_trace, extract, inject, rename, trace_id};
 pub use count::Count;
+pub(crate) use process::cpu_seconds;
 pub use requests::Requests;
 pub use served::{Served, TRACE_ID_HEADER};
 

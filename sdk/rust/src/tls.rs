@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use rustls::server::WebPkiClientVerifier;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::either::Either;
@@ -98,13 +99,21 @@ impl ClientTls {
     /// # Errors
     /// When the server does not prove it, does not answer in time, or does not speak HTTP/2.
     pub async fn connect(&self, host: &str, stream: TcpStream) -> io::Result<Stream> {
+        Ok(Either::Right(Box::new(self.secure(host, stream).await?)))
+    }
+
+    /// As [`connect`](Self::connect), over any stream of bytes.
+    pub(crate) async fn secure<S>(&self, host: &str, stream: S) -> io::Result<tokio_rustls::client::TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let connecting = TlsConnector::from(self.0.current()).connect(name, stream);
         let stream = tokio::time::timeout(HANDSHAKE_MAX, connecting).await??;
         if stream.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
             return Err(io::Error::other("the server does not offer HTTP/2 over TLS"));
         }
-        Ok(Either::Right(Box::new(stream)))
+        Ok(stream)
     }
 }
 

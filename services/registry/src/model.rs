@@ -125,6 +125,8 @@ pub(crate) struct Instance {
     pub(crate) weight: u32,
     /// What its addresses speak.
     pub(crate) protocol: Protocol,
+    /// Whether they speak it over TLS.
+    pub(crate) is_tls: bool,
     /// Where it is in its life.
     pub(crate) state: State,
     /// Why it is there.

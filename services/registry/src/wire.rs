@@ -75,6 +75,7 @@ pub(crate) fn to_instance(instance: &Instance) -> proto::Instance {
             Protocol::Http => proto::Protocol::Http,
         }
         .into(),
+        tls: instance.is_tls,
         ..proto::Instance::default()
     }
 }

@@ -20,6 +20,8 @@ pub(crate) trait Listener<E> {
     fn late(&self) -> Error;
     /// Notes in the trailers of a failure where it happened, after [`ended`](Self::ended) has seen them as they came.
     fn mark(&self, _trailers: &mut http::HeaderMap) {}
+    /// These trailers came, before [`ended`](Self::ended).
+    fn heard(&self, _trailers: &http::HeaderMap) {}
     /// The answer ended with this status. Called at most once; not at all if the caller drops the body.
     fn ended(&mut self, status: &Status);
 }
@@ -29,7 +31,10 @@ pub(crate) struct Answer<B, L> {
     /// Gone when the answer has ended.
     source: Option<B>,
     listener: L,
-    deadline: Option<Pin<Box<Sleep>>>,
+    /// When it ends at the latest.
+    deadline: Option<Instant>,
+    /// Made when there is something to wait for.
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B, L> Answer<B, L>
@@ -45,8 +50,7 @@ where
         if is_over {
             listener.ended(&status.unwrap_or_else(missing));
         }
-        let deadline = deadline.filter(|_| !is_over).map(|end| Box::pin(tokio::time::sleep_until(end)));
-        Self { source: (!is_over).then_some(source), listener, deadline }
+        Self { source: (!is_over).then_some(source), listener, deadline, alarm: None }
     }
 
     fn end_with(&mut self, error: &Error) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
@@ -80,11 +84,12 @@ where
                 if let Some(trailers) = frame.trailers_mut() {
                     let status = Status::from_header_map(trailers).unwrap_or_else(missing);
                     this.source = None;
+                    this.listener.heard(trailers);
                     this.listener.ended(&status);
                     if status.code() != Code::Ok {
                         this.listener.mark(trailers);
                     }
-                } else if this.deadline.as_ref().is_some_and(|deadline| deadline.is_elapsed()) {
+                } else if this.alarm.as_ref().is_some_and(|alarm| alarm.is_elapsed()) {
                     let late = this.listener.late();
                     return this.end_with(&late);
                 }
@@ -100,8 +105,9 @@ where
                 Poll::Ready(None)
             }
             Poll::Pending => {
-                let is_late = this.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready());
-                if !is_late {
+                let Some(end) = this.deadline else { return Poll::Pending };
+                let alarm = this.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+                if alarm.as_mut().poll(context).is_pending() {
                     return Poll::Pending;
                 }
                 let late = this.listener.late();

@@ -1,79 +1,69 @@
-//! How many calls may be repeated: a share of those made, so that retries never multiply an outage.
+//! How many calls may be repeated: a share of those made, so that retries never multiply an outage. Pure: no clock.
 
 use std::time::Duration;
 
-/// Retries allowed whatever the traffic, in one window.
-const BURST: u64 = 10;
-/// Calls that earn one more retry.
-const CALLS_PER_RETRY: u64 = 5;
-/// One slot of the window; ten of them are remembered.
-const SLOT: Duration = Duration::from_secs(1);
-const SLOTS: u64 = 10;
+use crate::connect::ring::Ring;
 
-/// A budget of retries: in any ten seconds, ten and a fifth of the calls made. After Finagle's `RetryBudget`.
-///
-/// Knows no clock: `now` is the time since any fixed moment.
-#[derive(Debug, Default)]
-pub(crate) struct Budget {
-    slots: [Slot; 10],
+/// How many repetitions are allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Allowance {
+    /// Repetitions for each hundred calls of the last ten seconds.
+    pub(crate) percent: u32,
+    /// Repetitions in each second, whatever the share: a service that is called now and then has no share to speak of.
+    pub(crate) per_second: u32,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Slot {
-    number: u64,
-    calls: u64,
-    retries: u64,
+/// A budget of repetitions, retries and hedges alike. After Finagle's `RetryBudget`.
+#[derive(Debug, Default)]
+pub(crate) struct Budget {
+    calls: Ring,
+    repetitions: Ring,
 }
 
 impl Budget {
     /// Counts a call.
-    pub(crate) fn deposit(&mut self, now: Duration) {
-        self.slot(now).calls += 1;
+    pub(crate) fn deposit(&self, now: Duration) {
+        self.calls.add(now);
     }
 
-    /// Takes a retry. `false` where none is left.
-    pub(crate) fn withdraw(&mut self, now: Duration) -> bool {
-        let oldest = number(now).saturating_sub(SLOTS - 1);
-        let (mut calls, mut retries) = (0, 0);
-        for slot in self.slots.iter().filter(|slot| slot.number >= oldest) {
-            calls += slot.calls;
-            retries += slot.retries;
-        }
-        let is_left = retries < BURST + calls / CALLS_PER_RETRY;
+    /// Takes a repetition. `false` where none is left. Two that come at the same instant may both get the last one.
+    pub(crate) fn withdraw(&self, now: Duration, allowance: Allowance) -> bool {
+        let is_left = self.repetitions.this_second(now) < u64::from(allowance.per_second)
+            || self.repetitions.sum(now) < self.calls.sum(now) * u64::from(allowance.percent) / 100;
         if is_left {
-            self.slot(now).retries += 1;
+            self.repetitions.add(now);
         }
         is_left
     }
-
-    fn slot(&mut self, now: Duration) -> &mut Slot {
-        let number = number(now);
-        let index = usize::try_from(number % SLOTS).expect("below ten");
-        let slot = &mut self.slots[index];
-        if slot.number != number {
-            *slot = Slot { number, ..Slot::default() };
-        }
-        slot
-    }
-}
-
-fn number(now: Duration) -> u64 {
-    now.as_secs() / SLOT.as_secs()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const USUAL: Allowance = Allowance { percent: 20, per_second: 10 };
+
+    fn spend(budget: &Budget, now: Duration, allowance: Allowance) -> usize {
+        (0..100).filter(|_| budget.withdraw(now, allowance)).count()
+    }
+
     #[test]
-    fn retries_are_a_burst_and_a_fifth_of_the_calls() {
-        let mut budget = Budget::default();
+    fn repetitions_are_a_few_each_second_or_a_fifth_of_the_calls() {
+        let budget = Budget::default();
         let now = Duration::from_secs(100);
-        for _ in 0..50 {
+        assert_eq!(spend(&budget, now, USUAL), 10);
+        for _ in 0..200 {
             budget.deposit(now);
         }
-        assert_eq!((0..100).filter(|_| budget.withdraw(now)).count(), 20);
-        // What was spent is earned back when the window has passed.
-        assert_eq!((0..100).filter(|_| budget.withdraw(now + Duration::from_secs(10))).count(), 10);
+        // Ten of the forty are spent.
+        assert_eq!(spend(&budget, now, USUAL), 30);
+        assert_eq!(spend(&budget, now + Duration::from_secs(1), USUAL), 10);
+    }
+
+    #[test]
+    fn an_allowance_of_nothing_allows_nothing() {
+        let budget = Budget::default();
+        budget.deposit(Duration::ZERO);
+        assert_eq!(spend(&budget, Duration::ZERO, Allowance { percent: 0, per_second: 0 }), 0);
     }
 }

@@ -1,19 +1,19 @@
 //! One HTTP/2 connection, and how to make it.
 
 use std::error::Error as _;
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::Notify;
 use tonic::body::Body;
 
+use crate::connect::dialer::Dialer;
 use crate::connect::error::Cause;
 use crate::connect::landscape::Address;
 use crate::lifecycle::Scope;
@@ -21,9 +21,9 @@ use crate::lifecycle::Scope;
 /// How long an address has to answer.
 const CONNECT_WAIT: Duration = Duration::from_secs(2);
 /// How often the peer of a connection is asked whether it is there, even while idle: a partition leaves no other trace.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// How long it has to answer.
-const PING_WAIT: Duration = Duration::from_secs(5);
+const PING_WAIT: Duration = Duration::from_secs(3);
 
 /// How much one answer may send ahead of its reader.
 pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
@@ -32,10 +32,20 @@ pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
 /// the usual 64 KiB, 130 short answers that arrive at once would do.
 pub(crate) const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 
+/// How to connect to an instance.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way<'a> {
+    pub(crate) dialer: &'a Dialer,
+    pub(crate) service: &'a str,
+    pub(crate) is_tls: bool,
+}
+
 /// An open HTTP/2 connection.
 #[derive(Debug)]
 pub(crate) struct Line {
     sender: SendRequest<Body>,
+    /// The peer as requests name it. `None` where no URI can hold it; the peer does not need it.
+    authority: Option<Authority>,
     in_flight: AtomicU32,
     is_retired: AtomicBool,
 }
@@ -53,12 +63,16 @@ pub(crate) enum SendError {
 
 impl Line {
     /// Connects. `ended` is notified when the connection has ended.
-    pub(crate) async fn open(address: &Address, scope: &Scope, ended: Arc<Notify>) -> Result<Self, Cause> {
+    pub(crate) async fn open(
+        way: Way<'_>,
+        address: &Address,
+        scope: &Scope,
+        ended: Arc<Notify>,
+    ) -> Result<Self, Cause> {
         let handshake = async {
-            let stream = TcpStream::connect((address.host.as_str(), address.port)).await;
-            let stream = stream.map_err(|error| Cause::Io(Arc::new(error)))?;
-            stream.set_nodelay(true).map_err(|error| Cause::Io(Arc::new(error)))?;
-            http2::Builder::new(Tasks(scope.clone()))
+            let stream = way.dialer.dial(way.service, address, way.is_tls).await?;
+            // A task for each call, which ends with its connection; the connection's own task has the owner.
+            http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .keep_alive_interval(PING_INTERVAL)
                 .keep_alive_timeout(PING_WAIT)
@@ -82,7 +96,12 @@ impl Line {
             }
             ended.notify_one();
         });
-        Ok(Self { sender, in_flight: AtomicU32::new(0), is_retired: AtomicBool::new(false) })
+        Ok(Self {
+            sender,
+            authority: address.to_string().parse().ok(),
+            in_flight: AtomicU32::new(0),
+            is_retired: AtomicBool::new(false),
+        })
     }
 
     /// Whether new calls may go here.
@@ -93,6 +112,18 @@ impl Line {
     /// Calls on this connection that are not over.
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Makes a request's target absolute.
+    pub(crate) fn address(&self, target: &mut Uri) {
+        let mut parts = std::mem::take(target).into_parts();
+        parts.scheme = Some(Scheme::HTTP);
+        parts.authority.clone_from(&self.authority);
+        if parts.authority.is_none() {
+            parts.authority = Some(Authority::from_static("localhost"));
+        }
+        parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+        *target = Uri::from_parts(parts).expect("scheme, authority and path make a URI");
     }
 
     /// Counts a call until the guard is dropped.
@@ -142,24 +173,6 @@ impl std::ops::Deref for Occupied {
 impl Drop for Occupied {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Gives the tasks of HTTP/2 an owner.
-#[derive(Clone, Debug)]
-struct Tasks(Scope);
-
-impl<F> hyper::rt::Executor<F> for Tasks
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, task: F) {
-        self.0.run("connect.http2", |stop| async move {
-            tokio::select! {
-                () = task => {}
-                () = stop.asked() => {}
-            }
-        });
     }
 }
 

@@ -6,12 +6,15 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use arc_swap::ArcSwap;
 use ninefold_proto::ninefold::registry::v1 as words;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use crate::connect::balance;
 use crate::connect::channel::Channel;
+use crate::connect::declared::Declared;
+use crate::connect::dialer::Dialer;
 use crate::connect::endpoint::Surroundings;
 use crate::connect::landscape::LandscapeView;
 use crate::connect::observer::Observer;
@@ -50,6 +53,8 @@ pub struct Discovery(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     interest: Interest,
+    dialer: ArcSwap<Dialer>,
+    declared: Declared,
     scope: Scope,
     observer: Observer,
     origin: Instant,
@@ -79,6 +84,8 @@ impl Discovery {
         let scope = scope.child("connect");
         let shared = Arc::new(Shared {
             interest,
+            dialer: ArcSwap::default(),
+            declared: Declared::default(),
             scope: scope.clone(),
             observer: Observer::new(),
             origin: Instant::now(),
@@ -102,6 +109,19 @@ impl Discovery {
         // Whoever says it twice is heard once.
         let _ = self.0.place.set(place);
         self
+    }
+
+    /// Connects otherwise than by TCP without TLS, in channels to services that no channel was made to before.
+    #[must_use]
+    pub fn dialing(self, dialer: Dialer) -> Self {
+        self.0.dialer.store(Arc::new(dialer));
+        self
+    }
+
+    /// Learns from a contract, a serialized `google.protobuf.FileDescriptorSet`, which methods may be repeated: those with
+    /// an `idempotency_level`. For calls of methods that were not called before.
+    pub fn learn(&self, descriptor_set: &[u8]) {
+        self.0.declared.add(descriptor_set);
     }
 
     /// Makes a channel to a service, whether or not anybody keeps it yet. Channels to one service share connections.
@@ -151,6 +171,8 @@ impl Shared {
         let around = Surroundings {
             service: service.into(),
             scope: self.scope.clone(),
+            dialer: Dialer::clone(&self.dialer.load()),
+            declared: self.declared.clone(),
             observer: self.observer.clone(),
             changed: watch::Sender::new(()),
             origin: self.origin,

@@ -20,7 +20,9 @@ use tower::service_fn;
 
 use crate::connect::balance::{self, Gauge, Gauged};
 use crate::connect::breaker::{Breaker, Force, Permit, Phase, Transition};
-use crate::connect::connection::{Backoff, Line, Occupied, SendError};
+use crate::connect::connection::{Backoff, Line, Occupied, SendError, Way};
+use crate::connect::declared::Declared;
+use crate::connect::dialer::Dialer;
 use crate::connect::error::Cause;
 use crate::connect::landscape::{Address, Instance, Protocol, State};
 use crate::connect::observer::Observer;
@@ -30,10 +32,16 @@ use crate::lifecycle::Scope;
 pub(crate) use blame::{MARK, verdict};
 pub(crate) use ticket::Ticket;
 
-/// Most connections to one endpoint: one HTTP/2 connection is one mutex on either side.
-const LINES_MAX: usize = 4;
-/// Calls on each connection at which another one is made; servers commonly allow 100 or 200 streams.
+/// Most connections to one endpoint.
+const LINES_MAX: usize = 16;
+/// Connections that are made early, because one HTTP/2 connection is one mutex on either side.
+const LINES_EARLY: usize = 4;
+/// Calls on each connection at which another one is made early; servers commonly allow 100 or 200 streams.
 const CALLS_PER_LINE: u32 = 64;
+/// Calls on each connection at which yet another one is made.
+const CALLS_PER_LINE_MANY: u32 = 512;
+/// How often connections are looked at for those that nobody needs any more.
+const SURPLUS_LOOK: Duration = Duration::from_secs(30);
 /// The longest wait between two attempts to connect.
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 /// A connection that ends sooner did not work out: the next attempt waits.
@@ -52,6 +60,10 @@ const NO_RAMP: u64 = u64::MAX;
 pub(crate) struct Surroundings {
     pub(crate) service: Arc<str>,
     pub(crate) scope: Scope,
+    /// How connections are made.
+    pub(crate) dialer: Dialer,
+    /// What contracts say may be repeated.
+    pub(crate) declared: Declared,
     pub(crate) observer: Observer,
     /// Wakes calls that wait for an endpoint.
     pub(crate) changed: watch::Sender<()>,
@@ -233,7 +245,6 @@ impl Endpoint {
 
     /// Takes the instance's own word on its load: calls a second, failed calls a second, and the share of what it can do
     /// that it does. Weighted round robin reckons with it.
-    #[allow(dead_code, reason = "called by whoever reads the trailers of answers")]
     pub(crate) fn report_load(&self, calls_per_second: f64, failures_per_second: f64, utilization: f64) {
         let share = utilization + failures_per_second.max(0.0) / calls_per_second;
         let capacity = calls_per_second / share;
@@ -343,6 +354,12 @@ impl Endpoint {
         self.breaker.next_at(now).map_or(Duration::ZERO, |at| at.saturating_sub(now))
     }
 
+    async fn connect(&self, ended: Arc<Notify>) -> Result<Line, Cause> {
+        let around = &self.around;
+        let way = Way { dialer: &around.dialer, service: &around.service, is_tls: self.instance.load().is_tls };
+        Line::open(way, &self.address, &around.scope, ended).await
+    }
+
     fn is_connected(&self) -> bool {
         self.lines.load().open.iter().any(|line| line.is_usable())
     }
@@ -351,7 +368,7 @@ impl Endpoint {
     fn line(&self) -> Option<Occupied> {
         let lines = self.lines.load();
         let line = lines.open.iter().filter(|line| line.is_usable()).min_by_key(|line| line.in_flight())?;
-        if line.in_flight() >= CALLS_PER_LINE && lines.open.len() < LINES_MAX {
+        if line.in_flight() >= crowd(lines.open.len()) && lines.open.len() < LINES_MAX {
             self.wake.notify_one();
         }
         Some(line.occupy())
@@ -361,13 +378,26 @@ impl Endpoint {
     fn tidy(&self) -> bool {
         let lines = self.lines.load_full();
         let open: Vec<_> = lines.open.iter().filter(|line| line.is_usable()).cloned().collect();
-        let is_saturated = open.iter().all(|line| line.in_flight() >= CALLS_PER_LINE);
+        let is_saturated = open.iter().all(|line| line.in_flight() >= crowd(open.len()));
         let is_wanted = open.len() < LINES_MAX && is_saturated;
         if open.len() != lines.open.len() {
             self.lines.store(Arc::new(Lines { open, failure: lines.failure.clone() }));
             self.around.change();
         }
         is_wanted
+    }
+
+    /// Lets an idle connection go where the others have room enough. Its last calls, if any have just begun, end well.
+    fn retire_surplus(&self) {
+        let lines = self.lines.load_full();
+        let in_flight: u32 = lines.open.iter().map(|line| line.in_flight()).sum();
+        let room = u32::try_from(lines.open.len().saturating_sub(1)).unwrap_or(u32::MAX).saturating_mul(CALLS_PER_LINE);
+        let idle = lines.open.iter().rposition(|line| line.in_flight() == 0);
+        if let Some(idle) = idle.filter(|_| in_flight.saturating_mul(2) < room) {
+            let mut open = lines.open.clone();
+            open.remove(idle);
+            self.lines.store(Arc::new(Lines { open, failure: lines.failure.clone() }));
+        }
     }
 
     /// Only the task that keeps the connections writes them.
@@ -421,6 +451,11 @@ impl Endpoint {
     }
 }
 
+/// How many calls on each of so many connections make another one worth its while.
+fn crowd(lines: usize) -> u32 {
+    if lines < LINES_EARLY { CALLS_PER_LINE } else { CALLS_PER_LINE_MANY }
+}
+
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(NO_RAMP - 1)
 }
@@ -434,7 +469,11 @@ async fn keep(endpoint: &Weak<Endpoint>) {
         let wake = live.wake.clone();
         if !live.tidy() {
             drop(live);
-            wake.notified().await;
+            if tokio::time::timeout(SURPLUS_LOOK, wake.notified()).await.is_err()
+                && let Some(live) = endpoint.upgrade()
+            {
+                live.retire_surplus();
+            }
             continue;
         }
         if !live.is_connected() && opened_at.is_some_and(|at| at.elapsed() < LINE_LIFE_MIN) {
@@ -444,7 +483,7 @@ async fn keep(endpoint: &Weak<Endpoint>) {
             tokio::time::sleep(backoff.wait()).await;
             continue;
         }
-        match Line::open(&live.address, &live.around.scope, wake).await {
+        match live.connect(wake).await {
             Ok(line) => {
                 live.opened(line);
                 if opened_at.is_none_or(|at| at.elapsed() >= LINE_LIFE_MIN) {

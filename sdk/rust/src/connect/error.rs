@@ -17,6 +17,12 @@ pub enum Cause {
     /// The address does not speak HTTP/2.
     #[error("the address does not speak HTTP/2")]
     Handshake(#[source] Arc<hyper::Error>),
+    /// The instance does not prove that it keeps the service, or refuses who this caller proves to be.
+    #[error("TLS failed: {0}")]
+    Tls(Arc<std::io::Error>),
+    /// The instance asks for TLS, and this caller was not told whom to trust.
+    #[error("the instance asks for TLS, and no certificate authority is named")]
+    TlsMissing,
     /// The address accepts connections and ends them: it speaks another protocol, or has too many callers.
     #[error("the connection ended at once")]
     Ended,
@@ -62,6 +68,20 @@ pub enum Error {
         method: Arc<str>,
         /// When calls are tried again, at the earliest.
         retry_after: Duration,
+    },
+    /// As many calls are in flight to the service, or the method, as may be.
+    #[error("{in_flight} calls to {service:?} are in flight, as many as may be")]
+    CallsFull {
+        /// Name of the service.
+        service: Arc<str>,
+        /// Calls in flight.
+        in_flight: u32,
+    },
+    /// The service has refused so many calls of late that this one is not made.
+    #[error("{service:?} has refused so many calls of late that this one was held back")]
+    Throttled {
+        /// Name of the service.
+        service: Arc<str>,
     },
     /// The connection broke before the answer was complete. The call may have been processed.
     #[error("the connection to instance {instance_id:?} of {service:?} was lost")]
@@ -113,6 +133,7 @@ impl Fault for Error {
             | Self::MethodBreakerOpen { .. }
             | Self::ConnectionLost { .. }
             | Self::PlatformUnreachable { .. } => Kind::Unavailable,
+            Self::CallsFull { .. } | Self::Throttled { .. } => Kind::Exhausted,
             Self::StreamReset { kind, .. } => *kind,
             Self::Deadline { .. } => Kind::Deadline,
         }
@@ -123,6 +144,8 @@ impl Fault for Error {
             Self::NoInstance { .. } | Self::NoInstanceAmong { .. } => "NO_INSTANCE",
             Self::Unreachable { .. } => "INSTANCE_UNREACHABLE",
             Self::BreakerOpen { .. } | Self::MethodBreakerOpen { .. } => "BREAKER_OPEN",
+            Self::CallsFull { .. } => "CALLS_FULL",
+            Self::Throttled { .. } => "CALL_THROTTLED",
             Self::ConnectionLost { .. } => "CONNECTION_LOST",
             Self::StreamReset { .. } => "STREAM_RESET",
             Self::Deadline { .. } => "CALL_DEADLINE",
@@ -136,6 +159,8 @@ impl Fault for Error {
             Self::NoInstance { .. }
             | Self::NoInstanceAmong { .. }
             | Self::Unreachable { .. }
+            | Self::CallsFull { .. }
+            | Self::Throttled { .. }
             | Self::ConnectionLost { .. }
             | Self::StreamReset { .. }
             | Self::Deadline { .. }

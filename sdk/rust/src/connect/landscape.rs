@@ -65,6 +65,8 @@ pub struct Instance {
     pub force: Force,
     /// Who decided so, and why.
     pub force_reason: String,
+    /// Whether its addresses speak TLS; its certificate then proves the name of the service.
+    pub is_tls: bool,
     /// Revision at which this version of it was written.
     pub revision: i64,
 }
@@ -148,6 +150,7 @@ impl From<words::Instance> for Instance {
             protocol,
             force,
             force_reason,
+            is_tls: words.tls,
             revision: words.revision,
         }
     }

@@ -136,7 +136,7 @@ impl Platform {
         if let Some(end) = end {
             deadline::write(&mut head.headers, end.saturating_duration_since(started));
         }
-        let body = Replay::new(body, REPLAY_BYTES_MAX);
+        let body = Replay::new(body, REPLAY_BYTES_MAX).await;
         let attempts_max = if Idempotency::Reads.allows(head.uri.path()) { READ_ATTEMPTS } else { 1 };
         let mut attempts = 0;
         let response = loop {

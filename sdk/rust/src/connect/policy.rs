@@ -140,6 +140,12 @@ pub struct Rules<'a> {
 }
 
 impl Policy {
+    /// What is said of the method at `path` in so many words: whether its calls may be repeated.
+    pub(crate) fn says_idempotent(&self, path: &str) -> Option<bool> {
+        let said = self.methods.iter().filter(|method| method.is_for(path)).max_by_key(|method| method.method.len());
+        said.and_then(|method| method.is_idempotent)
+    }
+
     /// What holds for the method at `path` ("/package.Service/Method"). Allocates nothing; looks at each of
     /// [`methods`](Self::methods), so whoever calls a method often keeps the answer while the policy stays.
     pub fn rules(&self, path: &str) -> Rules<'_> {

@@ -16,11 +16,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::connect::balance;
-use crate::connect::budget::Budget;
 use crate::connect::endpoint::{Endpoint, Key, Readiness, Surroundings, Ticket};
 use crate::connect::error::Error;
 use crate::connect::landscape::{Instance, State};
 use crate::connect::policy::{self, BalancingMethod, Policy};
+use crate::connect::restraint::Restraint;
 use chart::Chart;
 pub(crate) use methods::MethodPermit;
 use methods::Methods;
@@ -41,7 +41,7 @@ pub(crate) struct Pool {
     instances: Mutex<Vec<Arc<Instance>>>,
     /// The policies of the channels, and what central configuration says to them.
     policies: Mutex<Policies>,
-    budget: Mutex<Budget>,
+    pub(crate) restraint: Restraint,
     /// Whether calls have been made of late; see [`sweep`].
     activity: AtomicU8,
     wake: Arc<Notify>,
@@ -105,7 +105,7 @@ impl Pool {
             methods: Methods::default(),
             instances: Mutex::default(),
             policies: Mutex::default(),
-            budget: Mutex::default(),
+            restraint: Restraint::new(&around.service),
             activity: AtomicU8::new(sweep::IDLE),
             wake: Arc::new(Notify::new()),
             around,
@@ -237,16 +237,6 @@ impl Pool {
                 return Err(error);
             }
         }
-    }
-
-    /// Counts a call in the budget of retries.
-    pub(crate) fn deposit(&self) {
-        self.budget.lock().unwrap_or_else(PoisonError::into_inner).deposit(self.now());
-    }
-
-    /// Takes a retry from the budget.
-    pub(crate) fn withdraw(&self) -> bool {
-        self.budget.lock().unwrap_or_else(PoisonError::into_inner).withdraw(self.now())
     }
 
     /// The time since the moment from which everything here counts.

@@ -22,7 +22,7 @@ use crate::fault::{self, Fault, Kind};
 /// The caller's time ran out before the answer was complete.
 #[derive(Debug, thiserror::Error)]
 #[error("the caller's deadline passed before the answer was complete")]
-struct Passed;
+pub(super) struct Passed;
 
 impl Fault for Passed {
     fn kind(&self) -> Kind {

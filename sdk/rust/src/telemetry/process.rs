@@ -56,6 +56,11 @@ pub(super) fn measure(meter: &Meter) {
         .build();
 }
 
+/// Seconds that this process has spent on the processors. `None` where nothing tells.
+pub(crate) fn cpu_seconds() -> Option<f64> {
+    usage().map(|usage| usage.cpu_seconds)
+}
+
 fn usage() -> Option<Usage> {
     let text = std::fs::read_to_string("/proc/self/stat").ok()?;
     #[expect(clippy::cast_precision_loss, reason = "ticks in a second are few")]

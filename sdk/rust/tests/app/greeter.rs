@@ -14,7 +14,7 @@ use ninefold::proto::ninefold::contract::v1::{
 };
 use ninefold::tonic::body::Body;
 use ninefold::tonic::{self, Request, Response, Status};
-use ninefold::{App, Credentials, Link, SdkSettings, telemetry};
+use ninefold::{App, Credentials, Link, SdkSettings, TlsFiles, telemetry};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
@@ -78,8 +78,10 @@ pub(crate) fn settings(endpoint: &str) -> SdkSettings {
         zone: "here".to_owned(),
         version: Some("1.2.3".to_owned()),
         cache_dir: None,
+        cache_landscape: true,
         drain: Duration::from_secs(10),
         credentials: Credentials::default(),
+        tls: TlsFiles::default(),
         telemetry: telemetry::Config { filter: "warn".to_owned(), ..telemetry::Config::default() },
     }
 }

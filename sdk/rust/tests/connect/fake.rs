@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -34,16 +34,23 @@ type Known = BTreeMap<(String, String), words::Instance>;
 pub(crate) struct Registry {
     known: watch::Sender<Known>,
     is_away: watch::Sender<bool>,
+    policy: Arc<Mutex<Option<words::Policy>>>,
 }
 
 impl Registry {
     pub(crate) fn new() -> Self {
-        Self { known: watch::Sender::new(Known::new()), is_away: watch::Sender::new(false) }
+        Self { known: watch::Sender::new(Known::new()), is_away: watch::Sender::new(false), policy: Arc::default() }
     }
 
     pub(crate) fn put(&self, instance: words::Instance) {
         let key = (instance.service.clone(), instance.instance_id.clone());
         self.known.send_modify(|known| drop(known.insert(key, instance)));
+    }
+
+    /// Says how "pump" is to be called from now on.
+    pub(crate) fn say(&self, policy: words::Policy) {
+        *self.policy.lock().unwrap() = Some(policy);
+        self.known.send_modify(|_| {});
     }
 
     pub(crate) fn forget_all(&self) {
@@ -82,18 +89,17 @@ impl RegistryService for Registry {
         let services = request.into_inner().services;
         let mut known = self.known.subscribe();
         known.mark_changed();
+        let policy = self.policy.clone();
         let messages = stream::unfold((known, None), move |(mut known, last): (_, Option<Known>)| {
-            let services = services.clone();
+            let (services, policy) = (services.clone(), policy.clone());
             async move {
                 known.changed().await.ok()?;
                 let mut now = known.borrow_and_update().clone();
                 now.retain(|(service, _), _| services.is_empty() || services.contains(service));
+                let policies: Vec<_> = policy.lock().unwrap().clone().into_iter().collect();
                 let message = match last {
-                    None => Message::Snapshot(words::Snapshot {
-                        instances: now.values().cloned().collect(),
-                        policies: Vec::new(),
-                    }),
-                    Some(last) => Message::Delta(delta(&last, &now)),
+                    None => Message::Snapshot(words::Snapshot { instances: now.values().cloned().collect(), policies }),
+                    Some(last) => Message::Delta(words::Delta { policies, ..delta(&last, &now) }),
                 };
                 let message = words::WatchInstancesResponse { message: Some(message), revision: 1 };
                 Some((Ok(message), (known, Some(now))))
@@ -190,6 +196,8 @@ pub(crate) enum Manner {
     PassOn,
     /// With UNAVAILABLE, and a word on when to come again: milliseconds, or -1 for never.
     Push(i32),
+    /// With RESOURCE_EXHAUSTED, and a word on when to come again: milliseconds, or -1 for never.
+    Shed(i32),
     /// Never.
     Hang,
     /// With a message every so often, for ever.
@@ -201,6 +209,8 @@ pub(crate) struct Instance {
     pub(crate) id: String,
     pub(crate) address: SocketAddr,
     pub(crate) calls: Arc<AtomicU32>,
+    /// Calls that are not answered yet.
+    in_work: Arc<()>,
     manner: Arc<Mutex<Manner>>,
     own: Arc<Mutex<Option<(&'static str, Manner)>>>,
     headers: Arc<Mutex<HeaderMap>>,
@@ -210,11 +220,16 @@ pub(crate) struct Instance {
 
 impl Instance {
     pub(crate) async fn start(id: &str, scope: &Scope) -> Self {
+        Self::start_with(id, ServeConfig::default(), scope).await
+    }
+
+    pub(crate) async fn start_with(id: &str, config: ServeConfig, scope: &Scope) -> Self {
         let listener = Listener::bind("127.0.0.1:0").await.unwrap();
         let instance = Self {
             id: id.to_owned(),
             address: listener.address(),
             calls: Arc::default(),
+            in_work: Arc::default(),
             manner: Arc::new(Mutex::new(Manner::Answer(Duration::ZERO))),
             own: Arc::default(),
             headers: Arc::default(),
@@ -223,13 +238,14 @@ impl Instance {
         };
         let answering = Answering {
             calls: instance.calls.clone(),
+            in_work: Arc::downgrade(&instance.in_work),
             manner: instance.manner.clone(),
             own: instance.own.clone(),
             headers: instance.headers.clone(),
         };
         let (killed, stopped) = (instance.killed.clone(), instance.stopped.clone());
         scope.run("test.serve", |stop| async move {
-            let served = run(listener, Routes::new(answering), ServeConfig::default(), stopped.cancelled_owned());
+            let served = run(listener, Routes::new(answering), config, stopped.cancelled_owned());
             tokio::select! {
                 served = served => served.unwrap(),
                 () = killed.cancelled() => {}
@@ -252,6 +268,11 @@ impl Instance {
         self.calls.load(Ordering::SeqCst)
     }
 
+    /// Calls that are not answered yet, nor given up. Each holds one of these.
+    pub(crate) fn in_work(&self) -> usize {
+        Arc::strong_count(&self.in_work) - 1
+    }
+
     /// The headers of the last call.
     pub(crate) fn headers(&self) -> HeaderMap {
         self.headers.lock().unwrap().clone()
@@ -269,11 +290,16 @@ impl Instance {
 
     /// The instance as the registry knows it while it serves.
     pub(crate) fn words(&self) -> words::Instance {
+        Self::words_at("pump", &self.id, self.address)
+    }
+
+    /// An instance of any service, at any address.
+    pub(crate) fn words_at(service: &str, id: &str, address: SocketAddr) -> words::Instance {
         words::Instance {
-            service: "pump".to_owned(),
-            instance_id: self.id.clone(),
-            addresses: vec![words::Address { host: self.address.ip().to_string(), port: self.address.port().into() }],
-            contract_digest: format!("sha256:{}", self.id),
+            service: service.to_owned(),
+            instance_id: id.to_owned(),
+            addresses: vec![words::Address { host: address.ip().to_string(), port: address.port().into() }],
+            contract_digest: format!("sha256:{id}"),
             state: words::InstanceState::Serving.into(),
             ..words::Instance::default()
         }
@@ -288,6 +314,7 @@ impl Instance {
 #[derive(Clone)]
 struct Answering {
     calls: Arc<AtomicU32>,
+    in_work: Weak<()>,
     manner: Arc<Mutex<Manner>>,
     own: Arc<Mutex<Option<(&'static str, Manner)>>>,
     headers: Arc<Mutex<HeaderMap>>,
@@ -312,7 +339,13 @@ impl Service<http::Request<Body>> for Answering {
         let own = *self.own.lock().unwrap();
         let own = own.filter(|(method, _)| request.uri().path().ends_with(method)).map(|(_, manner)| manner);
         let manner = own.unwrap_or(*self.manner.lock().unwrap());
-        async move { Ok(answer(manner).await) }.boxed()
+        let in_work = self.in_work.upgrade();
+        async move {
+            let answer = answer(manner).await;
+            drop(in_work);
+            Ok(answer)
+        }
+        .boxed()
     }
 }
 
@@ -332,6 +365,11 @@ async fn answer(manner: Manner) -> http::Response<Body> {
         }
         Manner::Push(wait) => {
             let mut response = Status::unavailable("as the test wants").into_http();
+            response.headers_mut().insert("grpc-retry-pushback-ms", HeaderValue::from(wait));
+            return response;
+        }
+        Manner::Shed(wait) => {
+            let mut response = Status::resource_exhausted("as the test wants").into_http();
             response.headers_mut().insert("grpc-retry-pushback-ms", HeaderValue::from(wait));
             return response;
         }

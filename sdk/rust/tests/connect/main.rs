@@ -4,7 +4,10 @@
 
 mod decide;
 mod fake;
+mod hops;
+mod overload;
 mod platform;
+mod roads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +16,9 @@ use std::time::Duration;
 use fake::{Flag, Instance, Manner, Registry};
 use futures_util::future::join_all;
 use ninefold::connect::policy::Timeouts;
-use ninefold::connect::{self, Among, AnsweredBy, Channel, Discovery, Idempotent, Interest, Policy, breaker, deadline};
+use ninefold::connect::{
+    self, Among, AnsweredBy, Channel, Dialer, Discovery, Idempotent, Interest, Policy, breaker, deadline,
+};
 use ninefold::fault;
 use ninefold::lifecycle::Scope;
 use ninefold::proto::ninefold::config::v1 as config;
@@ -35,9 +40,13 @@ struct House {
 
 impl House {
     fn new() -> Self {
+        Self::dialing(Dialer::default())
+    }
+
+    fn dialing(dialer: Dialer) -> Self {
         let scope = Scope::root("test");
         let registry = Registry::new();
-        let discovery = Discovery::start(registry.link(), Interest::Named, &scope);
+        let discovery = Discovery::start(registry.link(), Interest::Named, &scope).dialing(dialer);
         Self { scope, registry, discovery }
     }
 

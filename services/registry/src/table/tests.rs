@@ -20,6 +20,7 @@ fn at(revision: i64, service: &str, id: &str, state: State) -> Instance {
         contract_digest: String::new(),
         weight: 100,
         protocol: Protocol::Grpc,
+        is_tls: false,
         state,
         state_reason: String::new(),
         started: None,

@@ -79,6 +79,7 @@ pub(crate) fn instance(proto: proto::Instance, now: SystemTime) -> Result<Instan
             contract_digest: proto.contract_digest,
             weight: if proto.weight == 0 { WEIGHT_DEFAULT } else { proto.weight },
             protocol,
+            is_tls: proto.tls,
             state,
             state_reason: String::new(),
             started,
