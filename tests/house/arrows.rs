@@ -64,6 +64,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("tests-landscape", &["ninefold", "ninefold-proto"]),
     ("bench-decide", &[]),
     ("bench-startup", &[]),
+    ("bench-calls", &["ninefold", "ninefold-proto"]),
     ("bench-transcode", &["ninefold-gateway"]),
     ("bench-contract", &["ninefold-contract"]),
 ];
