@@ -28,7 +28,7 @@ fn key(service: u8, id: u8) -> InstanceKey {
     }
 }
 
-fn instance(key: InstanceKey, revision: i64) -> Instance {
+fn instance(key: &InstanceKey, revision: i64) -> Instance {
     let proto = proto::Instance {
         service: key.service.to_string(),
         instance_id: key.id.to_string(),
@@ -67,7 +67,7 @@ impl World {
         match *happening {
             Happening::Written(service, id) => {
                 self.store.insert((service, id), self.revision);
-                let written = News::Written(Arc::new(instance(key(service, id), self.revision)));
+                let written = News::Written(Arc::new(instance(&key(service, id), self.revision)));
                 self.seen.apply(revision, vec![written]);
             }
             Happening::Erased(service, id) => {
@@ -75,7 +75,7 @@ impl World {
                 self.seen.apply(revision, vec![News::Erased(key(service, id), revision)]);
             }
             Happening::Read => {
-                let all = self.store.iter().map(|((service, id), at)| instance(key(*service, *id), *at));
+                let all = self.store.iter().map(|((service, id), at)| instance(&key(*service, *id), *at));
                 self.seen.replace(revision, all.collect());
             }
         }
