@@ -8,6 +8,7 @@ use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
+use crate::commands::contract::ContractCommand;
 use crate::commands::run::RunArgs;
 use crate::exit;
 use crate::output::Format;
@@ -82,6 +83,9 @@ pub(crate) enum Command {
     /// Read and write how services are called: balancing, breakers, retries, timeouts, limits.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Hold services to their contracts: check changes, see packages and who calls them, generate from them.
+    #[command(subcommand)]
+    Contract(ContractCommand),
     /// Change how many instances of a service run.
     #[command(after_help = "Examples:\n  ninefold scale review 3\n  ninefold scale review 1")]
     Scale {

@@ -9,6 +9,8 @@ use ninefold_proto::ninefold::access::v1::access_service_client::AccessServiceCl
 use ninefold_proto::ninefold::access::v1::{WhoAmIRequest, WhoAmIResponse};
 use ninefold_proto::ninefold::config::v1::config_service_client::ConfigServiceClient;
 use ninefold_proto::ninefold::contract::v1::contract_service_client::ContractServiceClient;
+use ninefold_proto::ninefold::contract::v1::package_service_client::PackageServiceClient;
+use ninefold_proto::ninefold::contract::v1::{Change, ListChangesRequest};
 use ninefold_proto::ninefold::control::v1::control_service_client::ControlServiceClient;
 use ninefold_proto::ninefold::control::v1::{Decision, ListDecisionsRequest, ListWorkloadsRequest, WorkloadStatus};
 use ninefold_proto::ninefold::dialect::v1::dialect_service_client::DialectServiceClient;
@@ -100,6 +102,12 @@ impl Platform {
 
     pub(crate) fn contracts(&self) -> ContractServiceClient<Link> {
         ContractServiceClient::new(self.link()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub(crate) fn packages(&self) -> PackageServiceClient<Link> {
+        PackageServiceClient::new(self.link())
+            .max_decoding_message_size(ANSWER_BYTES_MAX)
+            .max_encoding_message_size(ANSWER_BYTES_MAX)
     }
 
     pub(crate) fn config(&self) -> ConfigServiceClient<Link> {
@@ -196,6 +204,21 @@ impl Platform {
                 let request = ListDecisionsRequest { service, instance_id, page_size: PAGE, page_token };
                 let answer = client.list_decisions(request).await?.into_inner();
                 Ok((answer.decisions, answer.next_page_token))
+            }
+        })
+        .await
+    }
+
+    /// What was accepted, refused and changed of contracts, newest first.
+    pub(crate) async fn changes(&self, service: &str, package: &str) -> Result<Vec<Change>, Failure> {
+        let client = self.packages();
+        self.gather(|page_token| {
+            let mut client = client.clone();
+            let (service, package) = (service.to_owned(), package.to_owned());
+            async move {
+                let request = ListChangesRequest { service, package, page_size: PAGE, page_token };
+                let answer = client.list_changes(request).await?.into_inner();
+                Ok((answer.changes, answer.next_page_token))
             }
         })
         .await

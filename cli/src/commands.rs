@@ -2,6 +2,7 @@
 
 pub(crate) mod call;
 pub(crate) mod config;
+pub(crate) mod contract;
 pub(crate) mod describe;
 pub(crate) mod doctor;
 pub(crate) mod logs;

@@ -33,6 +33,9 @@ pub(crate) enum Failure {
     /// Something is not well, or did not become well in time.
     #[error("{0}")]
     Unhealthy(String),
+    /// A contract breaks what was promised, or what the linter asks for.
+    #[error("{0}")]
+    Breaks(String),
     /// Addresses to listen on cannot be had.
     #[error(
         "cannot listen{}\n  is another ninefold running? stop it, or choose other addresses (port 0 picks a free port)",
@@ -95,6 +98,7 @@ impl Failure {
             Self::NotFound(_) => 4,
             Self::Unhealthy(_) => 5,
             Self::Denied(_) => 6,
+            Self::Breaks(_) => 7,
             Self::Addresses(_) => 10,
             Self::Data { .. } => 11,
             Self::Store(_) => 12,
@@ -148,7 +152,11 @@ fn told(status: &Status) -> String {
     // Some messages tell the first already.
     let rest = violations.iter().filter(|wrong| !status.message().contains(&wrong.description));
     let listed: String = rest.map(|wrong| format!("\n  {}: {}", wrong.field, wrong.description)).collect();
-    format!("{}{reason}{listed}", status.message())
+    let states: String = fault::preconditions(status)
+        .into_iter()
+        .map(|one| format!("\n  {} {}\n    {}", one.kind, one.subject, one.description))
+        .collect();
+    format!("{}{reason}{listed}{states}", status.message())
 }
 
 /// The exit codes, for the help.
@@ -160,6 +168,7 @@ pub(crate) const CODES: &str = "Exit codes:
   4   not found
   5   not healthy, or not in time
   6   the platform does not know who asks, or they may not
+  7   a contract breaks what was promised, or what lint asks for
   10  an address to listen on cannot be had
   11  the data folder cannot be used
   12  the store cannot be opened or reached

@@ -59,6 +59,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Call(args) => commands::call::call(&platform, args, format).await,
         Command::Config(command) => commands::config::config(&platform, command, format).await,
         Command::Policy(command) => commands::policy::policy(&platform, command, format).await,
+        Command::Contract(command) => commands::contract::contract(&platform, command, format).await,
         Command::Scale { service, instances, no_wait } => {
             commands::scale::scale(&platform, &service, instances, no_wait, format).await
         }

@@ -259,10 +259,12 @@ async fn start_roles(
     let door_scope = scope.child("platform");
     let access = start_access(&settings, store.clone(), ring.clone(), facts, &scope.child("access")).await?;
     let monitor = Monitor::start(settings.monitor, &scope.child("monitor"));
-    let contract = Contract::start(settings.contract, store.clone(), &scope.child("contract"))
+    let contract_deps = ninefold_contract::Deps { store: store.clone(), registry: Some(link.clone()) };
+    let contract = Contract::start(settings.contract, contract_deps, &scope.child("contract"))
         .await
         .map_err(|error| failed(&error))?;
-    let registry_deps = ninefold_registry::Deps { store: store.clone(), node: facts.node.clone() };
+    let registry_deps =
+        ninefold_registry::Deps { store: store.clone(), contract: Some(link.clone()), node: facts.node.clone() };
     let registry = Registry::start(settings.registry, registry_deps, &scope.child("registry"))
         .await
         .map_err(|error| failed(&error))?;

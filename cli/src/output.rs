@@ -20,6 +20,8 @@ pub(crate) enum Format {
     Json,
     /// YAML.
     Yaml,
+    /// SARIF, for code review; of `contract check` and `contract lint` alone.
+    Sarif,
 }
 
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
@@ -101,6 +103,7 @@ pub(crate) fn print_painted(format: Format, value: &Value, table: impl FnOnce() 
                 .map_err(|error| Failure::Failed(format!("cannot write YAML: {error}")))?
                 .trim_end(),
         ),
+        Format::Sarif => return Err(no_sarif()),
     }
     Ok(())
 }
@@ -118,7 +121,12 @@ pub(crate) fn next(format: Format, value: &Value, text: impl FnOnce() -> String)
                 .map_err(|error| Failure::Failed(format!("cannot write YAML: {error}")))?;
             row(format!("---\n{}", text.trim_end()))
         }
+        Format::Sarif => Err(no_sarif()),
     }
+}
+
+fn no_sarif() -> Failure {
+    Failure::Usage("sarif is for findings: ninefold contract check, ninefold contract lint".to_owned())
 }
 
 /// Columns of text, each as wide as its widest cell.

@@ -43,6 +43,8 @@ const OURS: &[(&str, &[&str])] = &[
         "ninefold-cli",
         &[
             "ninefold",
+            // `contract check` compiles a checkout as its build script does.
+            "ninefold-build",
             "ninefold-proto",
             "ninefold-store",
             "ninefold-gateway",

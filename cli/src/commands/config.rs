@@ -74,6 +74,7 @@ fn named(document: DocumentArgs) -> Result<DocumentArgs, Failure> {
     Ok(document)
 }
 
+/// Who gives commands here.
 pub(super) fn author() -> String {
     std::env::var("USER").unwrap_or_else(|_| "cli".to_owned())
 }

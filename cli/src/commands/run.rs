@@ -293,6 +293,13 @@ async fn join(registration: Registration, platform: &Platform, scope: &Scope) ->
                     return;
                 }
             }
+            let refused = known.borrow().refused.clone();
+            if !refused.is_empty() {
+                talk(refusal(&service, &refused));
+                if known.wait_for(|known| known.refused.is_empty()).await.is_err() {
+                    return;
+                }
+            }
             talk(format!("ninefold run: {instance_id} has joined as an instance of {service}"));
         };
         tokio::select! {
@@ -301,6 +308,16 @@ async fn join(registration: Registration, platform: &Platform, scope: &Scope) ->
         }
     });
     Some(session)
+}
+
+/// What a refused contract means, for people.
+fn refusal(service: &str, findings: &[String]) -> String {
+    let listed: String = findings.iter().map(|finding| format!("\n  {finding}")).collect();
+    format!(
+        "ninefold run: the contract is refused, so {service} gets no calls here:{listed}\n  \
+         mend it, move to a new package (ninefold contract fork), or have it accepted: ninefold contract accept {service} \
+         --reason ..."
+    )
 }
 
 /// Why the program has not joined yet, as far as one question tells.

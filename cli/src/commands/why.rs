@@ -1,5 +1,6 @@
 //! `ninefold why`: the story of a service or an instance, from what the registry saw and what the control loop did.
 
+use ninefold_proto::ninefold::contract::v1::Change;
 use ninefold_proto::ninefold::control::v1::Decision;
 use ninefold_proto::ninefold::monitor::v1::{Level, LogFilter, LogRecord, SearchLogsRequest};
 use ninefold_proto::ninefold::registry::v1::Event;
@@ -36,6 +37,14 @@ impl Entry {
         let what = output::word(decision.action().as_str_name(), "ACTION_");
         let Decision { time, service, instance_id, reason, .. } = decision;
         Self { time, who: "control", service, instance_id, what, reason }
+    }
+
+    fn of_change(change: Change) -> Self {
+        let what = format!("contract {}", output::word(change.kind().as_str_name(), "CHANGE_KIND_"));
+        let by = if change.author.is_empty() { String::new() } else { format!(" (by {})", change.author) };
+        let about = if change.package.is_empty() { String::new() } else { format!("{}: ", change.package) };
+        let Change { time, service, reason, .. } = change;
+        Self { time, who: "contract", service, instance_id: String::new(), what, reason: format!("{about}{reason}{by}") }
     }
 
     fn of_record(record: LogRecord) -> Self {
@@ -88,7 +97,10 @@ pub(crate) async fn story(platform: &Platform, name: &str) -> Result<Vec<Entry>,
     let records =
         platform.ask(platform.monitor().search_logs(request)).await.map(|answer| answer.records).unwrap_or_default();
 
+    let changes = platform.changes(name, "").await.unwrap_or_default();
+
     let mut entries: Vec<Entry> = Vec::new();
+    entries.extend(changes.into_iter().map(Entry::of_change));
     entries.extend(events.into_iter().map(Entry::of_event));
     entries.extend(decisions.into_iter().map(Entry::of_decision));
     entries.extend(records.into_iter().map(Entry::of_record));

@@ -48,16 +48,7 @@ pub fn compile_files(folder: impl AsRef<Path>, files: &[impl AsRef<Path>]) -> Re
         println!("cargo::rerun-if-changed={}", folder.display());
     }
 
-    let mut resolver = ChainFileResolver::new();
-    resolver.add(IncludeFileResolver::new(folder.to_owned()));
-    resolver.add(BuiltIn);
-    resolver.add(GoogleFileResolver::new());
-    let mut compiler = Compiler::with_file_resolver(resolver);
-    compiler.include_imports(true).include_source_info(true);
-    for file in files {
-        compiler.open_file(file).map_err(|error| format!("{error:?}"))?;
-    }
-    let raw = compiler.encode_file_descriptor_set();
+    let raw = descriptor_set(&[folder], files)?;
     std::fs::write(out.join("descriptor_set.binpb"), &raw)?;
 
     let set = prost_types::FileDescriptorSet::decode(raw.as_slice())?;
@@ -65,8 +56,32 @@ pub fn compile_files(folder: impl AsRef<Path>, files: &[impl AsRef<Path>]) -> Re
     Ok(())
 }
 
-/// Paths of all `.proto` files below `folder`, relative to it, sorted.
-fn files_below(folder: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+/// Compiles files, whose paths are relative to one of `folders`, and what they import, into one serialized
+/// `google.protobuf.FileDescriptorSet` with options and source info. Files of Google's and of this platform that contracts
+/// import need not be in the folders.
+///
+/// # Errors
+/// As [`compile`].
+pub fn descriptor_set(folders: &[impl AsRef<Path>], files: &[impl AsRef<Path>]) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut resolver = ChainFileResolver::new();
+    for folder in folders {
+        resolver.add(IncludeFileResolver::new(folder.as_ref().to_owned()));
+    }
+    resolver.add(BuiltIn);
+    resolver.add(GoogleFileResolver::new());
+    let mut compiler = Compiler::with_file_resolver(resolver);
+    compiler.include_imports(true).include_source_info(true);
+    for file in files {
+        compiler.open_file(file).map_err(|error| format!("{error:?}"))?;
+    }
+    Ok(compiler.encode_file_descriptor_set())
+}
+
+/// Paths of all `.proto` files below `folder`, save those below a folder named `vendor`, relative to it, sorted.
+///
+/// # Errors
+/// When the folder cannot be read, or has none.
+pub fn files_below(folder: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {

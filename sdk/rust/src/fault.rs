@@ -132,6 +132,20 @@ impl Violation {
     }
 }
 
+/// Something about the state of the system that stands in the way of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Precondition {
+    /// Which rule is not met, in capitals.
+    pub kind: String,
+    /// What it is about.
+    pub subject: String,
+    /// What is wrong and how to mend it, as a sentence fragment.
+    pub description: String,
+}
+
+/// Most bytes of all preconditions of one status: a status travels in headers, and peers take 8 KiB of those.
+const PRECONDITION_BYTES_MAX: usize = 4 * 1024;
+
 /// An error that can reach a caller.
 pub trait Fault: Error {
     /// What the error means to the caller.
@@ -145,19 +159,33 @@ pub trait Fault: Error {
         Vec::new()
     }
 
+    /// What stands in the way, for [`Kind::Precondition`]. As many travel as fit into 4 KiB; the text says how many there are.
+    fn preconditions(&self) -> Vec<Precondition> {
+        Vec::new()
+    }
+
     /// When to try again, if the server knows.
     fn retry_after(&self) -> Option<Duration> {
         None
     }
 }
 
-/// Turns a fault into the status that travels to the caller, with `ErrorInfo`, and `BadRequest` or `RetryInfo` where they
-/// apply. The message is the fault's text without its sources.
+/// Turns a fault into the status that travels to the caller, with `ErrorInfo`, and `BadRequest`, `PreconditionFailure` or
+/// `RetryInfo` where they apply. The message is the fault's text without its sources.
 pub fn status(fault: &dyn Fault) -> Status {
     let mut details = ErrorDetails::new();
     details.set_error_info(fault.reason(), DOMAIN, std::collections::HashMap::new());
     for violation in fault.violations() {
         details.add_bad_request_violation(violation.field, violation.description);
+    }
+    let mut room = PRECONDITION_BYTES_MAX;
+    for one in fault.preconditions() {
+        let size = one.kind.len() + one.subject.len() + one.description.len();
+        if size > room {
+            break;
+        }
+        room -= size;
+        details.add_precondition_failure_violation(one.kind, one.subject, one.description);
     }
     if let Some(delay) = fault.retry_after() {
         details.set_retry_info(Some(delay));
@@ -174,6 +202,17 @@ pub fn reason(status: &Status) -> Option<String> {
 pub fn violations(status: &Status) -> Vec<Violation> {
     let told = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
     told.into_iter().map(|told| Violation::new(told.field, told.description)).collect()
+}
+
+/// What a status says stands in the way, if it says so.
+pub fn preconditions(status: &Status) -> Vec<Precondition> {
+    let told = status.get_details_precondition_failure().map(|details| details.violations).unwrap_or_default();
+    let one = |told: tonic_types::PreconditionViolation| Precondition {
+        kind: told.r#type,
+        subject: told.subject,
+        description: told.description,
+    };
+    told.into_iter().map(one).collect()
 }
 
 /// An error's text followed by those of its sources, for the log and the terminal.

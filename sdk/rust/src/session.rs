@@ -61,6 +61,9 @@ pub struct Known {
     pub policy: Option<Arc<Policy>>,
     /// Whether the session has ended for good.
     pub left: bool,
+    /// What the contract breaks, one text a finding, while the platform refuses it. The instance is registered all the
+    /// same, as one that takes no calls.
+    pub refused: Vec<String>,
 }
 
 /// Registers an instance and keeps it registered until the scope stops or [`Session::leave`] is called. `events` are told

@@ -24,7 +24,12 @@ pub struct Digest(String);
 impl Digest {
     /// Hashes raw bytes.
     pub fn of(bytes: &[u8]) -> Self {
-        let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        Self::of_hash(&Sha256::digest(bytes))
+    }
+
+    /// Names what has this hash.
+    pub(crate) fn of_hash(hash: &[u8]) -> Self {
+        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         Self(format!("sha256:{hex}"))
     }
 

@@ -22,3 +22,20 @@ pub(crate) fn read(token: &str) -> Result<Option<Key>, Error> {
     }
     Err(Error::PageTokenInvalid)
 }
+
+/// Longest token that is looked at: a key of the store.
+const TOKEN_BYTES_MAX: usize = 512;
+
+/// Where a list of records goes on: the last key, as it is. It is checked when it comes back.
+pub(crate) fn record_token(rest: Option<&Key>) -> String {
+    rest.map(|key| key.as_str().to_owned()).unwrap_or_default()
+}
+
+/// Reads [`record_token`], which must lie below `prefix`.
+pub(crate) fn read_record(token: &str, prefix: &str) -> Result<Option<Key>, Error> {
+    match token {
+        "" => Ok(None),
+        _ if token.len() <= TOKEN_BYTES_MAX && token.starts_with(prefix) => Ok(Some(Key::new(token))),
+        _ => Err(Error::PageTokenInvalid),
+    }
+}

@@ -61,10 +61,13 @@ impl Shelf {
         entry.map(|entry| wire::read_record(&entry.value).ok_or_else(|| Error::Damaged(digest.clone()))).transpose()
     }
 
-    /// Takes in what a service promises. A contract that is kept already stays as it is.
-    pub(crate) async fn put(&self, service: String, bytes: Bytes) -> Result<Contract, Error> {
-        if !is_service_name(&service) {
-            return Err(Error::ServiceNameInvalid(service));
+    /// Looks at what a service hands in, and names it.
+    ///
+    /// # Errors
+    /// [`Error::ServiceNameInvalid`]; [`Error::TooLarge`]; [`Error::Malformed`].
+    pub(crate) async fn look(&self, service: &str, bytes: &Bytes) -> Result<Contract, Error> {
+        if !is_service_name(service) {
+            return Err(Error::ServiceNameInvalid(service.to_owned()));
         }
         let (size, max) = (bytes.len(), self.config.contract_bytes_max);
         if size > max {
@@ -76,36 +79,47 @@ impl Shelf {
             return Ok(known);
         }
         let promise = aside(bytes.clone(), |bytes| intake::look(&bytes)).await.map_err(Error::Malformed)?;
-        if self.count().await? >= self.config.contracts_max {
-            return Err(Error::Full { max: self.config.contracts_max });
-        }
-        let contract = Contract { digest, service, created: SystemTime::now(), size, promise };
+        Ok(Contract { digest, service: service.to_owned(), created: SystemTime::now(), size, promise })
+    }
+
+    /// Writes the bytes of a contract. It is not there yet: see [`Shelf::ops`].
+    pub(crate) async fn write_bytes(&self, digest: &Digest, bytes: &Bytes) -> Result<(), Error> {
         for (number, chunk) in (0..).zip(bytes.chunks(CHUNK_BYTES)) {
-            let key = contract.digest.chunk(number);
+            let key = digest.chunk(number);
             let ops = vec![Op::Put { key, value: Bytes::copy_from_slice(chunk), lease: None }];
             let txn = Txn { compares: Vec::new(), ops };
             self.store.txn(txn).await.map_err(failed("write the contract's bytes"))?;
         }
-        if !self.publish(&contract).await? {
-            // Somebody else handed in the same at the same time; theirs is the first.
-            let digest = contract.digest;
-            return self.find(&digest).await?.ok_or(Error::Unknown(digest));
-        }
-        tracing::info!(digest = %contract.digest, service = contract.service, size, "took in a contract");
-        self.cache().put(Arc::new(Kept { contract: contract.clone(), bytes }));
-        Ok(contract)
+        Ok(())
     }
 
-    async fn publish(&self, contract: &Contract) -> Result<bool, Error> {
+    /// What makes a contract be there, if it is not: its description and its place in the order.
+    ///
+    /// # Errors
+    /// [`Error::Full`].
+    pub(crate) async fn ops(&self, contract: &Contract) -> Result<(Vec<Compare>, Vec<Op>), Error> {
+        if self.find(&contract.digest).await?.is_some() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        if self.count().await? >= self.config.contracts_max {
+            return Err(Error::Full { max: self.config.contracts_max });
+        }
         let (meta, record) = (contract.digest.meta(), wire::record(contract));
-        let txn = Txn {
-            compares: vec![Compare::Absent(meta.clone())],
-            ops: vec![
-                Op::Put { key: meta, value: record.clone(), lease: None },
-                Op::Put { key: contract.order(), value: record, lease: None },
-            ],
-        };
-        Ok(self.store.txn(txn).await.map_err(failed("write the contract"))?.committed)
+        let ops = vec![
+            Op::Put { key: meta.clone(), value: record.clone(), lease: None },
+            Op::Put { key: contract.order(), value: record, lease: None },
+        ];
+        Ok((vec![Compare::Absent(meta)], ops))
+    }
+
+    /// Forgets the bytes of a contract that never came to be there.
+    pub(crate) async fn forget_bytes(&self, digest: &Digest) -> Result<(), Error> {
+        if self.find(digest).await?.is_some() {
+            return Ok(());
+        }
+        let txn = Txn { compares: vec![Compare::Absent(digest.meta())], ops: vec![Op::DeletePrefix(digest.chunks())] };
+        self.store.txn(txn).await.map_err(failed("forget a refused contract"))?;
+        Ok(())
     }
 
     async fn count(&self) -> Result<usize, Error> {
@@ -127,9 +141,20 @@ impl Shelf {
         if let Some(kept) = self.cache().get(digest) {
             return Ok(kept);
         }
-        let _busy = self.busy.acquire().await.expect("the semaphore is never closed");
         let contract = self.find(digest).await?.ok_or_else(|| Error::Unknown(digest.clone()))?;
-        let mut bytes = BytesMut::with_capacity(contract.size.min(self.config.contract_bytes_max));
+        let bytes = self.read_bytes(digest, contract.size).await?;
+        let kept = Arc::new(Kept { contract, bytes });
+        self.cache().put(kept.clone());
+        Ok(kept)
+    }
+
+    /// The bytes of a contract, be it there or refused.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if they are not what they were.
+    pub(crate) async fn read_bytes(&self, digest: &Digest, size: usize) -> Result<Bytes, Error> {
+        let _busy = self.busy.acquire().await.expect("the semaphore is never closed");
+        let mut bytes = BytesMut::with_capacity(size.min(self.config.contract_bytes_max));
         let mut after = None;
         loop {
             let page = self.store.range(&digest.chunks(), after.as_ref(), CHUNKS_PAGE).await;
@@ -144,9 +169,7 @@ impl Shelf {
         if aside(bytes.clone(), |bytes| Digest::of(&bytes)).await != *digest {
             return Err(Error::Damaged(digest.clone()));
         }
-        let kept = Arc::new(Kept { contract, bytes });
-        self.cache().put(kept.clone());
-        Ok(kept)
+        Ok(bytes)
     }
 
     /// At most `limit` contracts, newest first, of one service or of all, behind the key `after`.
@@ -177,7 +200,7 @@ impl Shelf {
 }
 
 /// Works on many bytes without holding up other calls. The work ends by itself, even if nobody waits for it any more.
-async fn aside<T: Send + 'static>(bytes: Bytes, work: impl FnOnce(Bytes) -> T + Send + 'static) -> T {
+pub(crate) async fn aside<T: Send + 'static>(bytes: Bytes, work: impl FnOnce(Bytes) -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(move || work(bytes)).await.map_err(tokio::task::JoinError::try_into_panic) {
         Ok(done) => done,
         Err(Ok(panic)) => std::panic::resume_unwind(panic),

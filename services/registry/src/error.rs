@@ -73,6 +73,17 @@ pub enum Error {
         /// The limit.
         max: usize,
     },
+    /// An instance would serve with a contract that was not accepted for its service.
+    #[error("the contract {digest} is not accepted for {service}")]
+    ContractUnaccepted {
+        /// Its service.
+        service: String,
+        /// Digest of the contract.
+        digest: String,
+    },
+    /// Nobody can tell whether a contract was accepted.
+    #[error("the contract store does not answer: {0}")]
+    ContractsAway(String),
     /// A page token was not made by this list.
     #[error("the page token is not one of this list")]
     PageTokenInvalid,
@@ -117,7 +128,11 @@ impl Fault for Error {
             Self::ServiceFull { .. } | Self::SessionsFull { .. } | Self::WatchersFull { .. } | Self::SessionUnread => {
                 Kind::Exhausted
             }
-            Self::SessionUnopened | Self::SessionReopened | Self::WatchUnopened => Kind::Precondition,
+            Self::SessionUnopened
+            | Self::SessionReopened
+            | Self::WatchUnopened
+            | Self::ContractUnaccepted { .. } => Kind::Precondition,
+            Self::ContractsAway(_) => Kind::Unavailable,
             Self::SessionSilent(_) => Kind::Deadline,
             Self::Denied(denied) => denied.kind(),
             Self::Stopping => Kind::Unavailable,
@@ -145,6 +160,8 @@ impl Fault for Error {
             Self::PageTokenInvalid => "PAGE_TOKEN_INVALID",
             Self::PageSize(wrong) => wrong.reason(),
             Self::Denied(denied) => denied.reason(),
+            Self::ContractUnaccepted { .. } => "CONTRACT_UNACCEPTED",
+            Self::ContractsAway(_) => "CONTRACTS_AWAY",
             Self::Stopping => "NODE_STOPPING",
             Self::Misconfigured(_) => "REGISTRY_MISCONFIGURED",
             Self::Store { source, .. } => source.reason(),
@@ -172,6 +189,8 @@ impl Fault for Error {
             | Self::PolicyUnknown(_)
             | Self::WatchersFull { .. }
             | Self::Denied(_)
+            | Self::ContractUnaccepted { .. }
+            | Self::ContractsAway(_)
             | Self::Stopping
             | Self::Store { .. } => Vec::new(),
         }

@@ -41,6 +41,9 @@ const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 pub struct Deps {
     /// Where the instances lie.
     pub store: Arc<dyn Store>,
+    /// Where contracts are judged: an instance serves with one that was accepted for its service. `None` to take them as
+    /// they are.
+    pub contract: Option<Link>,
     /// Id of this node, the same after a restart, and no other node's.
     pub node: String,
 }
@@ -65,7 +68,13 @@ impl Registry {
         let loaded = follow::load(deps.store.as_ref()).await;
         let (revision, instances) = loaded.map_err(|source| Error::Store { doing: "read the instances", source })?;
         let view = Arc::new(view::View::new(revision, instances, config.events_max, config.lease));
-        let hub = Arc::new(session::Hub::new(config, deps.node, deps.store.clone(), view.clone()));
+        let hub = Arc::new(session::Hub::new(
+            config,
+            deps.node,
+            deps.store.clone(),
+            view.clone(),
+            session::Admission(deps.contract),
+        ));
 
         let scope = scope.child("registry");
         let told = hub.clone();

@@ -256,6 +256,8 @@ pub(crate) enum EventKind {
     XdsRefused,
     /// Something was not told by xDS, as its clients would refuse it.
     XdsWithheld,
+    /// Its contract is not accepted.
+    ContractRefused,
 }
 
 /// What a caller reports of another instance; who reports and when is known from the session.

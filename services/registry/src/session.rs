@@ -3,6 +3,7 @@
 //! One task a session hears the instance, keeps its record as it ought to be, and cleans up after it. Every write is
 //! fenced by the revision of the write before, so a session that was overtaken changes nothing any more.
 
+mod admission;
 mod hub;
 mod record;
 
@@ -16,6 +17,7 @@ use ninefold::lifecycle::Stop;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+pub(crate) use admission::Admission;
 use hub::Claim;
 pub(crate) use hub::{Hub, Place, take_place};
 use record::{Record, Standing};
@@ -134,6 +136,7 @@ async fn open(hub: &Arc<Hub>, inbound: &mut Inbound) -> Result<(Claim, Record), 
         }
         known
     };
+    hub.admission.admit(&instance, &hub.view).await?;
     let claim = hub.claim(&key, instance.started)?;
     instance.node.clone_from(&hub.node);
     let mut record = Record::new(hub.clone(), instance, known);
@@ -201,6 +204,10 @@ impl Session {
         match said {
             Some(Ok(Said::Beat)) => Ok(()),
             Some(Ok(Said::SetState(state, reason))) => {
+                if state == State::Serving {
+                    let serving = Instance { state, ..self.hold.record.instance().clone() };
+                    self.hold.hub.admission.admit(&serving, &self.hold.hub.view).await.map_err(End::fault)?;
+                }
                 self.hold.record.set(state, reason, SystemTime::now());
                 self.unsettled = Some(Unsettled { must_answer: true, retry_at: self.heard, pause: PAUSE.0 });
                 self.settle().await

@@ -150,6 +150,8 @@ fn report_of(event: proto::Event) -> Option<Report> {
         | proto::EventKind::StoreFound
         | proto::EventKind::XdsRefused
         | proto::EventKind::XdsWithheld => return None,
+        | proto::EventKind::StoreFound => return None,
+        | proto::EventKind::ContractRefused => return None,
     };
     if kind != EventKind::WatchDiverged {
         ServiceName::parse(&event.service)?;
@@ -214,6 +216,7 @@ pub(crate) fn to_event(event: Event) -> proto::Event {
         EventKind::StoreFound => proto::EventKind::StoreFound,
         EventKind::XdsRefused => proto::EventKind::XdsRefused,
         EventKind::XdsWithheld => proto::EventKind::XdsWithheld,
+        EventKind::ContractRefused => proto::EventKind::ContractRefused,
     };
     proto::Event {
         time: Some(event.time.into()),

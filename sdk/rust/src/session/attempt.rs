@@ -21,6 +21,7 @@ use tonic::{Code, Request, Status, Streaming};
 use tonic_types::StatusExt as _;
 
 use super::{Known, Registration, Wanted, digest};
+use crate::fault;
 use crate::link::Link;
 
 /// Longest wait for an answer before the session stands, and for the platform to read what is said.
@@ -33,6 +34,12 @@ const QUEUE_MAX: usize = 16;
 const EVENTS_MAX: usize = 64;
 /// Interval of beats where the platform names none.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
+/// Pause before a contract that was refused is handed in again: somebody may have accepted it, or changed what it is held to.
+const REFUSED_AGAIN: Duration = Duration::from_secs(5);
+/// Longest wait for the answer to that; beats wait meanwhile.
+const AGAIN_MAX: Duration = Duration::from_secs(3);
+/// Reason of a contract that breaks what others rely on.
+const BREAKS: &str = "CONTRACT_BREAKS";
 /// Largest contract that is handed in. The platform has a limit of its own.
 const CONTRACT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -67,6 +74,8 @@ pub(super) struct Attempt {
     /// Keeps the watch open after the last handle of the session is gone.
     _wants: watch::Sender<Wanted>,
     tell: watch::Sender<Known>,
+    /// Why the contract was refused, if it was: the instance stands in the landscape then, and takes no calls.
+    refused: Option<String>,
 }
 
 /// An open stream: what is said, and what is heard.
@@ -86,13 +95,14 @@ impl Attempt {
         if let Some(set) = &registration.descriptor_set {
             registration.instance.contract_digest = digest(set);
         }
-        Self { registration, platform, events: events.fuse(), wanted: wants.subscribe(), _wants: wants, tell }
+        Self { registration, platform, events: events.fuse(), wanted: wants.subscribe(), _wants: wants, tell, refused: None }
     }
 
     /// Holds a session until it ends; tells how, and whether it ever stood.
     pub(super) async fn hold(&mut self) -> (Ended, bool) {
         let open = async {
-            self.hand_in_contract().await?;
+            let handed_in = self.hand_in_contract().await;
+            self.judged(handed_in)?;
             self.register().await
         };
         let opened = match tokio::time::timeout(ANSWER_MAX, open).await {
@@ -118,27 +128,86 @@ impl Attempt {
         left
     }
 
+    /// Takes what the platform says of the contract. Breaking what others rely on is no reason to stay away: the instance
+    /// waits, in sight of everybody, until its contract is accepted.
+    fn judged(&mut self, answer: Result<(), Status>) -> Result<(), Status> {
+        match answer {
+            Ok(()) => {
+                if self.refused.take().is_some() {
+                    tracing::info!("the contract is accepted now");
+                    self.tell.send_modify(|known| known.refused.clear());
+                }
+                Ok(())
+            }
+            Err(status) if fault::reason(&status).as_deref() == Some(BREAKS) => {
+                if self.refused.is_none() {
+                    self.tell_refusal(&status);
+                }
+                self.refused = Some(format!("contract refused: {}", status.message()));
+                Ok(())
+            }
+            Err(status) => Err(status),
+        }
+    }
+
+    fn tell_refusal(&self, status: &Status) {
+        let findings = fault::preconditions(status);
+        for finding in &findings {
+            tracing::error!(rule = finding.kind, element = finding.subject, "{}", finding.description);
+        }
+        tracing::error!(error = status.message(), "the platform refuses the contract; no calls come until it accepts it");
+        let lines = findings.into_iter().map(|one| format!("{} {}\n    {}", one.kind, one.subject, one.description));
+        let mut lines: Vec<String> = lines.collect();
+        if lines.is_empty() {
+            lines.push(status.message().to_owned());
+        }
+        self.tell.send_modify(|known| known.refused = lines);
+    }
+
+    /// The state that the instance may have.
+    fn allowed(&self, wanted: InstanceState) -> InstanceState {
+        if self.refused.is_some() && wanted == InstanceState::Serving { InstanceState::Starting } else { wanted }
+    }
+
+    /// Hands a refused contract in again.
+    async fn again(&mut self) {
+        let answer = tokio::time::timeout(AGAIN_MAX, self.hand_in_contract()).await;
+        if let Ok(answer) = answer
+            && let Err(status) = self.judged(answer)
+        {
+            tracing::debug!(error = status.message(), "the contract could not be handed in again");
+        }
+    }
+
     async fn hand_in_contract(&mut self) -> Result<(), Status> {
         let Some(set) = &self.registration.descriptor_set else { return Ok(()) };
         let digest = self.registration.instance.contract_digest.clone();
         let mut contracts =
             ContractServiceClient::new(self.platform.clone()).max_encoding_message_size(CONTRACT_BYTES_MAX);
-        if contracts.check_contract(CheckContractRequest { digest }).await?.into_inner().known {
+        let service = self.registration.instance.service.clone();
+        let question = CheckContractRequest { digest, service: service.clone() };
+        if contracts.check_contract(question).await?.into_inner().known {
             return Ok(());
         }
-        let service = self.registration.instance.service.clone();
-        contracts.put_contract(PutContractRequest { service, descriptor_set: set.to_vec() }).await?;
+        let protobuf_services = self.registration.instance.protobuf_services.clone();
+        let request = PutContractRequest { service, descriptor_set: set.to_vec(), protobuf_services };
+        let answer = contracts.put_contract(request).await?.into_inner();
         tracing::info!(bytes = set.len(), "handed in the contract");
+        for told in answer.warnings {
+            tracing::warn!(rule = told.rule, element = told.element, told.message, "the gate has a word on the contract");
+        }
         Ok(())
     }
 
     async fn register(&mut self) -> Result<(Line, Registered), Status> {
         let mut instance = self.registration.instance.clone();
         // DRAINING is not taken at registration; it is told right after.
-        instance.set_state(match self.wanted.borrow().state {
+        let wanted = self.wanted.borrow().state;
+        instance.set_state(match self.allowed(wanted) {
             InstanceState::Serving => InstanceState::Serving,
             _ => InstanceState::Starting,
         });
+        instance.state_reason = self.refused.clone().unwrap_or_default();
         let (say, said) = mpsc::channel(QUEUE_MAX);
         let register = request(Say::Register(Register { instance: Some(instance) }));
         say.try_send(register).map_err(|_| Status::internal("a fresh queue is full"))?;
@@ -159,6 +228,7 @@ impl Attempt {
         let mut told = registered.instance.as_ref().map_or(InstanceState::Unspecified, |instance| instance.state());
         self.tell.send_modify(|known| known.instance = registered.instance);
         self.wanted.mark_changed();
+        let mut again = interval(REFUSED_AGAIN);
         loop {
             // All arms are cancel safe: streams, a watch and an interval lose nothing when they are not polled on.
             let said = tokio::select! {
@@ -175,11 +245,18 @@ impl Attempt {
                     if let Some(reason) = wanted.leaving {
                         return self.farewell(line, reason).await;
                     }
-                    if wanted.state == told {
+                    let state = self.allowed(wanted.state);
+                    if state == told {
                         continue;
                     }
-                    told = wanted.state;
-                    Say::SetState(SetState { state: wanted.state.into(), reason: wanted.reason })
+                    told = state;
+                    Say::SetState(SetState { state: state.into(), reason: wanted.reason })
+                },
+                _ = again.tick(), if self.refused.is_some() => {
+                    self.again().await;
+                    // What was not allowed may be now.
+                    self.wanted.mark_changed();
+                    Say::Beat(Beat {})
                 },
                 Some(event) = self.events.next() => Say::ReportEvents(ReportEvents { events: self.more_events(event) }),
                 _ = beat.tick() => Say::Beat(Beat {}),

@@ -107,5 +107,5 @@ pub(crate) async fn bare_client(host: &str, port: u32, scope: &Scope) -> Contrac
 
 /// Asks for something.
 pub(crate) fn ask(digest: &str) -> CheckContractRequest {
-    CheckContractRequest { digest: digest.to_owned() }
+    CheckContractRequest { digest: digest.to_owned(), service: String::new() }
 }

@@ -305,7 +305,10 @@ impl ContractService for Fake {
             notes.puts += 1;
             notes.contracts.insert(digest.clone(), set.len());
         });
-        Ok(Response::new(contract::PutContractResponse { contract: Some(Contract { digest, ..Contract::default() }) }))
+        Ok(Response::new(contract::PutContractResponse {
+            contract: Some(Contract { digest, ..Contract::default() }),
+            ..contract::PutContractResponse::default()
+        }))
     }
 
     async fn get_contract(

@@ -1,6 +1,7 @@
 //! The contract store as its users meet it: through its gRPC face, on the embedded store.
 
 mod cases;
+mod gate;
 mod hostile;
 mod mutation;
 mod oracle;
@@ -13,18 +14,20 @@ use std::time::Duration;
 use ninefold::Link;
 use ninefold::fault;
 use ninefold::lifecycle::Scope;
-use ninefold_contract::{Config, Contract, Digest};
+use ninefold_contract::{Config, Contract, Deps, Digest};
 use ninefold_proto::ninefold::contract::v1 as proto;
 use ninefold_store::{self as store, Key, Op, Store, Txn};
 use prost::Message as _;
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
 use proto::contract_service_client::ContractServiceClient;
+use proto::package_service_client::PackageServiceClient;
 use tonic::service::RoutesBuilder;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 struct House {
     client: ContractServiceClient<Link>,
+    packages: PackageServiceClient<Link>,
     store: Arc<dyn Store>,
     scope: Scope,
     folder: tempfile::TempDir,
@@ -39,26 +42,27 @@ impl House {
         let scope = Scope::root("test");
         let settings = store::Config { path: folder.path().to_owned(), ..store::Config::default() };
         let store = store::open(&settings, &scope).await.expect("the store opens");
-        let client = serve(config, store.clone(), &scope).await;
-        Self { client, store, scope, folder }
+        let link = link(config, store.clone(), &scope).await;
+        let (client, packages) = (client(link.clone()), PackageServiceClient::new(link));
+        Self { client, packages, store, scope, folder }
     }
 
     /// Stops everything, and starts it again on the same data.
     async fn restart(self) -> Self {
-        drop((self.client, self.store));
+        drop((self.client, self.packages, self.store));
         assert_eq!(self.scope.close(Duration::from_secs(10)).await, [] as [&str; 0]);
         Self::with(Config::default(), self.folder).await
     }
 
     async fn put(&self, service: &str, descriptor_set: &[u8]) -> Result<proto::Contract, Status> {
         let (service, descriptor_set) = (service.to_owned(), descriptor_set.to_vec());
-        let request = proto::PutContractRequest { service, descriptor_set };
+        let request = proto::PutContractRequest { service, descriptor_set, protobuf_services: Vec::new() };
         let answer = self.client.clone().put_contract(request).await?.into_inner();
         Ok(answer.contract.expect("the answer holds the contract"))
     }
 
     async fn is_known(&self, digest: &str) -> bool {
-        let request = proto::CheckContractRequest { digest: digest.to_owned() };
+        let request = proto::CheckContractRequest { digest: digest.to_owned(), service: String::new() };
         self.client.clone().check_contract(request).await.expect("a check is answered").into_inner().known
     }
 
@@ -80,11 +84,20 @@ impl House {
 }
 
 async fn serve(config: Config, store: Arc<dyn Store>, scope: &Scope) -> ContractServiceClient<Link> {
-    let contract = Contract::start(config, store, scope).await.expect("the contract store starts");
+    client(link(config, store, scope).await)
+}
+
+fn client(link: Link) -> ContractServiceClient<Link> {
+    // As a reader does that takes every contract.
+    ContractServiceClient::new(link).max_decoding_message_size(16 * 1024 * 1024)
+}
+
+async fn link(config: Config, store: Arc<dyn Store>, scope: &Scope) -> Link {
+    let deps = Deps { store, registry: None };
+    let contract = Contract::start(config, deps, scope).await.expect("the contract store starts");
     let mut routes = RoutesBuilder::default();
     contract.add_to(&mut routes);
-    // As a reader does that takes every contract.
-    ContractServiceClient::new(Link::from(routes.routes())).max_decoding_message_size(16 * 1024 * 1024)
+    Link::from(routes.routes())
 }
 
 /// A contract of about `size` bytes, unlike those of other numbers.

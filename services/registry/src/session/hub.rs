@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use ninefold_store::Store;
 use tokio::sync::{Notify, watch};
 
+use super::Admission;
 use crate::config::Config;
 use crate::error::Error;
 use crate::lease::Leases;
@@ -23,6 +24,7 @@ pub(crate) struct Hub {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) view: Arc<View>,
     pub(crate) leases: Leases,
+    pub(crate) admission: Admission,
     holders: Mutex<HashMap<InstanceKey, Holder>>,
     open: Arc<AtomicUsize>,
 }
@@ -88,10 +90,16 @@ pub(crate) fn take_place(taken: &Arc<AtomicUsize>, max: usize) -> Option<Place> 
 }
 
 impl Hub {
-    pub(crate) fn new(config: Config, node: String, store: Arc<dyn Store>, view: Arc<View>) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        node: String,
+        store: Arc<dyn Store>,
+        view: Arc<View>,
+        admission: Admission,
+    ) -> Self {
         let leases = Leases::new(store.clone(), config.lease);
         let (holders, open) = (Mutex::new(HashMap::new()), Arc::new(AtomicUsize::new(0)));
-        Self { config, node, store, view, leases, holders, open }
+        Self { config, node, store, view, leases, admission, holders, open }
     }
 
     /// Takes one of the places that this node has for sessions.

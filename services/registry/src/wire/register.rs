@@ -23,7 +23,8 @@ const WEIGHT_MAX: u32 = 10_000;
 
 pub(super) const SERVICE_NAME_RULE: &str = "must be 1 to 63 lowercase letters, digits and hyphens";
 
-/// Reads an instance. What the registry sets is set as for a new one: state (STARTING unless it is SERVING), no reason,
+/// Reads an instance. What the registry sets is set as for a new one: state (STARTING unless it is SERVING; STARTING may have a
+/// reason),
 /// changed at `now`, no revision, no node.
 ///
 /// # Errors
@@ -81,7 +82,8 @@ pub(crate) fn instance(proto: proto::Instance, now: SystemTime) -> Result<Instan
             protocol,
             is_tls: proto.tls,
             state,
-            state_reason: String::new(),
+            // One that starts may say what it waits for.
+            state_reason: if state == State::Starting { super::cut(proto.state_reason) } else { String::new() },
             started,
             changed: now,
             revision: Revision::default(),

@@ -135,7 +135,7 @@ async fn serve(node: &str, store: Arc<dyn Store>, config: Config) -> (RegistrySe
 
 /// A registry, to be served.
 pub(crate) async fn routes(node: &str, store: Arc<dyn Store>, config: Config, scope: &Scope) -> Routes {
-    let deps = Deps { store, node: node.to_owned() };
+    let deps = Deps { store, contract: None, node: node.to_owned() };
     let registry = Registry::start(config, deps, scope).await.expect("the registry starts");
     let mut routes = RoutesBuilder::default();
     registry.add_to(&mut routes);

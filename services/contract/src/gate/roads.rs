@@ -1,0 +1,68 @@
+//! HTTP requests that two services would both answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use ninefold_proto::ninefold::contract::v1 as proto;
+
+use super::compare::told;
+use super::Gate;
+use crate::error::Error;
+use crate::intake::Limits;
+use crate::live::Running;
+use crate::model::Digest;
+use crate::rules;
+use crate::schema::Schema;
+use crate::sets::{self, Split};
+use crate::shelf::aside;
+
+/// Most contracts of others that one is compared with.
+const CONTRACTS_MAX: usize = 256;
+
+impl Gate {
+    /// What of the packages of a contract would answer requests that live instances of other services answer.
+    pub(super) async fn conflicts(
+        &self,
+        service: &str,
+        split: &Split,
+        new: &Schema,
+        running: &[Running],
+    ) -> Result<Vec<proto::Finding>, Error> {
+        let mut others: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for one in running.iter().filter(|one| one.service != service) {
+            let packages = one.protobuf_services.iter().filter_map(|name| name.rsplit_once('.')).map(|(package, _)| package);
+            others.entry(&one.digest).or_default().extend(packages.filter(|package| !split.held.contains_key(*package)));
+        }
+        let mut schemas = Vec::new();
+        for (digest, packages) in others.into_iter().take(CONTRACTS_MAX).filter(|(_, packages)| !packages.is_empty()) {
+            let Some(digest) = Digest::parse(digest) else { continue };
+            let bytes = match self.shelf.get(&digest).await {
+                Ok(kept) => kept.bytes.clone(),
+                Err(Error::Unknown(_)) => continue,
+                Err(error) => return Err(error),
+            };
+            let packages: Vec<String> = packages.into_iter().map(str::to_owned).collect();
+            schemas.extend(aside(bytes, move |bytes| offered(&bytes, &packages)).await);
+        }
+        let found = rules::conflicts(new, &schemas).into_iter().filter_map(|finding| {
+            let package = &*new.file(&finding.file)?.package;
+            let warning = match self.level_of(package, split)? {
+                proto::Level::Off => return None,
+                level => level == proto::Level::Warn,
+            };
+            Some(proto::Finding { warning, ..told(finding, package) })
+        });
+        Ok(found.collect())
+    }
+
+    /// The level of a package that is held; its name decides where nobody set one.
+    fn level_of(&self, package: &str, split: &Split) -> Option<proto::Level> {
+        split.held.contains_key(package).then(|| super::default_level(&self.config, package))
+    }
+}
+
+/// The schemas of some packages alone, without what else their contract holds of other services.
+fn offered(bytes: &Bytes, packages: &[String]) -> Vec<Schema> {
+    let parse = |package: &String| Schema::parse(sets::closure(bytes, package), &Limits::default()).ok();
+    packages.iter().filter_map(parse).collect()
+}
