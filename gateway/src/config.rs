@@ -49,6 +49,9 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Whether the edge describes what it exposes by gRPC reflection.
     pub reflection: bool,
+    /// Share of calls, in percent, whose first messages are looked into for fields that the contract does not declare. What
+    /// is found is told; the calls go on as they are. 0 for none.
+    pub sample_percent: u32,
     /// How many requests one client may send. Absent for any number.
     pub rate_limit: Option<RateLimit>,
 }
@@ -71,6 +74,7 @@ impl Default for Config {
             linger: Duration::from_secs(300),
             origins: vec!["*".to_owned()],
             reflection: true,
+            sample_percent: 0,
             rate_limit: None,
         }
     }
@@ -133,6 +137,9 @@ impl Config {
             if number < least {
                 wrong.push(format!("{name} is {number}, less than {least}"));
             }
+        }
+        if self.sample_percent > 100 {
+            wrong.push(format!("sample_percent is {}, more than 100", self.sample_percent));
         }
         for (name, bytes) in [("headers_bytes_max", self.headers_bytes_max), ("body_bytes_max", self.body_bytes_max)] {
             if u32::try_from(bytes).is_err() {

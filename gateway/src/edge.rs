@@ -31,6 +31,7 @@ use crate::guard::{self, inspector::Inspector};
 use crate::limit::Limiter;
 use crate::reply;
 use crate::routes::Route;
+use crate::sample::Sampler;
 
 /// What all requests share.
 #[derive(Debug)]
@@ -39,6 +40,7 @@ pub(crate) struct Edge {
     pub(crate) published: Arc<ArcSwap<Published>>,
     pub(crate) requests: Requests,
     pub(crate) limiter: Option<Limiter>,
+    pub(crate) sampler: Sampler,
     pub(crate) stop: Stop,
 }
 

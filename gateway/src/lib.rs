@@ -28,6 +28,7 @@ mod path;
 mod pattern;
 mod reply;
 mod routes;
+mod sample;
 mod server;
 mod service;
 mod table;
@@ -40,7 +41,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use ninefold::Link;
-use ninefold::connect::{Discovery, Interest};
+use ninefold::connect::{self, Discovery, Interest};
 use ninefold::lifecycle::Scope;
 use ninefold::telemetry::Requests;
 use ninefold::tonic::service::RoutesBuilder;
@@ -55,6 +56,10 @@ pub use error::Error;
 use contracts::{Follower, Published};
 use edge::Edge;
 use limit::Limiter;
+use sample::Sampler;
+
+/// Who the edge is where calls are counted.
+const CALLER: &str = "edge";
 
 /// What the edge needs of others.
 #[derive(Clone, Debug)]
@@ -83,6 +88,9 @@ impl Gateway {
         let limiter = config.rate_limit.as_ref().map(Limiter::start).transpose()?;
         let published: Arc<ArcSwap<Published>> = Arc::default();
         let discovery = Discovery::start(deps.registry, Interest::All, scope);
+        let (calling, contract) = (discovery.clone(), deps.contract.clone());
+        let sampler = Sampler::start(config.sample_percent, contract.clone(), scope);
+        scope.run("gateway.report_calls", |stop| connect::report_calls(calling, contract, CALLER.to_owned(), stop));
         let follower = Follower::new(discovery, deps.contract, published.clone(), config.linger);
         scope.child("gateway.follow").run("gateway.follow", |stop| follower.run(stop));
         // Youngest, so it closes first: no request loses its connection to a service while it drains.
@@ -92,6 +100,7 @@ impl Gateway {
             published: published.clone(),
             requests: Requests::new(),
             limiter,
+            sampler,
             stop: door.stop(),
         });
         door.run("gateway.serve", |stop| server::run(listener, edge, stop));

@@ -27,7 +27,9 @@ pub(crate) enum ContractCommand {
         owner: String,
     },
     /// Document a package: services, methods, messages, examples, and what may go.
-    #[command(after_help = "Examples:\n  ninefold contract show shop.review.v1\n  ninefold contract show shop.review.v1 --revision 2 -o json")]
+    #[command(
+        after_help = "Examples:\n  ninefold contract show shop.review.v1\n  ninefold contract show shop.review.v1 --revision 2 -o json"
+    )]
     Show {
         /// Full name of the package.
         package: String,
@@ -56,7 +58,9 @@ pub(crate) enum ContractCommand {
         after: i64,
     },
     /// Tell who was built with a package, who calls which of its methods, since when and how often.
-    #[command(after_help = "Examples:\n  ninefold contract callers shop.review.v1\n  ninefold contract callers shop.review.v1 --method ReviewService.GetReviews")]
+    #[command(
+        after_help = "Examples:\n  ninefold contract callers shop.review.v1\n  ninefold contract callers shop.review.v1 --method ReviewService.GetReviews"
+    )]
     Callers {
         /// Full name of the package.
         package: String,
@@ -72,7 +76,9 @@ pub(crate) enum ContractCommand {
     /// Check contracts against buf's STANDARD rules of style. Ends with code 6 on a finding.
     Lint(LintArgs),
     /// Begin a new version of a package beside the old one: copies its files, and renames package, paths and HTTP routes.
-    #[command(after_help = "Examples:\n  ninefold contract fork shop.review.v1 shop.review.v2\n  ninefold contract fork catalog.v1 catalog.v2 --in proto")]
+    #[command(
+        after_help = "Examples:\n  ninefold contract fork shop.review.v1 shop.review.v2\n  ninefold contract fork catalog.v1 catalog.v2 --in proto"
+    )]
     Fork {
         /// The package.
         from: String,
@@ -86,7 +92,9 @@ pub(crate) enum ContractCommand {
         dry_run: bool,
     },
     /// Save a package as a file: descriptors, sources, or a module that buf generates from.
-    #[command(after_help = "Examples:\n  ninefold contract export shop.review.v1 --form buf --file review.tar && buf generate review.tar\n  ninefold contract export shop.review.v1 --form set --file review.binpb")]
+    #[command(
+        after_help = "Examples:\n  ninefold contract export shop.review.v1 --form buf --file review.tar && buf generate review.tar\n  ninefold contract export shop.review.v1 --form set --file review.binpb"
+    )]
     Export {
         /// Full name of the package.
         package: String,
@@ -143,7 +151,9 @@ pub(crate) enum ContractCommand {
         reason: String,
     },
     /// Accept a contract that was refused.
-    #[command(after_help = "Examples:\n  ninefold contract accept review --reason 'no caller uses the field'\n  ninefold contract accept sha256:2c26... --reason 'agreed with all callers'")]
+    #[command(
+        after_help = "Examples:\n  ninefold contract accept review --reason 'no caller uses the field'\n  ninefold contract accept sha256:2c26... --reason 'agreed with all callers'"
+    )]
     Accept {
         /// Digest of the contract, or the service whose latest one was refused.
         contract: String,

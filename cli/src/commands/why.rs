@@ -44,7 +44,14 @@ impl Entry {
         let by = if change.author.is_empty() { String::new() } else { format!(" (by {})", change.author) };
         let about = if change.package.is_empty() { String::new() } else { format!("{}: ", change.package) };
         let Change { time, service, reason, .. } = change;
-        Self { time, who: "contract", service, instance_id: String::new(), what, reason: format!("{about}{reason}{by}") }
+        Self {
+            time,
+            who: "contract",
+            service,
+            instance_id: String::new(),
+            what,
+            reason: format!("{about}{reason}{by}"),
+        }
     }
 
     fn of_record(record: LogRecord) -> Self {

@@ -18,6 +18,8 @@ use super::{Client, Edge, Spoken, write_timeout};
 use crate::access::{Outcome, Record};
 use crate::error::Error;
 use crate::frames::Bounded;
+use crate::routes::Route;
+use crate::sample::Sampler;
 use crate::{guard, reply};
 
 impl Edge {
@@ -97,7 +99,8 @@ impl Edge {
             headers.remove(header::ACCEPT);
         }
         let outcome = record.outcome.clone();
-        Ok(Passage { call, channel, outcome, message_bytes_max: self.config.body_bytes_max })
+        let looked_into = self.sampler.draws().then(|| (self.sampler.clone(), Route::clone(route)));
+        Ok(Passage { call, channel, outcome, message_bytes_max: self.config.body_bytes_max, looked_into })
     }
 }
 
@@ -107,13 +110,21 @@ struct Passage {
     channel: Channel,
     outcome: Outcome,
     message_bytes_max: usize,
+    /// Who looks into its messages, if anybody does.
+    looked_into: Option<(Sampler, Route)>,
 }
 
 impl Passage {
     async fn send(self, body: Body) -> Response<Body> {
         let is_too_large = Arc::new(AtomicBool::new(false));
-        let body = Body::new(Bounded::new(body, self.message_bytes_max, is_too_large.clone()));
+        let mut body = Body::new(Bounded::new(body, self.message_bytes_max, is_too_large.clone()));
+        if let Some((sampler, route)) = &self.looked_into {
+            body = sampler.watch(body, route, false);
+        }
         let Ok(mut answer) = self.channel.oneshot(self.call.map(|()| body)).await;
+        if let Some((sampler, route)) = &self.looked_into {
+            answer = answer.map(|body| sampler.watch(body, route, true));
+        }
         if is_too_large.load(Ordering::Relaxed) {
             // The call was given up for it; what the service or the connection says about that is beside the point.
             answer = reply::of_error_to_grpc(&Error::BodyTooLarge(self.message_bytes_max));

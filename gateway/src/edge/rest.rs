@@ -103,7 +103,10 @@ impl Edge {
         let call = Call { route, binding, outcome: record.outcome.clone() };
         let end = time.map(|time| (time, Instant::now() + time));
         let answer = self.send(channel, request, end, record).await?;
-        let (answer, body) = answer.into_parts();
+        let (answer, mut body) = answer.into_parts();
+        if self.sampler.draws() {
+            body = self.sampler.watch(body, route, true);
+        }
         if let Some(status) = failed_at_once(&answer) {
             return Ok(call.fail(&status));
         }

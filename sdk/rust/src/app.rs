@@ -207,7 +207,10 @@ impl App {
             let discovery = Discovery::start_as(follow, self.platform.clone(), Interest::Named, &self.scope)
                 .placed(zone, &self.instance_id);
             self.contracts.iter().for_each(|contract| discovery.learn(contract));
-            discovery.dialing(dialer)
+            let discovery = discovery.dialing(dialer);
+            let (caller, platform, calling) = (self.name.clone(), self.platform.clone(), discovery.clone());
+            self.scope.run("connect.report_calls", |stop| connect::report_calls(calling, platform, caller, stop));
+            discovery
         })
     }
 

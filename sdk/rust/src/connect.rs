@@ -15,6 +15,7 @@ mod balance;
 pub mod breaker;
 mod budget;
 mod call;
+mod calls;
 mod channel;
 mod connection;
 pub mod deadline;
@@ -45,6 +46,7 @@ mod trace;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+pub use calls::report_calls;
 pub use channel::Channel;
 pub(crate) use connection::{CONNECTION_WINDOW, STREAM_WINDOW};
 pub use dialer::{Dialer, Io};

@@ -22,7 +22,7 @@ pub struct Config {
     /// Most bytes of contracts that are held in memory, so that what is asked for often is not read again.
     pub cache_bytes_max: usize,
     /// How strictly packages are held that nobody set a level for. Those of alpha, beta and test versions only warn.
-    pub level: Level,
+    pub level: Strictness,
     /// How far back the revisions of packages of messages are compared with a new one: messages lie in logs and stores.
     #[serde(with = "duration")]
     pub retention: Duration,
@@ -38,7 +38,7 @@ pub struct Config {
 /// How strictly packages are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
+pub enum Strictness {
     /// What breaks callers or stored messages at run time is refused.
     Runtime,
     /// What breaks the building of callers is refused as well.
@@ -58,7 +58,7 @@ impl Default for Config {
             contract_bytes_max: 8 * 1024 * 1024,
             contracts_max: 10_000,
             cache_bytes_max: 32 * 1024 * 1024,
-            level: Level::Runtime,
+            level: Strictness::Runtime,
             retention: 30 * DAY,
             unused: 30 * DAY,
             refused_max: 50,
@@ -77,8 +77,11 @@ impl Config {
                 format!("is {}, must be {CONTRACT_BYTES_LEAST} to {CONTRACT_BYTES_MOST}", self.contract_bytes_max),
             ));
         }
-        let least =
-            [("contracts_max", self.contracts_max), ("refused_max", self.refused_max), ("changes_max", self.changes_max)];
+        let least = [
+            ("contracts_max", self.contracts_max),
+            ("refused_max", self.refused_max),
+            ("changes_max", self.changes_max),
+        ];
         for (name, _) in least.into_iter().filter(|(_, value)| *value == 0) {
             found.push(Violation::new(name, "is 0, must be at least 1"));
         }

@@ -104,7 +104,9 @@ fn field_of(schema: &Schema, message: &Message, field: &Field) -> proto::FieldDo
 
 /// A field's type as it is written.
 fn type_of(schema: &Schema, field: &Field) -> String {
-    let plain = |field: &Field| if field.kind.is_named() { field.type_name.to_string() } else { field.kind.as_str().to_owned() };
+    let plain = |field: &Field| {
+        if field.kind.is_named() { field.type_name.to_string() } else { field.kind.as_str().to_owned() }
+    };
     if let Some(entry) = schema.message(&field.type_name).filter(|_| field.is_map)
         && let (Some(key), Some(value)) = (entry.field(1), entry.field(2))
     {

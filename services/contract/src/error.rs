@@ -162,7 +162,9 @@ impl Fault for Error {
             | Self::Misconfigured(_) => Kind::InvalidInput,
             Self::ReasonMissing(_) | Self::ChangeInvalid | Self::ReportInvalid { .. } => Kind::InvalidInput,
             Self::Unknown(_) | Self::PackageUnknown(_) | Self::RevisionUnknown { .. } => Kind::NotFound,
-            Self::Full { .. } | Self::Breaks { .. } | Self::InUse { .. } | Self::Unprintable { .. } => Kind::Precondition,
+            Self::Full { .. } | Self::Breaks { .. } | Self::InUse { .. } | Self::Unprintable { .. } => {
+                Kind::Precondition
+            }
             Self::Contended(_) => Kind::Conflict,
             Self::RegistryAway(_) => Kind::Unavailable,
             Self::Damaged(_) => Kind::DataLoss,

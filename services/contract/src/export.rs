@@ -76,7 +76,8 @@ fn unprintable(package: &str, why: String) -> Error {
 fn tar(sources: &[Source], package: &str) -> Result<Vec<u8>, Error> {
     let mut tar = Vec::new();
     for source in sources {
-        let is_safe = !source.name.starts_with('/') && source.name.split('/').all(|part| !part.is_empty() && part != "..");
+        let is_safe =
+            !source.name.starts_with('/') && source.name.split('/').all(|part| !part.is_empty() && part != "..");
         let header = header(&source.name, source.text.len()).filter(|_| is_safe);
         tar.extend(header.ok_or_else(|| unprintable(package, format!("{:?} is no name for a file", source.name)))?);
         tar.extend(source.text.as_bytes());

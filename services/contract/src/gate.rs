@@ -14,10 +14,11 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use ninefold::Link;
+use ninefold::telemetry::Count;
 use ninefold_proto::ninefold::contract::v1 as proto;
 use ninefold_store::{Compare, Op};
 
-use crate::config::{self, Config};
+use crate::config::{Config, Strictness};
 use crate::error::Error;
 use crate::ledger::{self, FINDINGS_MAX, Head, Ledger, OPS_MAX};
 use crate::live::{self, Running};
@@ -43,6 +44,8 @@ pub(crate) struct Gate {
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) usage: Arc<Usage>,
     pub(crate) registry: Option<Link>,
+    /// Contracts by what became of them.
+    pub(crate) judged: Count,
 }
 
 /// What somebody hands in.
@@ -155,8 +158,13 @@ impl Gate {
                 continue;
             };
             owners.insert(head.package.owner.clone());
-            let mut step =
-                Step { name: name.clone(), head: Some(head), part: part.clone(), is_older_copy: false, is_taken_over: false };
+            let mut step = Step {
+                name: name.clone(),
+                head: Some(head),
+                part: part.clone(),
+                is_older_copy: false,
+                is_taken_over: false,
+            };
             let (findings, is_new) = self.judge_package(handed, &mut step, &new, &running, level).await?;
             judged.findings.extend(findings);
             if is_new || step.is_taken_over {
@@ -227,14 +235,18 @@ impl Gate {
         level: proto::Level,
     ) -> Result<Vec<proto::Finding>, Error> {
         let mut forms: BTreeMap<String, String> = BTreeMap::new();
-        for one in running.iter().filter(|one| one.protobuf_services.iter().any(|name| names::is_in(name, &head.package))) {
+        for one in
+            running.iter().filter(|one| one.protobuf_services.iter().any(|name| names::is_in(name, &head.package)))
+        {
             let label = || format!("what {} of {} runs", one.instance_id, one.service);
             forms.entry(one.digest.clone()).or_insert_with(label);
         }
         if is_shared {
             let since = SystemTime::now() - self.config.retention;
             let revisions = self.ledger.revisions(&head.package, None, FORMS_MAX).await?.rows;
-            for one in revisions.into_iter().filter(|one| time(one.create_time.as_ref()).is_none_or(|time| time >= since)) {
+            for one in
+                revisions.into_iter().filter(|one| time(one.create_time.as_ref()).is_none_or(|time| time >= since))
+            {
                 forms.entry(one.contract_digest).or_insert_with(|| format!("revision {}", one.number));
             }
         }
@@ -254,7 +266,13 @@ impl Gate {
         Ok(findings)
     }
 
-    async fn compare(&self, old: Arc<Schema>, new: Arc<Schema>, package: &str, level: proto::Level) -> Vec<proto::Finding> {
+    async fn compare(
+        &self,
+        old: Arc<Schema>,
+        new: Arc<Schema>,
+        package: &str,
+        level: proto::Level,
+    ) -> Vec<proto::Finding> {
         let package = package.to_owned();
         aside(Bytes::new(), move |_| compare::compare(&old, &new, &package, level)).await
     }
@@ -321,6 +339,7 @@ impl Gate {
             }
         }
         self.usage.declare(service, &judged.called).await?;
+        self.judged.add(&[("verdict", if decision.is_some() { "overridden" } else { "accepted" })]);
         let packages = judged.packages();
         tracing::info!(digest = %contract.digest, service, ?packages, "took in a contract");
         Ok(true)
@@ -421,11 +440,11 @@ pub(crate) fn package_level(config: &Config, package: &proto::Package) -> proto:
 
 fn default_level(config: &Config, name: &str) -> proto::Level {
     match config.level {
-        config::Level::Off => proto::Level::Off,
-        config::Level::Warn => proto::Level::Warn,
-        config::Level::Runtime | config::Level::Strict if names::is_unstable(name) => proto::Level::Warn,
-        config::Level::Runtime => proto::Level::Runtime,
-        config::Level::Strict => proto::Level::Strict,
+        Strictness::Off => proto::Level::Off,
+        Strictness::Warn => proto::Level::Warn,
+        Strictness::Runtime | Strictness::Strict if names::is_unstable(name) => proto::Level::Warn,
+        Strictness::Runtime => proto::Level::Runtime,
+        Strictness::Strict => proto::Level::Strict,
     }
 }
 

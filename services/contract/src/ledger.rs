@@ -169,7 +169,12 @@ impl Ledger {
     }
 
     /// Revisions of a package, newest first.
-    pub(crate) async fn revisions(&self, name: &str, after: Option<Key>, limit: usize) -> Result<Page<proto::Revision>, Error> {
+    pub(crate) async fn revisions(
+        &self,
+        name: &str,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Result<Page<proto::Revision>, Error> {
         self.page(&Key::new(format!("{REVISIONS}{name}/")), after, limit, |_: &proto::Revision| true).await
     }
 
@@ -217,7 +222,8 @@ impl Ledger {
     /// Writes, if nobody else wrote before.
     pub(crate) async fn write(&self, compares: Vec<Compare>, ops: Vec<Op>) -> Result<bool, Error> {
         let written = self.store.txn(Txn { compares, ops }).await;
-        let Outcome { committed, .. } = written.map_err(|source| Error::Store { doing: "write the contract", source })?;
+        let Outcome { committed, .. } =
+            written.map_err(|source| Error::Store { doing: "write the contract", source })?;
         if committed && fastrand::u32(..PRUNE_EVERY) == 0 {
             self.prune().await?;
         }

@@ -13,8 +13,8 @@ mod export;
 mod gate;
 mod intake;
 mod ledger;
-mod live;
 pub mod lint;
+mod live;
 mod model;
 mod names;
 mod page;
@@ -33,14 +33,15 @@ use std::sync::Arc;
 
 use ninefold::Link;
 use ninefold::lifecycle::Scope;
+use ninefold::telemetry::Count;
 use ninefold_proto::ninefold::contract::v1::contract_service_server::ContractServiceServer;
 use ninefold_proto::ninefold::contract::v1::package_service_server::PackageServiceServer;
 use ninefold_store::Store;
 use tonic::service::RoutesBuilder;
 
-pub use config::Config;
+pub use config::{Config, Strictness};
 pub use error::Error;
-pub use gate::compare::verdict;
+pub use gate::compare::{style, verdict};
 pub use intake::{Flaw, Limits};
 pub use model::Digest;
 pub use rules::{Category, Finding, Level, Rule, RuleSet};
@@ -83,7 +84,8 @@ impl Contract {
         let kept = usage.clone();
         scope.run("contract.keep_usage", |stop| kept.keep(stop));
         let shelf = Arc::new(shelf::Shelf::new(config.clone(), store));
-        let gate = Arc::new(gate::Gate { config, ledger, shelf, usage, registry });
+        let judged = Count::new("ninefold_contract_judged_total", "Contracts handed in, by what became of them");
+        let gate = Arc::new(gate::Gate { config, ledger, shelf, usage, registry, judged });
         Ok(Self { service: service::Service::new(gate), request_bytes_max })
     }
 

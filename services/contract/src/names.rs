@@ -25,7 +25,8 @@ pub(crate) fn is_unstable(package: &str) -> bool {
         return false;
     }
     // v1p1beta1: a patch before the word.
-    let word = word.strip_prefix('p').map_or(word, |rest| rest.trim_start_matches(|letter: char| letter.is_ascii_digit()));
+    let word =
+        word.strip_prefix('p').map_or(word, |rest| rest.trim_start_matches(|letter: char| letter.is_ascii_digit()));
     ["alpha", "beta", "test"].iter().any(|known| word.starts_with(known))
 }
 

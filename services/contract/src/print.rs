@@ -9,8 +9,8 @@ mod options;
 use std::fmt::Write as _;
 
 use crate::schema::{Edition, Enum, Field, File, Kind, Label, Message, Oneof, Schema, Service};
-pub(crate) use names::json_name;
 use names::Scope;
+pub(crate) use names::json_name;
 use options::Container;
 
 /// What is written where.
@@ -99,7 +99,9 @@ impl<'a> Printer<'a> {
             Edition::Proto3 => self.line("syntax = \"proto3\";"),
             Edition::Edition(1000) => self.line("edition = \"2023\";"),
             Edition::Edition(1001) => self.line("edition = \"2024\";"),
-            Edition::Edition(number) => return Err(format!("{} has an edition without a name ({number})", self.file.name)),
+            Edition::Edition(number) => {
+                return Err(format!("{} has an edition without a name ({number})", self.file.name));
+            }
         }
         if !self.file.package.is_empty() {
             self.gap();
@@ -108,11 +110,18 @@ impl<'a> Printer<'a> {
         }
         self.gap();
         for import in &self.file.imports {
-            let word = if import.is_public { "public " } else if import.is_option { "option " } else { "" };
+            let word = if import.is_public {
+                "public "
+            } else if import.is_option {
+                "option "
+            } else {
+                ""
+            };
             self.line(format!("import {word}\"{}\";", import.name));
         }
         self.gap();
-        let options = options::list(self.schema, &self.scope(""), &self.schema.file_options(self.file), Container::File)?;
+        let options =
+            options::list(self.schema, &self.scope(""), &self.schema.file_options(self.file), Container::File)?;
         options.iter().for_each(|(name, value)| self.line(format!("option {name} = {value};")));
         self.parts()
     }

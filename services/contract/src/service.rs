@@ -103,6 +103,22 @@ fn check_report(service: &str, count: usize) -> Result<(), Error> {
     Ok(())
 }
 
+/// A message in which the caller that the door found out about is named.
+fn signed<T>(request: Request<T>, sign: impl Fn(&mut T, &Caller)) -> T {
+    let caller = Caller::of(request.extensions());
+    let mut message = request.into_inner();
+    sign(&mut message, &caller);
+    message
+}
+
+/// Who decides: whom the door knows, and where nobody is asked who they are, who they say.
+fn author(caller: &Caller, said: &str) -> String {
+    match &*caller.identity {
+        "anybody" | "platform" => said.to_owned(),
+        known => known.to_owned(),
+    }
+}
+
 fn digest(text: &str) -> Result<Digest, Error> {
     Digest::parse(text).ok_or_else(|| Error::DigestInvalid(text.to_owned()))
 }
@@ -157,7 +173,8 @@ impl PackageService for Service {
         &self,
         request: Request<proto::AcceptContractRequest>,
     ) -> Answer<proto::AcceptContractResponse> {
-        encode(self.accept(request.into_inner()).await)
+        let request = signed(request, |message, caller| message.author = author(caller, &message.author));
+        encode(self.accept(request).await)
     }
 
     async fn list_packages(&self, request: Request<proto::ListPackagesRequest>) -> Answer<proto::ListPackagesResponse> {
@@ -179,7 +196,8 @@ impl PackageService for Service {
         &self,
         request: Request<proto::ChangePackageRequest>,
     ) -> Answer<proto::ChangePackageResponse> {
-        encode(self.change(request.into_inner()).await)
+        let request = signed(request, |message, caller| message.author = author(caller, &message.author));
+        encode(self.change(request).await)
     }
 
     async fn diff_revisions(

@@ -121,7 +121,8 @@ fn file(raw: &Bytes) -> Option<File> {
     let full = |name: &str| if package.is_empty() { name.to_owned() } else { format!("{package}.{name}") };
     let mut deprecated = Vec::new();
     for service in &file.service {
-        let methods = service.method.iter().filter(|method| method.options.as_ref().is_some_and(|options| options.deprecated()));
+        let methods =
+            service.method.iter().filter(|method| method.options.as_ref().is_some_and(|options| options.deprecated()));
         deprecated.extend(methods.map(|method| format!("{}.{}", full(service.name()), method.name())));
     }
     let services = file.service.iter().map(|service| full(service.name())).collect();
@@ -148,7 +149,8 @@ fn without_source_info(raw: &Bytes) -> Vec<u8> {
 
 /// Places of the files that `is_root` says yes to, and of all that they import.
 fn reach(files: &[File], is_root: impl Fn(&File) -> bool) -> BTreeSet<usize> {
-    let places: HashMap<&str, usize> = files.iter().enumerate().map(|(place, file)| (file.name.as_str(), place)).collect();
+    let places: HashMap<&str, usize> =
+        files.iter().enumerate().map(|(place, file)| (file.name.as_str(), place)).collect();
     let mut open: Vec<usize> = (0..files.len()).filter(|place| is_root(&files[*place])).collect();
     let mut reached = BTreeSet::new();
     while let Some(place) = open.pop() {
@@ -170,7 +172,10 @@ mod tests {
             name: Some(format!("{package}.proto")),
             package: Some(package.to_owned()),
             dependency: imports.iter().map(|name| format!("{name}.proto")).collect(),
-            service: service.map(|name| ServiceDescriptorProto { name: Some(name.to_owned()), ..Default::default() }).into_iter().collect(),
+            service: service
+                .map(|name| ServiceDescriptorProto { name: Some(name.to_owned()), ..Default::default() })
+                .into_iter()
+                .collect(),
             ..Default::default()
         }
     }

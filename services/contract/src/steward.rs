@@ -48,7 +48,12 @@ impl Gate {
             };
             let ops = vec![ledger::put(ledger::package_key(name), &package), ledger::put_change(change)];
             if self.ledger.write(vec![ledger::unchanged(name, Some(&head))], ops).await? {
-                tracing::info!(package = name, change = kind.as_str_name(), author = decision.author, "changed a package");
+                tracing::info!(
+                    package = name,
+                    change = kind.as_str_name(),
+                    author = decision.author,
+                    "changed a package"
+                );
                 return Ok(self.shown(package));
             }
         }

@@ -83,7 +83,9 @@ impl Usage {
         let now = SystemTime::now();
         let mut gathered = self.gathered();
         for count in counts.iter().filter(|count| count.calls > 0) {
-            let Some(package) = package_of(&count.method).filter(|package| !names::is_built_in(package)) else { continue };
+            let Some(package) = package_of(&count.method).filter(|package| !names::is_built_in(package)) else {
+                continue;
+            };
             let pair = Pair { package: package.to_owned(), caller: caller.to_owned(), method: count.method.clone() };
             if gathered.len() >= GATHERED_MAX && !gathered.contains_key(&pair) {
                 continue;
@@ -160,7 +162,8 @@ impl Usage {
         for package in packages.iter().filter(|package| !known.iter().any(|known| known.package == **package)) {
             let (service, package) = (service.to_owned(), package.clone());
             let key = consumer_key(&service, &package);
-            let caller = proto::Caller { service, package, declared: true, first_time: now, ..proto::Caller::default() };
+            let caller =
+                proto::Caller { service, package, declared: true, first_time: now, ..proto::Caller::default() };
             ops.push(ledger::put(key, &caller));
         }
         for ops in ops.chunks(OPS_MAX) {

@@ -149,8 +149,7 @@ fn report_of(event: proto::Event) -> Option<Report> {
         | proto::EventKind::StoreLost
         | proto::EventKind::StoreFound
         | proto::EventKind::XdsRefused
-        | proto::EventKind::XdsWithheld => return None,
-        | proto::EventKind::StoreFound => return None,
+        | proto::EventKind::XdsWithheld
         | proto::EventKind::ContractRefused => return None,
     };
     if kind != EventKind::WatchDiverged {

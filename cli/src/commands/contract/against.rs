@@ -38,7 +38,9 @@ pub(super) async fn find(
 /// What the same folders held at a git ref.
 async fn of_git(reference: &str, paths: &[PathBuf], includes: &[PathBuf]) -> Result<Vec<u8>, Failure> {
     let unknown = |why: String| {
-        Failure::Usage(format!("{reference:?} is no file, no folder, no URL, and no git ref that holds the paths: {why}"))
+        Failure::Usage(format!(
+            "{reference:?} is no file, no folder, no URL, and no git ref that holds the paths: {why}"
+        ))
     };
     let place = tempfile::tempdir().map_err(|error| Failure::Failed(error.to_string()))?;
     let mut then = Vec::new();

@@ -1,6 +1,6 @@
 //! `contract check` and `contract lint`: findings for people, programs and code review.
 
-use ninefold_contract::{Level, verdict};
+use ninefold_contract::{Level, style, verdict};
 use ninefold_proto::ninefold::contract::v1::{Finding, JudgeContractRequest};
 use serde_json::{Value, json};
 
@@ -46,9 +46,8 @@ fn level(strictness: Strictness) -> Option<Level> {
 /// Checks contracts against the rules of style.
 pub(super) fn lint(args: &LintArgs, format: Format) -> Result<(), Failure> {
     let set = sources::read(&args.paths, &args.includes)?;
-    let schema = ninefold_contract::Schema::parse(set, &ninefold_contract::Limits::default())
-        .map_err(|flaw| Failure::Failed(format!("the descriptor set is malformed: {flaw}")))?;
-    let findings: Vec<Finding> = ninefold_contract::style(&schema);
+    let findings =
+        style(set.into()).map_err(|flaw| Failure::Failed(format!("the descriptor set is malformed: {flaw}")))?;
     tell(&findings, format)
 }
 
@@ -67,7 +66,9 @@ fn tell(findings: &[Finding], format: Format) -> Result<(), Failure> {
         (0, 0) => {}
         (0, _) => output::talk(format!("{} to be told, nothing breaks", plural(warnings, "warning"))),
         (_, 0) => return Err(Failure::Breaks(plural(breaks, "finding"))),
-        (..) => return Err(Failure::Breaks(format!("{}, and {}", plural(breaks, "finding"), plural(warnings, "warning")))),
+        (..) => {
+            return Err(Failure::Breaks(format!("{}, and {}", plural(breaks, "finding"), plural(warnings, "warning"))));
+        }
     }
     if format == Format::Table && findings.is_empty() {
         output::talk("nothing breaks");

@@ -82,7 +82,7 @@ pub(super) async fn accept(platform: &Platform, contract: &str, reason: String, 
 async fn latest(platform: &Platform, service: &str) -> Result<String, Failure> {
     let changes = platform.changes(service, "").await?;
     let refused = changes.into_iter().find(|change| change.kind() == proto::ChangeKind::Refused);
-    refused
-        .map(|change| change.contract_digest)
-        .ok_or_else(|| Failure::NotFound(format!("no contract of {service} was refused; `ninefold contract log {service}`")))
+    refused.map(|change| change.contract_digest).ok_or_else(|| {
+        Failure::NotFound(format!("no contract of {service} was refused; `ninefold contract log {service}`"))
+    })
 }

@@ -68,11 +68,17 @@ fn page(state: &GetPackageResponse, documented: &GetDocumentationResponse) -> St
     let package = state.package.clone().unwrap_or_default();
     let mut text = table(std::slice::from_ref(&package));
     for method in &state.deletable_methods {
-        text.push_str(&format!("{method} may go: deprecated, and nobody has called it for {} days\n", state.unused_days));
+        text.push_str(&format!(
+            "{method} may go: deprecated, and nobody has called it for {} days\n",
+            state.unused_days
+        ));
     }
     if state.retirable {
         let name = &package.package;
-        text.push_str(&format!("nobody has called it for {} days: ninefold contract retire {name} --reason ...\n", state.unused_days));
+        text.push_str(&format!(
+            "nobody has called it for {} days: ninefold contract retire {name} --reason ...\n",
+            state.unused_days
+        ));
     }
     text.push_str(&format!("\nrevision {} of {}\n", documented.revision, package.package));
     documented.services.iter().for_each(|service| service_page(&mut text, service));
@@ -81,7 +87,13 @@ fn page(state: &GetPackageResponse, documented: &GetDocumentationResponse) -> St
         text.push_str(&format!("message {}{}\n", message.name, gone(message.deprecated)));
         for field in &message.fields {
             let about = field.comment.replace('\n', " ");
-            text.push_str(&format!("  {} {} = {}{}  {about}\n", field.r#type, field.name, field.number, gone(field.deprecated)));
+            text.push_str(&format!(
+                "  {} {} = {}{}  {about}\n",
+                field.r#type,
+                field.name,
+                field.number,
+                gone(field.deprecated)
+            ));
         }
         text.push('\n');
     }

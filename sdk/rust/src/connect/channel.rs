@@ -83,6 +83,7 @@ impl Service<Request> for Channel {
 
     fn call(&mut self, request: Request) -> Self::Future {
         let span = trace::client_span(self.service(), request.uri().path());
+        self.pool.around.observer.calls().note(request.uri().path());
         let call = Call::begin(self, &request, &span);
         if span.is_disabled() {
             return call.answer(request).map(Ok).boxed();

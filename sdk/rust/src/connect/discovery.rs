@@ -12,6 +12,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use crate::connect::balance;
+use crate::connect::calls::Calls;
 use crate::connect::channel::Channel;
 use crate::connect::declared::Declared;
 use crate::connect::dialer::Dialer;
@@ -163,6 +164,11 @@ impl Discovery {
     /// whoever reports. A reader that lags behind 256 events loses the oldest.
     pub fn events(&self) -> broadcast::Receiver<words::Event> {
         self.0.observer.events()
+    }
+
+    /// How often the channels called each method.
+    pub(crate) fn calls(&self) -> Calls {
+        self.0.observer.calls().clone()
     }
 }
 

@@ -8,6 +8,7 @@ use opentelemetry::metrics::Counter;
 use tokio::sync::broadcast;
 
 use crate::connect::breaker::{Phase, Transition};
+use crate::connect::calls::Calls;
 
 /// Events kept for a reader that is slow; older ones are lost to it.
 const EVENTS_MAX: usize = 256;
@@ -19,6 +20,7 @@ pub(crate) struct Observer {
     transitions: Counter<u64>,
     retries: Counter<u64>,
     divergences: Counter<u64>,
+    calls: Calls,
 }
 
 impl Observer {
@@ -29,7 +31,13 @@ impl Observer {
             transitions: meter.u64_counter("ninefold_call_breaker_transitions_total").build(),
             retries: meter.u64_counter("ninefold_connect_retries_total").build(),
             divergences: meter.u64_counter("ninefold_connect_watch_divergences_total").build(),
+            calls: Calls::default(),
         }
+    }
+
+    /// How often each method was called.
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.calls
     }
 
     pub(crate) fn events(&self) -> broadcast::Receiver<words::Event> {

@@ -95,7 +95,15 @@ impl Attempt {
         if let Some(set) = &registration.descriptor_set {
             registration.instance.contract_digest = digest(set);
         }
-        Self { registration, platform, events: events.fuse(), wanted: wants.subscribe(), _wants: wants, tell, refused: None }
+        Self {
+            registration,
+            platform,
+            events: events.fuse(),
+            wanted: wants.subscribe(),
+            _wants: wants,
+            tell,
+            refused: None,
+        }
     }
 
     /// Holds a session until it ends; tells how, and whether it ever stood.
@@ -155,7 +163,10 @@ impl Attempt {
         for finding in &findings {
             tracing::error!(rule = finding.kind, element = finding.subject, "{}", finding.description);
         }
-        tracing::error!(error = status.message(), "the platform refuses the contract; no calls come until it accepts it");
+        tracing::error!(
+            error = status.message(),
+            "the platform refuses the contract; no calls come until it accepts it"
+        );
         let lines = findings.into_iter().map(|one| format!("{} {}\n    {}", one.kind, one.subject, one.description));
         let mut lines: Vec<String> = lines.collect();
         if lines.is_empty() {
@@ -194,7 +205,12 @@ impl Attempt {
         let answer = contracts.put_contract(request).await?.into_inner();
         tracing::info!(bytes = set.len(), "handed in the contract");
         for told in answer.warnings {
-            tracing::warn!(rule = told.rule, element = told.element, told.message, "the gate has a word on the contract");
+            tracing::warn!(
+                rule = told.rule,
+                element = told.element,
+                told.message,
+                "the gate has a word on the contract"
+            );
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use ninefold_proto::ninefold::contract::v1 as proto;
 
 use crate::intake::{Flaw, Limits};
+use crate::lint;
 use crate::names;
 use crate::rules::{self, Level, RuleSet};
 use crate::schema::Schema;
@@ -50,15 +51,11 @@ pub(crate) fn told(finding: rules::Finding, package: &str) -> proto::Finding {
 ///
 /// # Errors
 /// The first flaw of either set.
-pub fn verdict(
-    old: Bytes,
-    new: Bytes,
-    level: Option<Level>,
-    limit_to: &[String],
-) -> Result<Vec<proto::Finding>, Flaw> {
+pub fn verdict(old: Bytes, new: Bytes, level: Option<Level>, limit_to: &[String]) -> Result<Vec<proto::Finding>, Flaw> {
     let (old, new) = (Schema::parse(old, &Limits::default())?, Schema::parse(new, &Limits::default())?);
     let names: BTreeSet<&str> = old.packages().into_keys().collect();
-    let counts = |name: &&str| !names::is_foreign(name) && (limit_to.is_empty() || limit_to.iter().any(|one| one == name));
+    let counts =
+        |name: &&str| !names::is_foreign(name) && (limit_to.is_empty() || limit_to.iter().any(|one| one == name));
     let mut findings = Vec::new();
     for name in names.into_iter().filter(counts) {
         let level = match level {
@@ -74,4 +71,17 @@ pub fn verdict(
     }
     findings.sort_by_key(|finding| finding.warning);
     Ok(findings)
+}
+
+/// What the rules of style find in a descriptor set, save in packages that others keep.
+///
+/// # Errors
+/// The first flaw of the set.
+pub fn style(set: Bytes) -> Result<Vec<proto::Finding>, Flaw> {
+    let schema = Schema::parse(set, &Limits::default())?;
+    let packages = schema.packages().into_keys().filter(|name| !names::is_foreign(name));
+    let packages: BTreeSet<String> = packages.map(str::to_owned).collect();
+    let package_of = |file: &str| schema.file(file).map(|file| file.package.to_string()).unwrap_or_default();
+    let found = lint::lint(&schema, Some(&packages)).into_iter();
+    Ok(found.map(|finding| (package_of(&finding.file), finding)).map(|(package, one)| told(one, &package)).collect())
 }

@@ -11,6 +11,7 @@ impl Gate {
     /// Notes a refusal, once for each contract: who is refused asks again.
     pub(super) async fn refuse(&self, handed: &Handed, findings: &[proto::Finding]) -> Result<(), Error> {
         let Handed { contract, service, offered, .. } = handed;
+        self.judged.add(&[("verdict", "refused")]);
         let mut findings = findings.to_vec();
         findings.truncate(FINDINGS_MAX);
         let known = self.ledger.refused(&contract.digest).await?.and_then(|refused| refused.change);
@@ -41,7 +42,11 @@ impl Gate {
     ///
     /// # Errors
     /// [`Error::Unknown`] if it was not, or is forgotten; as [`Gate::force`].
-    pub(crate) async fn accept(&self, digest: &Digest, decision: &Decision) -> Result<(Contract, Vec<proto::Finding>), Error> {
+    pub(crate) async fn accept(
+        &self,
+        digest: &Digest,
+        decision: &Decision,
+    ) -> Result<(Contract, Vec<proto::Finding>), Error> {
         let unknown = || Error::Unknown(digest.clone());
         let refused = self.ledger.refused(digest).await?.ok_or_else(unknown)?;
         let service = refused.change.ok_or_else(unknown)?.service;
@@ -55,9 +60,12 @@ impl Gate {
 
     /// Forgets the oldest refused contracts beyond the limit.
     async fn forget_oldest(&self) -> Result<(), Error> {
-        let mut all: Vec<proto::Change> = self.ledger.all_refused().await?.into_iter().filter_map(|one| one.change).collect();
+        let mut all: Vec<proto::Change> =
+            self.ledger.all_refused().await?.into_iter().filter_map(|one| one.change).collect();
         all.sort_by_key(|change| std::cmp::Reverse(time(change.time.as_ref())));
-        for digest in all.iter().skip(self.config.refused_max).filter_map(|change| Digest::parse(&change.contract_digest)) {
+        for digest in
+            all.iter().skip(self.config.refused_max).filter_map(|change| Digest::parse(&change.contract_digest))
+        {
             self.ledger.write(Vec::new(), vec![Ledger::forget_refused(&digest)]).await?;
             self.shelf.forget_bytes(&digest).await?;
         }

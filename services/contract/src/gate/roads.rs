@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use ninefold_proto::ninefold::contract::v1 as proto;
 
-use super::compare::told;
 use super::Gate;
+use super::compare::told;
 use crate::error::Error;
 use crate::intake::Limits;
 use crate::live::Running;
@@ -30,8 +30,12 @@ impl Gate {
     ) -> Result<Vec<proto::Finding>, Error> {
         let mut others: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for one in running.iter().filter(|one| one.service != service) {
-            let packages = one.protobuf_services.iter().filter_map(|name| name.rsplit_once('.')).map(|(package, _)| package);
-            others.entry(&one.digest).or_default().extend(packages.filter(|package| !split.held.contains_key(*package)));
+            let packages =
+                one.protobuf_services.iter().filter_map(|name| name.rsplit_once('.')).map(|(package, _)| package);
+            others
+                .entry(&one.digest)
+                .or_default()
+                .extend(packages.filter(|package| !split.held.contains_key(*package)));
         }
         let mut schemas = Vec::new();
         for (digest, packages) in others.into_iter().take(CONTRACTS_MAX).filter(|(_, packages)| !packages.is_empty()) {

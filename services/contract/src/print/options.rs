@@ -150,13 +150,17 @@ pub(super) fn list(
             Some((_, Form::Features)) => told.extend(features(schema, scope, &options.message(number))?),
             Some((name, form)) => {
                 for value in &values {
-                    told.push((name.to_owned(), word(*value, form).ok_or_else(|| format!("the option {name} is broken"))?));
+                    told.push((
+                        name.to_owned(),
+                        word(*value, form).ok_or_else(|| format!("the option {name} is broken"))?,
+                    ));
                 }
             }
             None => {
                 let extension = extension(schema, container.message(), number)?;
                 let name = format!("({})", scope.reference(&extension.full));
-                let is_whole = matches!(extension.kind, Kind::Message) && extension.label != crate::schema::Label::Repeated;
+                let is_whole =
+                    matches!(extension.kind, Kind::Message) && extension.label != crate::schema::Label::Repeated;
                 if is_whole {
                     told.push((name, braces(schema, &options.message(number), &extension.type_name)?));
                     continue;
@@ -214,7 +218,9 @@ fn braces(schema: &Schema, message: &Options<'_>, type_name: &str) -> Result<Str
     for (number, value) in message.fields() {
         let own = i32::try_from(number).ok().and_then(|number| definition.field(number));
         let (field, name) = match own {
-            Some(field) if field.kind == Kind::Group => (field, field.type_name.rsplit('.').next().unwrap_or_default().to_owned()),
+            Some(field) if field.kind == Kind::Group => {
+                (field, field.type_name.rsplit('.').next().unwrap_or_default().to_owned())
+            }
             Some(field) => (field, field.name().to_owned()),
             None => {
                 let field = extension(schema, type_name, number)?;

@@ -44,7 +44,8 @@ fn comes_back(schema: &Schema) {
     }
     for file in &names {
         let package = &schema.file(file).unwrap().package;
-        let digest = |schema: &Schema| sets::split(schema.bytes(), &[]).held.get(&**package).map(|part| part.digest.clone());
+        let digest =
+            |schema: &Schema| sets::split(schema.bytes(), &[]).held.get(&**package).map(|part| part.digest.clone());
         assert_eq!(digest(schema), digest(&again), "{package} is the same, bit for bit\n{all}");
     }
 }

@@ -22,7 +22,7 @@ pub struct Options<'a> {
 }
 
 impl<'a> Options<'a> {
-    pub(super) fn new(pieces: Vec<&'a [u8]>) -> Self {
+    pub(crate) fn new(pieces: Vec<&'a [u8]>) -> Self {
         Self { pieces }
     }
 

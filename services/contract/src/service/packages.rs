@@ -29,7 +29,10 @@ struct Found {
 }
 
 impl Service {
-    pub(super) async fn packages(&self, request: &proto::ListPackagesRequest) -> Result<proto::ListPackagesResponse, Error> {
+    pub(super) async fn packages(
+        &self,
+        request: &proto::ListPackagesRequest,
+    ) -> Result<proto::ListPackagesResponse, Error> {
         let size = ninefold::page::size(request.page_size)?;
         let after = page::read_record(&request.page_token, PACKAGES)?;
         let page = self.gate.ledger.page_of_packages(after, size, |package| {
@@ -52,7 +55,8 @@ impl Service {
                 deletable_methods.push(method.clone());
             }
         }
-        let retirable = package.state() != proto::PackageState::Retired && usage.is_unused(&package, unused, |_| true).await?;
+        let retirable =
+            package.state() != proto::PackageState::Retired && usage.is_unused(&package, unused, |_| true).await?;
         let unused_days = u32::try_from(unused.as_secs() / DAY_SECONDS).unwrap_or(u32::MAX);
         Ok(proto::GetPackageResponse {
             package: Some(self.gate.shown(package)),
@@ -62,7 +66,10 @@ impl Service {
         })
     }
 
-    pub(super) async fn revisions(&self, request: &proto::ListRevisionsRequest) -> Result<proto::ListRevisionsResponse, Error> {
+    pub(super) async fn revisions(
+        &self,
+        request: &proto::ListRevisionsRequest,
+    ) -> Result<proto::ListRevisionsResponse, Error> {
         let size = ninefold::page::size(request.page_size)?;
         let package = self.gate.ledger.known(&request.package).await?.package;
         let after = page::read_record(&request.page_token, &format!("{REVISIONS}{}/", package.package))?;
@@ -73,7 +80,10 @@ impl Service {
         })
     }
 
-    pub(super) async fn change(&self, request: proto::ChangePackageRequest) -> Result<proto::ChangePackageResponse, Error> {
+    pub(super) async fn change(
+        &self,
+        request: proto::ChangePackageRequest,
+    ) -> Result<proto::ChangePackageResponse, Error> {
         let wish = request.change.ok_or(Error::ChangeInvalid)?;
         let decision = steward::decision(request.author, request.reason)?;
         let package = self.gate.change(&request.package, &wish, &decision).await?;
@@ -89,7 +99,10 @@ impl Service {
         Ok(Found { package, revision, schema })
     }
 
-    pub(super) async fn diff(&self, request: &proto::DiffRevisionsRequest) -> Result<proto::DiffRevisionsResponse, Error> {
+    pub(super) async fn diff(
+        &self,
+        request: &proto::DiffRevisionsRequest,
+    ) -> Result<proto::DiffRevisionsResponse, Error> {
         let after = self.find(&request.package, request.after).await?;
         let number = if request.before == 0 { after.revision.number - 1 } else { request.before };
         // Before the first there was nothing; -1 is no revision, and 0 would be the latest.
@@ -113,7 +126,10 @@ impl Service {
         })
     }
 
-    pub(super) async fn changes(&self, request: &proto::ListChangesRequest) -> Result<proto::ListChangesResponse, Error> {
+    pub(super) async fn changes(
+        &self,
+        request: &proto::ListChangesRequest,
+    ) -> Result<proto::ListChangesResponse, Error> {
         let size = ninefold::page::size(request.page_size)?;
         let after = page::read_record(&request.page_token, CHANGES)?;
         let page = self.gate.ledger.changes(after, size, |change| {
@@ -124,7 +140,10 @@ impl Service {
         Ok(proto::ListChangesResponse { next_page_token: page::record_token(page.rest.as_ref()), changes: page.rows })
     }
 
-    pub(super) async fn callers(&self, request: &proto::ListCallersRequest) -> Result<proto::ListCallersResponse, Error> {
+    pub(super) async fn callers(
+        &self,
+        request: &proto::ListCallersRequest,
+    ) -> Result<proto::ListCallersResponse, Error> {
         let package = self.gate.ledger.known(&request.package).await?.package.package;
         let wanted = match request.method.as_str() {
             "" => None,
@@ -178,7 +197,10 @@ impl Service {
         })
     }
 
-    pub(super) async fn export(&self, request: &proto::ExportPackageRequest) -> Result<proto::ExportPackageResponse, Error> {
+    pub(super) async fn export(
+        &self,
+        request: &proto::ExportPackageRequest,
+    ) -> Result<proto::ExportPackageResponse, Error> {
         let Found { package, revision, schema } = self.find(&request.package, request.revision).await?;
         let (name, number, form) = (package.package, revision.number, request.form());
         aside(bytes::Bytes::new(), move |_| export::export(&schema, &name, number, form)).await

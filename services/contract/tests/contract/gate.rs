@@ -206,7 +206,8 @@ async fn a_package_of_messages_is_shared_and_an_older_copy_of_it_harms_nobody() 
     let house = House::start().await;
     let common = |fields: &str| format!("message Money {{\n  int64 units = 1;\n{fields}}}\n");
     let user = |package: &'static str, fields: &str| {
-        let body = "import \"common/v1.proto\";\nservice S {\n  rpc Pay(common.v1.Money) returns (common.v1.Money);\n}\n";
+        let body =
+            "import \"common/v1.proto\";\nservice S {\n  rpc Pay(common.v1.Money) returns (common.v1.Money);\n}\n";
         compile(&[("common.v1", &common(fields)), (package, body)])
     };
     house.put("orders", &user("orders.v1", "")).await.unwrap();
@@ -219,8 +220,14 @@ async fn a_package_of_messages_is_shared_and_an_older_copy_of_it_harms_nobody() 
     let refused = house.put("bills", &between).await;
     assert!(refused.is_err(), "neither ahead nor behind: {refused:?}");
     let behind = compile(&[
-        ("common.v1", &format!("// Another comment, and no more fields than at first.\n{}", common("  string currency = 2;\n"))),
-        ("bills.v1", "import \"common/v1.proto\";\nservice S {\n  rpc Pay(common.v1.Money) returns (common.v1.Money);\n}\n"),
+        (
+            "common.v1",
+            &format!("// Another comment, and no more fields than at first.\n{}", common("  string currency = 2;\n")),
+        ),
+        (
+            "bills.v1",
+            "import \"common/v1.proto\";\nservice S {\n  rpc Pay(common.v1.Money) returns (common.v1.Money);\n}\n",
+        ),
     ]);
     house.put("bills", &behind).await.expect("comments make no difference");
     assert_eq!(house.package("common.v1").await.revisions, 3);

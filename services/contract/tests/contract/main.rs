@@ -14,7 +14,7 @@ use std::time::Duration;
 use ninefold::Link;
 use ninefold::fault;
 use ninefold::lifecycle::Scope;
-use ninefold_contract::{Config, Contract, Deps, Digest};
+use ninefold_contract::{Config, Contract, Deps, Digest, Strictness};
 use ninefold_proto::ninefold::contract::v1 as proto;
 use ninefold_store::{self as store, Key, Op, Store, Txn};
 use prost::Message as _;
@@ -217,7 +217,8 @@ async fn a_contract_of_an_edition_is_kept_as_it_came() {
 
 #[tokio::test]
 async fn contracts_are_listed_newest_first_page_by_page() {
-    let house = House::start().await;
+    let config = Config { level: Strictness::Off, ..Config::default() };
+    let house = House::with(config, tempfile::tempdir().unwrap()).await;
     for number in 0..7 {
         let service = if number % 2 == 0 { "even" } else { "odd" };
         house.put(service, &contract(number, 0)).await.unwrap();
@@ -270,7 +271,7 @@ async fn a_contract_that_is_damaged_in_the_store_is_not_handed_out() {
 
 #[tokio::test]
 async fn no_more_contracts_are_kept_than_may_be() {
-    let config = Config { contracts_max: 2, ..Config::default() };
+    let config = Config { contracts_max: 2, level: Strictness::Off, ..Config::default() };
     let house = House::with(config, tempfile::tempdir().unwrap()).await;
     for number in 0..2 {
         house.put("shop", &contract(number, 0)).await.unwrap();

@@ -1,0 +1,211 @@
+//! Contracts that cannot break: a service whose new version would harm its callers does not get in.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+use tests_landscape::{Ended, Landscape, ended, ninefold, python, signal, tools, until};
+use tokio::process::{Child, Command};
+
+const SOON: Duration = Duration::from_secs(60);
+const REVIEW: &str = "shop/review/v1/review.proto";
+const SERVICE: &str = "shop/review/v1/review_service.proto";
+
+/// A checkout of the review service's contract, which a test changes.
+struct Checkout {
+    folder: tempfile::TempDir,
+}
+
+impl Checkout {
+    /// The contract as the shop has it.
+    fn new() -> Result<Self> {
+        let checkout = Self { folder: tempfile::tempdir()? };
+        for name in [REVIEW, SERVICE] {
+            let target = checkout.protos().join(name);
+            std::fs::create_dir_all(target.parent().context("a file has a folder")?)?;
+            std::fs::copy(tools::repository().join("examples/shop/proto").join(name), target)?;
+        }
+        Ok(checkout)
+    }
+
+    fn protos(&self) -> PathBuf {
+        self.folder.path().join("proto")
+    }
+
+    fn change(&self, name: &str, old: &str, new: &str) -> Result<()> {
+        let path = self.protos().join(name);
+        let text = std::fs::read_to_string(&path)?;
+        ensure!(text.contains(old), "{name} has the shape that this test knows");
+        Ok(std::fs::write(path, text.replacen(old, new, 1))?)
+    }
+
+    /// Runs an instance of the review service that answers the contract, in plain Python.
+    async fn serve(&self, house: &Landscape, modules: &[&str]) -> Result<Child> {
+        python::generate(&self.protos(), self.folder.path()).await?;
+        let mut command = ninefold("run", &["--name", "review", "--endpoint", &house.endpoint(), "--"])?;
+        command.arg(tools::python("python")?).arg(python::folder().join("serve_contract.py")).args(modules);
+        let said = std::fs::File::create(self.folder.path().join("said"))?;
+        command.env("PYTHONPATH", self.folder.path()).stdout(said.try_clone()?).stderr(said).stdin(Stdio::null());
+        Ok(command.spawn()?)
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("said")).unwrap_or_default()
+    }
+}
+
+const FIRST: &str = "shop.review.v1.review_service";
+
+async fn leaves(mut child: Child) -> Result<()> {
+    signal(child.id().context("the program runs")?, Signal::TERM)?;
+    tokio::time::timeout(SOON, child.wait()).await.context("the program ends")??;
+    Ok(())
+}
+
+/// Checks a checkout from the command line; the binary's own words and code.
+async fn checked(house: &Landscape, folder: &Path, more: &[&str]) -> Result<Ended> {
+    let folder = folder.display().to_string();
+    let mut arguments = vec!["check", folder.as_str()];
+    arguments.extend(more);
+    let mut command = ninefold("contract", &arguments)?;
+    command.args(["--endpoint", &house.endpoint()]);
+    ended(command).await
+}
+
+async fn starting(house: &Landscape) -> Result<Option<Value>> {
+    let instances = house.instances("review").await?;
+    Ok(instances.into_iter().find(|one| one["state"] == "INSTANCE_STATE_STARTING"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_breaks_its_callers_does_not_get_in_and_one_that_does_not_does() -> Result<()> {
+    let house = Landscape::demo(&["--no-traffic"]).await?;
+    let (breaking, harmless) = (Checkout::new()?, Checkout::new()?);
+    breaking.change(REVIEW, "string subject = 3;", "string title = 5;")?;
+    harmless.change(REVIEW, "string content = 4;", "string content = 4;\n  // Stars, 1 to 5.\n  int32 stars = 5;")?;
+    harmless.change(SERVICE, "\n\n// Keeps", "\n\nimport \"google/api/annotations.proto\";\n\n// Keeps")?;
+    harmless.change(
+        SERVICE,
+        "service ReviewService {",
+        "service ReviewService {\n  // Counts.\n  rpc CountReviews(ListReviewsRequest) returns (ListReviewsResponse) {\n    \
+         option (google.api.http) = {get: \"/v1/review-counts/{product_id}\"};\n  }",
+    )?;
+
+    // A second program with the contract as it is.
+    let first = Checkout::new()?;
+    let early = first.serve(&house, &[FIRST]).await?;
+    until("the same contract joins", SOON, || async { Ok(house.serving("review").await? == 2) }).await?;
+    leaves(early).await?;
+
+    // Before anything is deployed, the same verdict.
+    let verdict = checked(&house, &breaking.protos(), &["-o", "sarif"]).await?;
+    ensure!(verdict.code == 6, "{verdict:?}");
+    let sarif: Value = serde_json::from_str(&verdict.stdout)?;
+    let results = sarif["runs"][0]["results"].as_array().context("SARIF has results")?.clone();
+    ensure!(results.iter().any(|one| one["ruleId"] == "FIELD_NO_DELETE_UNLESS_NUMBER_RESERVED"), "{results:?}");
+    let verdict = checked(&house, &harmless.protos(), &[]).await?;
+    ensure!(verdict.code == 0, "{verdict:?}");
+
+    // The breaking one is seen, and gets no calls.
+    let refused = breaking.serve(&house, &[FIRST]).await?;
+    until("it is told why", SOON, || async { Ok(breaking.said().contains("FIELD_NO_DELETE_UNLESS_NUMBER_RESERVED")) })
+        .await?;
+    until("it is in sight", SOON, || async {
+        Ok(starting(&house).await?.is_some_and(|one| one["stateReason"].to_string().contains("contract refused")))
+    })
+    .await?;
+    ensure!(house.serving("review").await? == 1, "the old instance goes on");
+    for _ in 0..20 {
+        let answer = house.get("/v1/products/1").await?;
+        ensure!(answer.status == 200 && answer.json()?["reviews"].as_array().is_some_and(|all| !all.is_empty()));
+    }
+    let story = house.ask(&["why", "review"]).await?.to_string();
+    ensure!(story.contains("contract refused"), "{story}");
+
+    // Its harmless sibling joins, and its new route is there.
+    let joined = harmless.serve(&house, &[FIRST]).await?;
+    until("the sibling serves", SOON, || async { Ok(house.serving("review").await? == 2) }).await?;
+    until("the edge leads to it", SOON, || async { Ok(house.get("/v1/review-counts/1").await?.status == 200) }).await?;
+    leaves(joined).await?;
+
+    // An operator may know better; nothing has to be started again.
+    let accepted = house.run(&["contract", "accept", "review", "--reason", "nobody reads subjects"]).await?;
+    ensure!(accepted.code == 0, "{accepted:?}");
+    until("the refused one serves", SOON, || async { Ok(house.serving("review").await? == 2) }).await?;
+    let log = house.ask(&["contract", "log", "review"]).await?.to_string();
+    ensure!(log.contains("CHANGE_KIND_OVERRIDDEN") && log.contains("nobody reads subjects"), "{log}");
+    leaves(refused).await?;
+
+    // What was accepted once joins again at once.
+    let back = first.serve(&house, &[FIRST]).await?;
+    until("rolling back works", SOON, || async { Ok(house.serving("review").await? == 2) }).await?;
+    leaves(back).await?;
+    house.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_version_joins_beside_the_first_and_clients_come_from_the_landscape() -> Result<()> {
+    let house = Landscape::demo(&["--no-traffic"]).await?;
+    let checkout = Checkout::new()?;
+    let folder = checkout.protos().display().to_string();
+    let forked = house.run(&["contract", "fork", "shop.review.v1", "shop.review.v2", "--in", &folder]).await?;
+    ensure!(forked.code == 0, "{forked:?}");
+    let second = "shop/review/v2/review_service.proto";
+    checkout.change("shop/review/v2/review.proto", "string subject = 3;", "string title = 3;")?;
+    checkout.change(second, "\n\n// Keeps", "\n\nimport \"google/api/annotations.proto\";\n\n// Keeps")?;
+    checkout.change(
+        second,
+        "option idempotency_level = NO_SIDE_EFFECTS;",
+        "option idempotency_level = NO_SIDE_EFFECTS;\n    option (google.api.http) = {get: \"/v2/reviews/{product_id}\"};",
+    )?;
+    let both = checkout.serve(&house, &[FIRST, "shop.review.v2.review_service"]).await?;
+    let outcome = async {
+        until("both versions are served", SOON, || async { Ok(house.serving("review").await? == 2) }).await?;
+        until("the edge leads to the second", SOON, || async { Ok(house.get("/v2/reviews/1").await?.status == 200) })
+            .await
+    };
+    outcome.await.with_context(|| checkout.said())?;
+    let packages = house.ask(&["contract", "ls", "--owner", "review"]).await?;
+    let names: Vec<&str> =
+        packages.as_array().into_iter().flatten().filter_map(|one| one["package"].as_str()).collect();
+    ensure!(names == ["shop.review.v1", "shop.review.v2"], "{packages}");
+    leaves(both).await?;
+
+    // Who calls the first: built with it, and counted.
+    house.get("/v1/products/1").await?;
+    until("the caller is known", SOON, || async {
+        let callers =
+            house.ask(&["contract", "callers", "shop.review.v1", "--method", "ReviewService.ListReviews"]).await?;
+        let callers = callers.as_array().cloned().unwrap_or_default();
+        Ok(callers
+            .iter()
+            .any(|one| one["service"] == "product-composite" && one["declared"] == true && one["calls"] != "0"))
+    })
+    .await?;
+
+    // A client is generated from what the landscape hands out.
+    let work = tempfile::tempdir()?;
+    let tar = work.path().join("review.tar").display().to_string();
+    let exported = house.run(&["contract", "export", "shop.review.v1", "--form", "buf", "--file", &tar]).await?;
+    ensure!(exported.code == 0, "{exported:?}");
+    let sources = work.path().join("sources");
+    std::fs::create_dir(&sources)?;
+    let mut unpack = Command::new("tar");
+    unpack.arg("-xf").arg(&tar).arg("-C").arg(&sources);
+    python::done(unpack).await?;
+    let mut build = Command::new(tools::python("buf")?);
+    build.arg("build").arg(&tar).args(["-o", "/dev/null"]);
+    python::done(build).await?;
+    python::generate(&sources, work.path()).await?;
+    let instances = house.instances("review").await?;
+    let address = &instances.first().context("review serves")?["addresses"][0];
+    let address = format!("{}:{}", address["host"].as_str().unwrap_or_default(), address["port"]);
+    let mut call = Command::new(tools::python("python")?);
+    call.arg(python::folder().join("call_exported.py")).arg(address).env("PYTHONPATH", work.path());
+    let called = python::done(call).await?;
+    ensure!(called.stdout.contains("reviews from review"), "{called:?}");
+    house.stop().await
+}
