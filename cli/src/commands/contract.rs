@@ -68,12 +68,12 @@ pub(crate) enum ContractCommand {
         #[arg(long, default_value = "")]
         method: String,
     },
-    /// Check contracts against what was promised, as the gate does when a service joins. Ends with code 6 on a break.
+    /// Check contracts against what was promised, as the gate does when a service joins. Ends with code 7 on a break.
     #[command(
         after_help = "PATH is a folder of .proto files or a descriptor set (.binpb). Files of an edition are compiled by buf:\n  buf build -o now.binpb && ninefold contract check now.binpb\n\nExamples:\n  ninefold contract check proto\n  ninefold contract check proto --against main\n  ninefold contract check proto --against baseline.binpb -o sarif"
     )]
     Check(CheckArgs),
-    /// Check contracts against buf's STANDARD rules of style. Ends with code 6 on a finding.
+    /// Check contracts against buf's STANDARD rules of style. Ends with code 7 on a finding.
     Lint(LintArgs),
     /// Begin a new version of a package beside the old one: copies its files, and renames package, paths and HTTP routes.
     #[command(

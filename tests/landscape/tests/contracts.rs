@@ -102,7 +102,7 @@ async fn a_version_that_breaks_its_callers_does_not_get_in_and_one_that_does_not
 
     // Before anything is deployed, the same verdict.
     let verdict = checked(&house, &breaking.protos(), &["-o", "sarif"]).await?;
-    ensure!(verdict.code == 6, "{verdict:?}");
+    ensure!(verdict.code == 7, "{verdict:?}");
     let sarif: Value = serde_json::from_str(&verdict.stdout)?;
     let results = sarif["runs"][0]["results"].as_array().context("SARIF has results")?.clone();
     ensure!(results.iter().any(|one| one["ruleId"] == "FIELD_NO_DELETE_UNLESS_NUMBER_RESERVED"), "{results:?}");

@@ -1,3 +1,5 @@
+//! What is printed is compiled again, and must be what it was.
+
 use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver, IncludeFileResolver};
 
