@@ -128,10 +128,9 @@ impl Fault for Error {
             Self::ServiceFull { .. } | Self::SessionsFull { .. } | Self::WatchersFull { .. } | Self::SessionUnread => {
                 Kind::Exhausted
             }
-            Self::SessionUnopened
-            | Self::SessionReopened
-            | Self::WatchUnopened
-            | Self::ContractUnaccepted { .. } => Kind::Precondition,
+            Self::SessionUnopened | Self::SessionReopened | Self::WatchUnopened | Self::ContractUnaccepted { .. } => {
+                Kind::Precondition
+            }
             Self::ContractsAway(_) => Kind::Unavailable,
             Self::SessionSilent(_) => Kind::Deadline,
             Self::Denied(denied) => denied.kind(),

@@ -12,6 +12,8 @@ use tokio::process::{Child, Command};
 
 const SOON: Duration = Duration::from_secs(60);
 const REVIEW: &str = "shop/review/v1/review.proto";
+/// How many reviews the demo runs by itself.
+const OLD: usize = 2;
 const SERVICE: &str = "shop/review/v1/review_service.proto";
 
 /// A checkout of the review service's contract, which a test changes.
@@ -97,7 +99,7 @@ async fn a_version_that_breaks_its_callers_does_not_get_in_and_one_that_does_not
     // A second program with the contract as it is.
     let first = Checkout::new()?;
     let early = first.serve(&house, &[FIRST]).await?;
-    until("the same contract joins", SOON, || async { Ok(house.serving("review").await? == 2) }).await?;
+    until("the same contract joins", SOON, || async { Ok(house.serving("review").await? == OLD + 1) }).await?;
     leaves(early).await?;
 
     // Before anything is deployed, the same verdict.
@@ -117,31 +119,33 @@ async fn a_version_that_breaks_its_callers_does_not_get_in_and_one_that_does_not
         Ok(starting(&house).await?.is_some_and(|one| one["stateReason"].to_string().contains("contract refused")))
     })
     .await?;
-    ensure!(house.serving("review").await? == 1, "the old instance goes on");
-    for _ in 0..20 {
+    ensure!(house.serving("review").await? == OLD, "the old instances go on");
+    for round in 0..20 {
         let answer = house.get("/v1/products/1").await?;
-        ensure!(answer.status == 200 && answer.json()?["reviews"].as_array().is_some_and(|all| !all.is_empty()));
+        let product = answer.json()?;
+        let has_reviews = product["product"]["reviews"].as_array().is_some_and(|all| !all.is_empty());
+        ensure!(answer.status == 200 && has_reviews, "round {round}: {product}");
     }
     let story = house.ask(&["why", "review"]).await?.to_string();
     ensure!(story.contains("contract refused"), "{story}");
 
     // Its harmless sibling joins, and its new route is there.
     let joined = harmless.serve(&house, &[FIRST]).await?;
-    until("the sibling serves", SOON, || async { Ok(house.serving("review").await? == 2) }).await?;
+    until("the sibling serves", SOON, || async { Ok(house.serving("review").await? == OLD + 1) }).await?;
     until("the edge leads to it", SOON, || async { Ok(house.get("/v1/review-counts/1").await?.status == 200) }).await?;
     leaves(joined).await?;
 
     // An operator may know better; nothing has to be started again.
     let accepted = house.run(&["contract", "accept", "review", "--reason", "nobody reads subjects"]).await?;
     ensure!(accepted.code == 0, "{accepted:?}");
-    until("the refused one serves", SOON, || async { Ok(house.serving("review").await? == 2) }).await?;
+    until("the refused one serves", SOON, || async { Ok(house.serving("review").await? == OLD + 1) }).await?;
     let log = house.ask(&["contract", "log", "review"]).await?.to_string();
     ensure!(log.contains("CHANGE_KIND_OVERRIDDEN") && log.contains("nobody reads subjects"), "{log}");
     leaves(refused).await?;
 
     // What was accepted once joins again at once.
     let back = first.serve(&house, &[FIRST]).await?;
-    until("rolling back works", SOON, || async { Ok(house.serving("review").await? == 2) }).await?;
+    until("rolling back works", SOON, || async { Ok(house.serving("review").await? == OLD + 1) }).await?;
     leaves(back).await?;
     house.stop().await
 }
@@ -163,7 +167,7 @@ async fn a_second_version_joins_beside_the_first_and_clients_come_from_the_lands
     )?;
     let both = checkout.serve(&house, &[FIRST, "shop.review.v2.review_service"]).await?;
     let outcome = async {
-        until("both versions are served", SOON, || async { Ok(house.serving("review").await? == 2) }).await?;
+        until("both versions are served", SOON, || async { Ok(house.serving("review").await? == OLD + 1) }).await?;
         until("the edge leads to the second", SOON, || async { Ok(house.get("/v2/reviews/1").await?.status == 200) })
             .await
     };
