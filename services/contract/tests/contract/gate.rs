@@ -74,23 +74,29 @@ impl House {
     async fn may_join(&self, service: &str, set: &[u8]) -> bool {
         let digest = ninefold_contract::Digest::of(set).to_string();
         let request = proto::CheckContractRequest { digest, service: service.to_owned() };
-        self.client.clone().check_contract(request).await.unwrap().into_inner().known
+        self.client.clone().check_contract(request).await.expect("the gate answers").into_inner().known
     }
 
     async fn package(&self, package: &str) -> proto::Package {
         let request = proto::GetPackageRequest { package: package.to_owned() };
-        self.packages().get_package(request).await.unwrap().into_inner().package.unwrap()
+        self.packages()
+            .get_package(request)
+            .await
+            .expect("the gate answers")
+            .into_inner()
+            .package
+            .expect("an answer has a package")
     }
 
     async fn change(&self, package: &str, wish: Wish) -> Result<proto::Package, Status> {
         let (package, author, reason) = (package.to_owned(), "Ada".to_owned(), "agreed".to_owned());
         let request = proto::ChangePackageRequest { package, author, reason, change: Some(wish) };
-        Ok(self.packages().change_package(request).await?.into_inner().package.unwrap())
+        Ok(self.packages().change_package(request).await?.into_inner().package.expect("an answer has a package"))
     }
 
     async fn changes(&self, service: &str) -> Vec<(proto::ChangeKind, String)> {
         let request = proto::ListChangesRequest { service: service.to_owned(), ..Default::default() };
-        let changes = self.packages().list_changes(request).await.unwrap().into_inner().changes;
+        let changes = self.packages().list_changes(request).await.expect("the gate answers").into_inner().changes;
         changes.into_iter().map(|change| (change.kind(), change.author)).collect()
     }
 }
