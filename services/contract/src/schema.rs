@@ -1,6 +1,6 @@
 //! A linked, fully resolved view of one descriptor set. Pure.
 //!
-//! It is read from raw bytes that [`crate::intake`] has looked at, so that every name that is referred to is there. Options
+//! It is read from raw bytes that the intake has looked at, so that every name that is referred to is there. Options
 //! stay as they came, with all extensions; features of editions are resolved; comments and lines are found in the raw bytes
 //! when they are asked for. proto2, proto3 and the editions 2023 and 2024 look the same from here.
 
