@@ -352,10 +352,13 @@ fn warn(openness: &Openness) {
 
 /// What every child is told on top of what is its own.
 fn child_environment(facts: &Facts) -> BTreeMap<String, String> {
+    // What children remember is of this landscape, and goes with it.
+    let cache = std::path::absolute(&facts.data).unwrap_or_else(|_| facts.data.clone().into()).join("cache");
     [
         ("NINEFOLD_ENDPOINT", facts.own_endpoint()),
         // The node's own variable of this name must not become the child's.
         ("NINEFOLD_LISTEN", "127.0.0.1:0".to_owned()),
+        ("NINEFOLD_CACHE_DIR", cache.display().to_string()),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", facts.own_otlp()),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc".to_owned()),
     ]

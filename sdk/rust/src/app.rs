@@ -196,7 +196,9 @@ impl App {
             let folder = settings.and_then(|settings| settings.cache_dir.as_deref());
             let follow = connect::Follow {
                 watcher: format!("{}/{}", self.name, self.instance_id),
-                file: folder.map(|folder| folder.join(format!("{}.landscape.binpb", self.name))),
+                file: settings
+                    .zip(folder)
+                    .map(|(settings, folder)| connect::file_of(folder, &self.name, &settings.endpoints)),
             };
             let mut dialer = self.dialer.clone();
             // Files that cannot be used are told of by `run`.

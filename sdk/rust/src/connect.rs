@@ -58,6 +58,7 @@ pub use landscape::{Address, Instance, LandscapeView, Protocol, State};
 pub use platform::{platform, platform_as};
 pub use policy::{Idempotency, Policy};
 pub use priority::Priority;
+pub(crate) use shelf::file_of;
 
 /// A server's word on when to repeat a call, in milliseconds, or not to.
 pub(crate) const PUSHBACK: &str = "grpc-retry-pushback-ms";

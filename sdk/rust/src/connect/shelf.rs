@@ -1,14 +1,16 @@
 //! The last known landscape on disk, for a start while the platform is away.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::Uri;
 use ninefold_proto::ninefold::registry::v1 as words;
 use prost::Message as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
+use crate::connect::balance;
 use crate::connect::landscape::LandscapeView;
 
 /// How long changes are gathered before they are written.
@@ -24,6 +26,13 @@ pub(crate) struct Shelf {
     draft: PathBuf,
     due: Option<Instant>,
     kept: Vec<u8>,
+}
+
+/// The file below `folder` in which a service keeps what it knows of the landscape of one platform. Another landscape of
+/// the same machine has another: its instances are not to be called.
+pub(crate) fn file_of(folder: &Path, service: &str, endpoints: &[Uri]) -> PathBuf {
+    let platform: String = endpoints.iter().map(|endpoint| format!("{endpoint} ")).collect();
+    folder.join(format!("{service}.{:016x}.landscape.binpb", balance::hash(platform.as_bytes())))
 }
 
 impl Shelf {

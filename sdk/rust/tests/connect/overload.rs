@@ -147,13 +147,14 @@ async fn hedges_wait_for_what_is_usual_and_are_made_within_the_budget() {
         get(&client).await.unwrap();
     }
     for instance in [&first, &second] {
-        instance.behave(Manner::Answer(Duration::from_millis(300)));
+        // Much more than usual, whatever else the machine does.
+        instance.behave(Manner::Answer(Duration::from_secs(1)));
     }
     let before = first.calls() + second.calls();
     join_all((0..20).map(|_| get(&client))).await;
     let hedges = first.calls() + second.calls() - before - 20;
-    // Three in each second, and they may fall into two.
-    assert!((1..=6).contains(&hedges), "{hedges} hedges");
+    // Three in each second, and they may fall into three.
+    assert!((1..=9).contains(&hedges), "{hedges} hedges");
 }
 
 #[tokio::test]

@@ -80,21 +80,35 @@ impl Follower {
         let mut named = self.shared.named.subscribe();
         let mut backoff = Backoff::new(REOPEN_MAX, fastrand::u64(..));
         let work = async {
-            if let Some(remembered) = async { self.shelf.as_ref()?.load().await }.await {
-                self.told.remember(remembered);
-                self.shared.publish(self.told.view());
-            }
+            let mut may_remember = true;
             loop {
                 let names = named.borrow_and_update().clone();
                 match self.follow(&names, &mut named, &mut backoff).await {
                     End::Renamed => {}
-                    End::Lost | End::Diverged => tokio::time::sleep(backoff.wait()).await,
+                    End::Lost | End::Diverged => {
+                        // What was known in a former life helps only while nobody tells anything newer.
+                        if std::mem::take(&mut may_remember) {
+                            self.remember().await;
+                        }
+                        tokio::time::sleep(backoff.wait()).await;
+                    }
                 }
             }
         };
         tokio::select! {
             () = work => {}
             () = stop.asked() => {}
+        }
+    }
+
+    /// Begins with what was known in a former life of the process, if nothing was told in this one.
+    async fn remember(&mut self) {
+        if self.told.revision() > 0 {
+            return;
+        }
+        if let Some(remembered) = async { self.shelf.as_ref()?.load().await }.await {
+            self.told.remember(remembered);
+            self.shared.publish(self.told.view());
         }
     }
 
