@@ -183,7 +183,7 @@ pub(super) fn unescape(text: &str, out: &mut Vec<u8>) -> Result<(), Unusual> {
     Ok(())
 }
 
-/// The letter of a `\uXXXX`, or of two of them, and how long they are.
+/// The letter of an escape by four hexadecimal digits, or of two of them, and how long they are.
 fn unicode(text: &str) -> Result<(char, usize), Unusual> {
     let unit = |at: usize| {
         let digits = text.get(at + 2..at + 6).filter(|_| text.as_bytes()[at..].starts_with(b"\\u"));
