@@ -29,7 +29,7 @@ class Tally:
 
     def one(self):
         try:
-            by = say(b"", timeout=20).decode()
+            by = say(b"", timeout=60).decode()
             with self.lock:
                 self.by[by] += 1
         except grpc.RpcError as error:

@@ -20,6 +20,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 const PATIENCE: Duration = Duration::from_secs(10);
+/// More calls at once on a connection than any test makes, so that a client's own limit is the one that shows.
+const STREAMS: u32 = 4096;
 
 /// How a backend behaves.
 #[derive(Debug)]
@@ -111,6 +113,7 @@ async fn serve(listener: TcpListener, manners: Arc<Manners>) {
         let service = hyper::service::service_fn(move |request| answer(request, manners.clone()));
         connections.spawn(async move {
             let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .max_concurrent_streams(STREAMS)
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
         });

@@ -15,7 +15,9 @@ async fn generate(out: &Path) -> Result<()> {
     command.args(["-m", "grpc_tools.protoc", "-I"]).arg(&vendor);
     command.arg(format!("--python_out={}", out.display())).arg(format!("--grpc_python_out={}", out.display()));
     command.args(python::files(&vendor.join("envoy"))?).arg(vendor.join("google/rpc/status.proto"));
-    python::done(command).await.map(drop)
+    python::done(command).await?;
+    // Packages that are installed have an `envoy` of their own; a whole package of that name comes before it.
+    Ok(std::fs::write(out.join("envoy/__init__.py"), "")?)
 }
 
 #[tokio::test(flavor = "multi_thread")]
