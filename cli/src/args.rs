@@ -9,6 +9,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::commands::contract::ContractCommand;
+use crate::commands::overrides::OverrideArgs;
 use crate::commands::run::RunArgs;
 use crate::exit;
 use crate::output::Format;
@@ -21,6 +22,9 @@ pub(crate) struct Cli {
     /// Where the platform is: one or more URLs, separated by commas.
     #[arg(long, global = true, env = "NINEFOLD_ENDPOINT", default_value = "http://127.0.0.1:9900", value_name = "URL")]
     pub(crate) endpoint: String,
+    /// Namespace of services and instances; - for all, where a list is asked for.
+    #[arg(long, global = true, env = "NINEFOLD_NAMESPACE", default_value = "default", value_name = "NAME")]
+    pub(crate) namespace: String,
     /// Form of what is printed.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
@@ -97,6 +101,32 @@ pub(crate) enum Command {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Take an instance out of rotation; its calls in flight end. Holds until `undrain`, even if it restarts under its id.
+    #[command(after_help = "Examples:\n  ninefold drain review-0-k3x9 --reason 'disk is failing'")]
+    Drain {
+        /// Id of the instance.
+        instance: String,
+        /// Its service, where several have an instance of that id, or it is away.
+        #[arg(long, value_name = "NAME")]
+        service: Option<String>,
+        /// Why.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Put a drained instance back into rotation.
+    #[command(after_help = "Examples:\n  ninefold undrain review-0-k3x9")]
+    Undrain {
+        /// Id of the instance.
+        instance: String,
+        /// Its service, where several have an instance of that id, or it is away.
+        #[arg(long, value_name = "NAME")]
+        service: Option<String>,
+    },
+    /// Decide something of an instance: its weight, its breakers. Holds until it is taken back.
+    #[command(
+        after_help = "Examples:\n  ninefold override review-0-k3x9 --weight 10\n  ninefold override review-0-k3x9 --breaker open --reason 'bad build'\n  ninefold override review-0-k3x9 --clear"
+    )]
+    Override(OverrideArgs),
     /// Tell the story of a service or an instance: what was seen, what was done, and why.
     #[command(after_help = "Examples:\n  ninefold why review\n  ninefold why review-0-k3x9 -o json")]
     Why {

@@ -19,7 +19,9 @@ use ninefold_proto::ninefold::gateway::v1::{ListRoutesRequest, Refusal, Route};
 use ninefold_proto::ninefold::monitor::v1::monitor_service_client::MonitorServiceClient;
 use ninefold_proto::ninefold::monitor::v1::{ListUsageRequest, Usage};
 use ninefold_proto::ninefold::registry::v1::registry_service_client::RegistryServiceClient;
-use ninefold_proto::ninefold::registry::v1::{Event, Instance, ListEventsRequest, ListInstancesRequest};
+use ninefold_proto::ninefold::registry::v1::{
+    Event, Instance, ListEventsRequest, ListInstancesRequest, ListServicesRequest, Service,
+};
 
 use crate::exit::Failure;
 
@@ -38,6 +40,8 @@ pub(crate) struct Platform {
     link: Link,
     endpoint: String,
     credentials: Credentials,
+    /// The namespace that is asked about; empty for the default.
+    namespace: String,
 }
 
 impl Platform {
@@ -64,12 +68,22 @@ impl Platform {
             return Err(Failure::Usage(format!("{endpoint}: only http:// and https:// are spoken with the platform")));
         }
         let link = ninefold::connect::platform_as(&uris, &credentials);
-        Ok(Self { link, endpoint: endpoint.to_owned(), credentials })
+        Ok(Self { link, endpoint: endpoint.to_owned(), credentials, namespace: String::new() })
     }
 
     /// A platform in this process.
     pub(crate) fn here(link: Link, endpoint: String) -> Self {
-        Self { link, endpoint, credentials: Credentials::default() }
+        Self { link, endpoint, credentials: Credentials::default(), namespace: String::new() }
+    }
+
+    /// The same platform, asked about one namespace.
+    pub(crate) fn within(self, namespace: &str) -> Self {
+        Self { namespace: namespace.to_owned(), ..self }
+    }
+
+    /// The namespace that is asked about; empty for the default, `-` for all.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// Where the platform is.
@@ -169,11 +183,25 @@ impl Platform {
     pub(crate) async fn instances(&self, service: &str) -> Result<Vec<Instance>, Failure> {
         let client = self.registry();
         self.gather(|page_token| {
-            let (mut client, service) = (client.clone(), service.to_owned());
+            let (mut client, service, namespace) = (client.clone(), service.to_owned(), self.namespace.clone());
             async move {
-                let request = ListInstancesRequest { service, page_size: PAGE, page_token };
+                let request = ListInstancesRequest { service, page_size: PAGE, page_token, namespace };
                 let answer = client.list_instances(request).await?.into_inner();
                 Ok((answer.instances, answer.next_page_token))
+            }
+        })
+        .await
+    }
+
+    /// Services with what the answering node knows of their watchers.
+    pub(crate) async fn services(&self) -> Result<Vec<Service>, Failure> {
+        let client = self.registry();
+        self.gather(|page_token| {
+            let (mut client, namespace) = (client.clone(), self.namespace.clone());
+            async move {
+                let request = ListServicesRequest { page_size: PAGE, page_token, namespace };
+                let answer = client.list_services(request).await?.into_inner();
+                Ok((answer.services, answer.next_page_token))
             }
         })
         .await
@@ -185,8 +213,9 @@ impl Platform {
         self.gather(|page_token| {
             let mut client = client.clone();
             let (service, instance_id) = (service.to_owned(), instance_id.to_owned());
+            let namespace = self.namespace.clone();
             async move {
-                let request = ListEventsRequest { service, instance_id, page_size: PAGE, page_token };
+                let request = ListEventsRequest { service, instance_id, page_size: PAGE, page_token, namespace };
                 let answer = client.list_events(request).await?.into_inner();
                 Ok((answer.events, answer.next_page_token))
             }

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {
-    let Cli { endpoint, output: format, command } = cli;
+    let Cli { endpoint, namespace, output: format, command } = cli;
     // A node is told of itself by other means than those who ask it.
     let command = match command {
         Command::Up(args) => return commands::up::up(&args, format).await,
@@ -48,7 +48,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::DemoService { name } => return demo_service(&name).await,
         other => other,
     };
-    let platform = Platform::at(&endpoint)?;
+    let platform = Platform::at(&endpoint)?.within(&namespace);
     match command {
         Command::Up(_) | Command::Demo(_) | Command::DemoService { .. } => Ok(()),
         Command::Run(args) => commands::run::run(args, &platform).await,
@@ -63,6 +63,15 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Scale { service, instances, no_wait } => {
             commands::scale::scale(&platform, &service, instances, no_wait, format).await
         }
+        Command::Drain { instance, service, reason } => {
+            let of = (instance.as_str(), service.as_deref());
+            commands::overrides::drain(&platform, of, true, &reason, format).await
+        }
+        Command::Undrain { instance, service } => {
+            let of = (instance.as_str(), service.as_deref());
+            commands::overrides::drain(&platform, of, false, "", format).await
+        }
+        Command::Override(args) => commands::overrides::set(&platform, args, format).await,
         Command::Why { name, lines } => commands::why::why(&platform, &name, lines, format).await,
         Command::Routes { verb: Some(verb), path: Some(path) } => {
             commands::routes::find(&platform, &verb, &path, format).await

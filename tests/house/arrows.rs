@@ -84,7 +84,8 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("opentelemetry-appender-tracing", &["ninefold"]),
     ("tracing-opentelemetry", &["ninefold"]),
     ("tracing-subscriber", &["ninefold"]),
-    ("tonic-health", &["ninefold"]),
+    // The SDK answers it; the registry asks it of instances that want to be asked.
+    ("tonic-health", &["ninefold", "ninefold-registry"]),
     ("tonic-types", &["ninefold"]),
     // The command line asks other programs' reflection; the SDK answers it.
     ("tonic-reflection", &["ninefold", "ninefold-cli"]),

@@ -1,6 +1,6 @@
 //! `ninefold describe`: all that is known of a service or an instance.
 
-use ninefold_proto::ninefold::registry::v1::Instance;
+use ninefold_proto::ninefold::registry::v1::{Instance, InstanceState, Preservation, Service};
 use serde_json::json;
 
 use crate::client::Platform;
@@ -22,15 +22,19 @@ pub(crate) async fn describe(platform: &Platform, name: &str, format: Format) ->
     if view.instances.is_empty() && view.workloads.is_empty() {
         return Err(Failure::NotFound(format!("no service or instance is called {name:?}; `ninefold ps` lists them")));
     }
+    let mut known = platform.services().await.unwrap_or_default();
+    known.retain(|known| known.service == service);
     let routes = platform.routes(&service).await.unwrap_or_default();
     let story = why::story(platform, name).await.unwrap_or_default();
 
     let mut value = view.json();
     value["service"] = json!(service);
+    value["watchers"] = output::json_all("ninefold.registry.v1.Service", &known);
     value["routes"] = output::json_all("ninefold.gateway.v1.Route", &routes);
     value["events"] = why::json(&story[story.len().saturating_sub(STORY_LINES)..]);
     output::print(format, &value, || {
         let mut text = format!("Service:   {service}\n");
+        known.iter().for_each(|known| text.push_str(&watchers(known)));
         for status in &view.workloads {
             if let Some(workload) = &status.workload {
                 text.push_str(&format!("Wanted:    {} × {}\n", workload.instances, workload.command.join(" ")));
@@ -53,6 +57,16 @@ pub(crate) async fn describe(platform: &Platform, name: &str, format: Format) ->
     })
 }
 
+/// Who has seen the newest of a service, and whether its silent instances are kept.
+fn watchers(known: &Service) -> String {
+    let Service { watchers, watchers_current, revision, .. } = known;
+    let mut text = format!("Watchers:  {watchers_current} of {watchers} at revision {revision}\n");
+    if let Some(Preservation { lost, of }) = &known.preservation {
+        text.push_str(&format!("Kept:      {lost} of {of} instances fell silent at once; none is removed for now\n"));
+    }
+    text
+}
+
 fn instance_text(instance: &Instance, view: &View) -> String {
     let mut text = format!("\nInstance:  {}\n", instance.instance_id);
     let mut field = |name: &str, value: String| {
@@ -62,8 +76,16 @@ fn instance_text(instance: &Instance, view: &View) -> String {
     };
     let reason = if instance.state_reason.is_empty() { String::new() } else { format!(" ({})", instance.state_reason) };
     field("state", format!("{}{reason}, for {}", ps::state(instance), output::ago(instance.change_time.as_ref())));
+    let note = ps::note(instance);
+    field(
+        "not picked",
+        if note.is_empty() || instance.state() == InstanceState::Serving { String::new() } else { note },
+    );
+    field("override", ps::decided(instance).trim_start_matches(", ").to_owned());
     field("address", ps::address(instance));
     field("version", instance.version.clone());
+    field("namespace", instance.namespace.clone());
+    field("region", instance.region.clone());
     field("zone", instance.zone.clone());
     field("weight", instance.weight.to_string());
     field("started", format!("{} ago", output::ago(instance.start_time.as_ref())));

@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 
 use ninefold_proto::ninefold::control::v1::{SlotState, WorkloadStatus};
 use ninefold_proto::ninefold::monitor::v1::Usage;
-use ninefold_proto::ninefold::registry::v1::Instance;
+use ninefold_proto::ninefold::registry::v1::{BreakerForce, Instance, InstanceState};
 use serde_json::{Value, json};
 
 use crate::client::Platform;
@@ -69,11 +69,12 @@ impl View {
 
     fn table(&self) -> String {
         let usage = self.usage_by_instance();
-        let mut table = Table::new(&["SERVICE", "INSTANCE", "STATE", "ADDRESS", "VERSION", "AGE", "CPU", "MEMORY"]);
+        let mut table =
+            Table::new(&["SERVICE", "INSTANCE", "STATE", "ADDRESS", "VERSION", "AGE", "CPU", "MEMORY", "NOTE"]);
         for instance in &self.instances {
             let used = usage.get(instance.instance_id.as_str());
             table.row([
-                instance.service.clone(),
+                service_name(instance),
                 instance.instance_id.clone(),
                 state(instance),
                 address(instance),
@@ -81,6 +82,7 @@ impl View {
                 output::ago(instance.start_time.as_ref()),
                 used.map_or_else(|| "-".to_owned(), |usage| format!("{:.1}%", usage.cpu_cores * 100.0)),
                 used.map_or_else(|| "-".to_owned(), |usage| format!("{} MiB", usage.memory_bytes >> 20)),
+                note(instance),
             ]);
         }
         let registered: Vec<&str> = self.instances.iter().map(|instance| instance.instance_id.as_str()).collect();
@@ -103,6 +105,41 @@ fn service_of(status: &WorkloadStatus) -> &str {
 /// Name of a slot's state.
 pub(crate) fn slot_state(state: SlotState) -> &'static str {
     state.as_str_name()
+}
+
+/// Name of an instance's service; with the namespace, if that is not the default.
+pub(crate) fn service_name(instance: &Instance) -> String {
+    match instance.namespace.as_str() {
+        "" | "default" => instance.service.clone(),
+        namespace => format!("{namespace}/{}", instance.service),
+    }
+}
+
+/// Why an instance is not called as others are. Empty where it is.
+pub(crate) fn note(instance: &Instance) -> String {
+    let is_serving = instance.state() == InstanceState::Serving;
+    let reason = if is_serving { String::new() } else { output::cell(&instance.state_reason).to_string() };
+    match decided(instance) {
+        // The reason says it already.
+        _ if !is_serving && instance.r#override.as_ref().is_some_and(|decided| decided.drain) => reason,
+        decided if reason.is_empty() => decided.trim_start_matches(", ").to_owned(),
+        decided => format!("{reason}{decided}"),
+    }
+}
+
+/// What an operator decided of an instance, as an addition to a sentence.
+pub(crate) fn decided(instance: &Instance) -> String {
+    let Some(decided) = &instance.r#override else { return String::new() };
+    let mut text = String::new();
+    if let Some(weight) = decided.weight {
+        text.push_str(&format!(", weight {weight} by an operator"));
+    }
+    match decided.force() {
+        BreakerForce::Unspecified => {}
+        BreakerForce::Open => text.push_str(", breakers forced open"),
+        BreakerForce::Closed => text.push_str(", breakers forced closed"),
+    }
+    text
 }
 
 /// An instance's state as a word.

@@ -24,8 +24,10 @@ use ninefold::settings::duration;
 use ninefold::tonic::Code;
 use ninefold_control::Error;
 use ninefold_control::process::{Ended, Exit, Process, Spawner, Spec, Step};
+use ninefold_proto::ninefold::registry::v1::health_check::Kind;
 use ninefold_proto::ninefold::registry::v1::{
-    Address, GetInstanceRequest, Instance, InstanceState, ListServicesRequest, Protocol,
+    Address, GetInstanceRequest, GrpcHealthCheck, HealthCheck, HttpHealthCheck, Instance, InstanceState,
+    ListServicesRequest, Protocol, TcpHealthCheck,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -37,7 +39,9 @@ use ready::Spoken;
 
 /// How long callers have to see that an instance drains before its program is asked to leave.
 const DRAIN_SEEN: Duration = Duration::from_millis(300);
-/// How long the platform may take to note a change of state, or a farewell.
+/// How long the platform may take to say that callers have seen that an instance drains; it waits for them 2 s itself.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(2500);
+/// How long the platform may take to note a farewell.
 const PLATFORM_PATIENCE: Duration = Duration::from_millis(500);
 /// After this long without the platform, the person at the terminal is told.
 const JOIN_PATIENCE: Duration = Duration::from_secs(2);
@@ -67,6 +71,16 @@ pub(crate) struct RunArgs {
     /// A label, such as team=pumps. May be given more than once.
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
+    /// How the platform asks the program whether it is well: grpc, tcp, off, or a path that is answered 200 to 399 over
+    /// HTTP, such as /healthz [default: grpc for gRPC, tcp for HTTP].
+    #[arg(long, value_name = "HOW", value_parser = health)]
+    health: Option<Asked>,
+    /// How often it asks.
+    #[arg(long, default_value = "5s", value_parser = duration::parse, value_name = "TIME")]
+    health_interval: Duration,
+    /// Share of calls, 1 to 10000.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    weight: u32,
     /// How long the program may take to leave before it is killed.
     #[arg(long, default_value = "10s", value_parser = duration::parse, value_name = "TIME")]
     grace: Duration,
@@ -85,6 +99,42 @@ pub(crate) enum Speech {
     Grpc,
     /// Plain HTTP/1.1.
     Http,
+}
+
+/// How a program is asked whether it is well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Not at all.
+    Off,
+    /// By grpc.health.v1.
+    Grpc,
+    /// By connecting.
+    Tcp,
+    /// By a GET of this path.
+    Http(String),
+}
+
+fn health(text: &str) -> Result<Asked, String> {
+    match text {
+        "off" => Ok(Asked::Off),
+        "grpc" => Ok(Asked::Grpc),
+        "tcp" => Ok(Asked::Tcp),
+        path if path.starts_with('/') => Ok(Asked::Http(path.to_owned())),
+        _ => Err("is neither grpc, tcp, off nor a path such as /healthz".to_owned()),
+    }
+}
+
+/// How the platform is to ask the program.
+fn health_check(args: &RunArgs, protocol: Protocol) -> Option<HealthCheck> {
+    let usual = if protocol == Protocol::Http { Asked::Tcp } else { Asked::Grpc };
+    let kind = match args.health.clone().unwrap_or(usual) {
+        Asked::Off => return None,
+        Asked::Grpc => Kind::Grpc(GrpcHealthCheck::default()),
+        Asked::Tcp => Kind::Tcp(TcpHealthCheck {}),
+        Asked::Http(path) => Kind::Http(HttpHealthCheck { path }),
+    };
+    let interval = prost_types::Duration::try_from(args.health_interval).ok();
+    Some(HealthCheck { kind: Some(kind), interval, ..HealthCheck::default() })
 }
 
 fn service_name(text: &str) -> Result<String, String> {
@@ -140,7 +190,7 @@ async fn run_in(args: RunArgs, platform: &Platform, scope: &Scope) -> Result<(),
         let _ = program.leave(&mut signals).await;
         return Err(Failure::Unhealthy(format!("{} did not listen in time", args.name)));
     };
-    let registration = registration(&args, &instance_id, &spoken).await;
+    let registration = registration(&args, platform.namespace(), &instance_id, &spoken).await;
     let session = join(registration, platform, scope).await;
     let told = tokio::select! {
         ended = program.process.ended() => Told::Ended(ended),
@@ -209,6 +259,7 @@ fn environment(
         [
             ("PORT", port.to_string()),
             ("NINEFOLD_ENDPOINT", platform.endpoint().to_owned()),
+            ("NINEFOLD_NAMESPACE", platform.namespace().to_owned()),
             ("NINEFOLD_SERVICE", args.name.clone()),
             ("NINEFOLD_INSTANCE_ID", instance_id.to_owned()),
             ("OTEL_SERVICE_NAME", args.name.clone()),
@@ -236,7 +287,7 @@ fn environment(
 
 /// What is said of the program to the platform. Its contract is read from its reflection; without one it is registered
 /// all the same, and its user is told what is missing.
-async fn registration(args: &RunArgs, instance_id: &str, spoken: &Spoken) -> Registration {
+async fn registration(args: &RunArgs, namespace: &str, instance_id: &str, spoken: &Spoken) -> Registration {
     let contract = match spoken.protocol {
         Protocol::Http => None,
         Protocol::Grpc | Protocol::Unspecified => match reflection::read(spoken.address).await {
@@ -257,16 +308,20 @@ async fn registration(args: &RunArgs, instance_id: &str, spoken: &Spoken) -> Reg
         talk(format!("ninefold run: {instance_id} offers {}", services.join(", ")));
     }
     let instance = Instance {
+        namespace: namespace.to_owned(),
         service: args.name.clone(),
         instance_id: instance_id.to_owned(),
         addresses: vec![Address { host: spoken.address.ip().to_string(), port: spoken.address.port().into() }],
         version: args.version.clone(),
         zone: std::env::var("NINEFOLD_ZONE").unwrap_or_default(),
+        region: std::env::var("NINEFOLD_REGION").unwrap_or_default(),
+        weight: args.weight,
         labels: args.labels.iter().cloned().collect(),
         protobuf_services: services,
         state: InstanceState::Serving.into(),
         start_time: Some(SystemTime::now().into()),
         protocol: spoken.protocol.into(),
+        health_check: health_check(args, spoken.protocol),
         ..Instance::default()
     };
     Registration { instance, descriptor_set }
@@ -274,8 +329,8 @@ async fn registration(args: &RunArgs, instance_id: &str, spoken: &Spoken) -> Reg
 
 /// Registers the program, unless it has done so itself under the id that it was given.
 async fn join(registration: Registration, platform: &Platform, scope: &Scope) -> Option<Session> {
-    let Instance { service, instance_id, .. } = registration.instance.clone();
-    let request = within(GetInstanceRequest { service: service.clone(), instance_id: instance_id.clone() });
+    let Instance { namespace, service, instance_id, .. } = registration.instance.clone();
+    let request = within(GetInstanceRequest { service: service.clone(), instance_id: instance_id.clone(), namespace });
     if platform.registry().get_instance(request).await.is_ok() {
         talk(format!("ninefold run: {instance_id} has joined by itself"));
         return None;
@@ -356,7 +411,7 @@ async fn farewell(session: Option<&Session>, ended: &Ended) {
 async fn drain(session: Option<&Session>, reason: &str, signals: &mut Signals) {
     let Some(session) = session else { return };
     let drain = async {
-        if session.set_state(InstanceState::Draining, reason, PLATFORM_PATIENCE).await {
+        if session.set_state(InstanceState::Draining, reason, DRAIN_PATIENCE).await {
             tokio::time::sleep(DRAIN_SEEN).await;
         }
     };

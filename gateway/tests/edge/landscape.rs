@@ -185,9 +185,13 @@ impl registry::registry_service_server::RegistryService for Registry {
         let mut known: Vec<registry::Instance> = Vec::new();
         let mut is_first = true;
         let told = WatchStream::new(self.0.subscribe()).map(move |instances| {
-            let removes =
-                known.iter().filter(|old| !instances.iter().any(|new| new.instance_id == old.instance_id)).map(|old| {
-                    registry::InstanceKey { service: old.service.clone(), instance_id: old.instance_id.clone() }
+            let removes = known
+                .iter()
+                .filter(|old| !instances.iter().any(|new| new.instance_id == old.instance_id))
+                .map(|old| registry::InstanceKey {
+                    service: old.service.clone(),
+                    instance_id: old.instance_id.clone(),
+                    namespace: old.namespace.clone(),
                 });
             let message = if std::mem::take(&mut is_first) {
                 Message::Snapshot(registry::Snapshot { instances: instances.clone(), policies: Vec::new() })
@@ -236,6 +240,20 @@ impl registry::registry_service_server::RegistryService for Registry {
         &self,
         _: Request<registry::ListEventsRequest>,
     ) -> Result<Response<registry::ListEventsResponse>, Status> {
+        not_here()
+    }
+
+    async fn set_override(
+        &self,
+        _: Request<registry::SetOverrideRequest>,
+    ) -> Result<Response<registry::SetOverrideResponse>, Status> {
+        not_here()
+    }
+
+    async fn clear_override(
+        &self,
+        _: Request<registry::ClearOverrideRequest>,
+    ) -> Result<Response<registry::ClearOverrideResponse>, Status> {
         not_here()
     }
 }

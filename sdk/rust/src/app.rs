@@ -14,7 +14,8 @@ use std::time::{Duration, SystemTime};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use http::{Request, Response};
-use ninefold_proto::ninefold::registry::v1::{Event, Instance, InstanceState, Protocol};
+use ninefold_proto::ninefold::registry::v1::health_check::Kind;
+use ninefold_proto::ninefold::registry::v1::{Event, GrpcHealthCheck, HealthCheck, Instance, InstanceState, Protocol};
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::BroadcastStream;
@@ -34,9 +35,9 @@ use crate::settings::{self, SdkSettings};
 use crate::telemetry::{self, Identity, Telemetry};
 use signals::Signals;
 
-/// Longest wait for the platform to write down that the instance drains.
-const NOTICE_MAX: Duration = Duration::from_millis(300);
-/// Time for callers to see it then, before no more calls are taken: a watch event, and a margin.
+/// Longest wait for the platform to say that callers have seen that the instance drains; it waits for them 2 s itself.
+const NOTICE_MAX: Duration = Duration::from_millis(2500);
+/// Time for callers that do not say what they see, or ask another node, before no more calls are taken.
 const NOTICE: Duration = Duration::from_millis(100);
 /// Longest wait for the platform to hear a farewell.
 const FAREWELL_MAX: Duration = Duration::from_millis(500);
@@ -192,13 +193,17 @@ impl App {
 
     fn discovery(&self) -> &Discovery {
         self.discovery.get_or_init(|| {
-            let settings = self.settings.as_ref().ok().filter(|settings| settings.cache_landscape);
+            let settings = self.settings.as_ref().ok();
+            let namespace = settings.map(|settings| settings.namespace.clone()).unwrap_or_default();
+            let settings = settings.filter(|settings| settings.cache_landscape);
             let folder = settings.and_then(|settings| settings.cache_dir.as_deref());
+            let name = if namespace == "default" { self.name.clone() } else { format!("{namespace}.{}", self.name) };
             let follow = connect::Follow {
+                namespace,
                 watcher: format!("{}/{}", self.name, self.instance_id),
                 file: settings
                     .zip(folder)
-                    .map(|(settings, folder)| connect::file_of(folder, &self.name, &settings.endpoints)),
+                    .map(|(settings, folder)| connect::file_of(folder, &name, &settings.endpoints)),
             };
             let mut dialer = self.dialer.clone();
             // Files that cannot be used are told of by `run`.
@@ -338,8 +343,10 @@ impl App {
         };
         let reason = outcome.as_ref().map_or("failed", String::as_str);
         tracing::info!(reason, "draining");
+        let is_noted = session.set_state(InstanceState::Draining, reason, NOTICE_MAX).await;
+        // Afterwards: the platform, which follows it, would take it for an illness.
         health.drain().await;
-        if session.set_state(InstanceState::Draining, reason, NOTICE_MAX).await {
+        if is_noted {
             tokio::time::sleep(NOTICE).await;
         }
         self.calls.close(Duration::ZERO).await;
@@ -352,16 +359,23 @@ impl App {
 
     fn instance(&self, settings: &SdkSettings, local: SocketAddr) -> Instance {
         Instance {
+            namespace: settings.namespace.clone(),
             service: self.name.clone(),
             instance_id: self.instance_id.clone(),
             addresses: vec![advertise::address(local, settings.advertise.as_deref(), &settings.endpoints)],
             version: self.version.clone(),
             zone: settings.zone.clone(),
+            region: settings.region.clone(),
+            weight: settings.weight,
             protobuf_services: self.services.clone(),
             state: InstanceState::Serving.into(),
             start_time: Some(self.start_time.into()),
             protocol: Protocol::Grpc.into(),
             tls: settings.tls.identity.is_some(),
+            health_check: Some(HealthCheck {
+                kind: Some(Kind::Grpc(GrpcHealthCheck::default())),
+                ..HealthCheck::default()
+            }),
             ..Instance::default()
         }
     }

@@ -15,6 +15,9 @@ use crate::tls::{ClientFiles, ClientTls, ServerFiles, ServerTls};
 /// Where the platform is, unless told otherwise.
 const ENDPOINT: &str = "http://127.0.0.1:9900";
 
+/// Share of calls of an instance that names none, and the greatest.
+const WEIGHT_USUAL: u32 = 100;
+const WEIGHT_MAX: u32 = 10_000;
 /// Longest names of services and environments.
 const NAME_LENGTH_MAX: usize = 63;
 
@@ -32,8 +35,14 @@ pub struct SdkSettings {
     pub instance_id: Option<String>,
     /// Which documents to run with. `NINEFOLD_ENVIRONMENT`, otherwise `default`.
     pub environment: String,
+    /// Namespace of the service, and of the services that it calls. `NINEFOLD_NAMESPACE`, otherwise `default`.
+    pub namespace: String,
     /// Failure domain. `NINEFOLD_ZONE`, otherwise empty.
     pub zone: String,
+    /// The larger place that the zone is in. `NINEFOLD_REGION`, otherwise empty.
+    pub region: String,
+    /// Relative share of calls. `NINEFOLD_WEIGHT`, 1 to 10,000, otherwise 100.
+    pub weight: u32,
     /// Version of the program, over the one that it names itself. `NINEFOLD_VERSION`.
     pub version: Option<String>,
     /// Where the last good config is kept. `NINEFOLD_CACHE_DIR`, otherwise `ninefold` in the user's cache folder; `None`
@@ -99,6 +108,11 @@ impl SdkSettings {
         if !is_name(&environment) {
             refuse("NINEFOLD_ENVIRONMENT", &environment, NAME_RULE);
         }
+        let namespace = named("NINEFOLD_NAMESPACE").unwrap_or_else(|| "default".to_owned());
+        if !is_name(&namespace) || namespace == "-" {
+            refuse("NINEFOLD_NAMESPACE", &namespace, NAME_RULE);
+        }
+        let weight = weight(named("NINEFOLD_WEIGHT"), &mut refuse);
         let drain = match named("NINEFOLD_DRAIN") {
             None => Duration::from_secs(10),
             Some(text) => duration::parse(&text).unwrap_or_else(|_| {
@@ -130,7 +144,10 @@ impl SdkSettings {
             advertise: named("NINEFOLD_ADVERTISE"),
             instance_id: named("NINEFOLD_INSTANCE_ID"),
             environment,
+            namespace,
             zone: named("NINEFOLD_ZONE").unwrap_or_default(),
+            region: named("NINEFOLD_REGION").unwrap_or_default(),
+            weight,
             version: named("NINEFOLD_VERSION"),
             cache_dir,
             cache_landscape,
@@ -197,6 +214,17 @@ pub(crate) fn is_endpoint(uri: &Uri) -> bool {
     matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some()
 }
 
+fn weight(text: Option<String>, refuse: &mut dyn FnMut(&str, &str, &str)) -> u32 {
+    let Some(text) = text else { return WEIGHT_USUAL };
+    match text.parse() {
+        Ok(weight @ 1..=WEIGHT_MAX) => weight,
+        _ => {
+            refuse("NINEFOLD_WEIGHT", &text, "is no share of calls, 1 to 10000");
+            WEIGHT_USUAL
+        }
+    }
+}
+
 /// What names of services and environments look like.
 pub(crate) const NAME_RULE: &str = "is no name: lowercase letters, digits and hyphens, 1 to 63 characters";
 
@@ -221,7 +249,7 @@ mod tests {
         let settings = read(&[]).unwrap();
         assert_eq!(settings.endpoints, ["http://127.0.0.1:9900/"]);
         assert_eq!(settings.listen, "127.0.0.1:0");
-        assert_eq!(settings.environment, "default");
+        assert_eq!((settings.environment.as_str(), settings.namespace.as_str()), ("default", "default"));
         assert_eq!(settings.cache_dir, None);
         assert_eq!(settings.telemetry.endpoints, settings.endpoints);
     }
@@ -238,12 +266,23 @@ mod tests {
             ("NINEFOLD_ENDPOINT", "http://a:1,nowhere"),
             ("PORT", "99999"),
             ("NINEFOLD_ENVIRONMENT", "Prod!"),
+            ("NINEFOLD_NAMESPACE", "-"),
+            ("NINEFOLD_WEIGHT", "0"),
             ("NINEFOLD_DRAIN", "soon"),
             ("RUST_LOG", "a=b=c"),
         ])
         .unwrap_err();
         let Error::Settings(mistakes) = error else { panic!("{error:?}") };
         let told: Vec<_> = mistakes.iter().map(|mistake| mistake.setting.as_str()).collect();
-        assert_eq!(told, ["NINEFOLD_ENDPOINT", "PORT", "NINEFOLD_ENVIRONMENT", "NINEFOLD_DRAIN", "RUST_LOG"]);
+        let wrong = [
+            "NINEFOLD_ENDPOINT",
+            "PORT",
+            "NINEFOLD_ENVIRONMENT",
+            "NINEFOLD_NAMESPACE",
+            "NINEFOLD_WEIGHT",
+            "NINEFOLD_DRAIN",
+            "RUST_LOG",
+        ];
+        assert_eq!(told, wrong);
     }
 }

@@ -140,13 +140,14 @@ async fn follow_instances(
 
 async fn follow_stream(registry: Link, services: Vec<String>, tell: &watch::Sender<Sightings>, retry: &mut Retry) {
     let mut client = RegistryServiceClient::new(registry);
-    let mut stream = match client.watch_instances(WatchInstancesRequest { services }).await {
-        Ok(stream) => stream.into_inner(),
-        Err(status) => {
-            tracing::debug!(%status, "the registry cannot be followed");
-            return;
-        }
-    };
+    let mut stream =
+        match client.watch_instances(WatchInstancesRequest { services, ..WatchInstancesRequest::default() }).await {
+            Ok(stream) => stream.into_inner(),
+            Err(status) => {
+                tracing::debug!(%status, "the registry cannot be followed");
+                return;
+            }
+        };
     while let Ok(Ok(Some(message))) = tokio::time::timeout(SILENCE_MAX, stream.message()).await {
         retry.0 = RETRY.0;
         tell.send_if_modified(|sightings| take_in(sightings, message));

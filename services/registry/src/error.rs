@@ -7,7 +7,7 @@ use ninefold::fault::{Fault, Kind, Violation};
 use ninefold::page::SizeInvalid;
 use ninefold_store as store;
 
-use crate::model::{InstanceKey, ServiceName};
+use crate::model::{InstanceKey, ServiceKey};
 
 /// What can go wrong in the registry.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +33,7 @@ pub enum Error {
     #[error("{service} has {max} instances, as many as it may have")]
     ServiceFull {
         /// Which.
-        service: ServiceName,
+        service: ServiceKey,
         /// The limit.
         max: usize,
     },
@@ -84,6 +84,21 @@ pub enum Error {
     /// Nobody can tell whether a contract was accepted.
     #[error("the contract store does not answer: {0}")]
     ContractsAway(String),
+    /// A namespace cannot be called so.
+    #[error("the namespace is malformed: {}", list(.0))]
+    NamespaceInvalid(Vec<Violation>),
+    /// What an operator decided makes no sense.
+    #[error("the override is malformed: {}", list(.0))]
+    OverrideInvalid(Vec<Violation>),
+    /// Operators have decided something of as many instances as they may.
+    #[error("something is decided of {max} instances, as many as may be; clear an override that is no longer needed")]
+    OverridesFull {
+        /// The limit.
+        max: usize,
+    },
+    /// Several operators decide at the same time, again and again.
+    #[error("the override of {0} is contended")]
+    OverrideContended(InstanceKey),
     /// A page token was not made by this list.
     #[error("the page token is not one of this list")]
     PageTokenInvalid,
@@ -109,6 +124,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// [`Error::InstanceUnknown`] for a key.
+    pub(crate) fn unknown(key: &InstanceKey) -> Self {
+        Self::InstanceUnknown { service: key.service.to_string(), id: key.id.to_string() }
+    }
+}
+
 fn list(violations: &[Violation]) -> String {
     violations.iter().map(|one| format!("{} {}", one.field, one.description)).collect::<Vec<_>>().join("; ")
 }
@@ -120,14 +142,18 @@ impl Fault for Error {
             Self::InstanceInvalid(_)
             | Self::WatchInvalid(_)
             | Self::PolicyInvalid(_)
+            | Self::NamespaceInvalid(_)
+            | Self::OverrideInvalid(_)
             | Self::PageTokenInvalid
             | Self::Misconfigured(_) => Kind::InvalidInput,
             Self::InstanceTaken(_) => Kind::AlreadyExists,
-            Self::InstanceContended(_) => Kind::Conflict,
+            Self::InstanceContended(_) | Self::OverrideContended(_) => Kind::Conflict,
             Self::InstanceUnknown { .. } | Self::PolicyUnknown(_) => Kind::NotFound,
-            Self::ServiceFull { .. } | Self::SessionsFull { .. } | Self::WatchersFull { .. } | Self::SessionUnread => {
-                Kind::Exhausted
-            }
+            Self::ServiceFull { .. }
+            | Self::SessionsFull { .. }
+            | Self::WatchersFull { .. }
+            | Self::OverridesFull { .. }
+            | Self::SessionUnread => Kind::Exhausted,
             Self::SessionUnopened | Self::SessionReopened | Self::WatchUnopened | Self::ContractUnaccepted { .. } => {
                 Kind::Precondition
             }
@@ -156,6 +182,10 @@ impl Fault for Error {
             Self::PolicyInvalid(_) => "POLICY_INVALID",
             Self::PolicyUnknown(_) => "POLICY_UNKNOWN",
             Self::WatchersFull { .. } => "WATCHERS_FULL",
+            Self::NamespaceInvalid(_) => "NAMESPACE_INVALID",
+            Self::OverrideInvalid(_) => "OVERRIDE_INVALID",
+            Self::OverridesFull { .. } => "OVERRIDES_FULL",
+            Self::OverrideContended(_) => "OVERRIDE_CONTENDED",
             Self::PageTokenInvalid => "PAGE_TOKEN_INVALID",
             Self::PageSize(wrong) => wrong.reason(),
             Self::Denied(denied) => denied.reason(),
@@ -172,6 +202,8 @@ impl Fault for Error {
             Self::InstanceInvalid(found)
             | Self::WatchInvalid(found)
             | Self::PolicyInvalid(found)
+            | Self::NamespaceInvalid(found)
+            | Self::OverrideInvalid(found)
             | Self::Misconfigured(found) => found.clone(),
             Self::PageTokenInvalid => vec![Violation::new("page_token", "must come from the answer before, unchanged")],
             Self::PageSize(wrong) => wrong.violations(),
@@ -190,6 +222,8 @@ impl Fault for Error {
             | Self::Denied(_)
             | Self::ContractUnaccepted { .. }
             | Self::ContractsAway(_)
+            | Self::OverridesFull { .. }
+            | Self::OverrideContended(_)
             | Self::Stopping
             | Self::Store { .. } => Vec::new(),
         }

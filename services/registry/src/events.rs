@@ -3,11 +3,8 @@
 use std::collections::VecDeque;
 use std::time::SystemTime;
 
-use crate::model::{Event, EventKind, State};
+use crate::model::{Event, EventKind, Instance, State};
 use crate::table::{Now, Step};
-
-/// Who saw what the registry saw.
-pub(crate) const REGISTRY: &str = "registry";
 
 /// Place of an event in a node's memory; later events have greater ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,52 +63,71 @@ impl Log {
 
 /// Tells a step of the table as events; `now` is the time of what has no time of its own.
 pub(crate) fn tell(step: &Step, now: SystemTime) -> Vec<Event> {
-    let event = |kind, reason: &str, time| Event {
-        time,
-        service: step.key.service.to_string(),
-        instance: step.key.id.to_string(),
-        kind,
-        reason: reason.to_owned(),
-        observer: REGISTRY.to_owned(),
-    };
-    let was = step.before.as_ref().map(|before| before.state);
+    let event = |kind, reason: &str, time| Event::of(&step.key, kind, reason.to_owned(), time);
     match &step.now {
         Now::Here(here) => {
-            let mut told = Vec::new();
-            if was.is_none() {
-                let reason = if here.version.is_empty() { String::new() } else { format!("version {}", here.version) };
-                // Now, not when its state last changed: one that lost its record comes back with its state of old.
-                told.push(event(EventKind::Registered, &reason, now));
-            }
-            if was != Some(here.state) {
-                let kind = match here.state {
-                    State::Serving => Some(EventKind::Serving),
-                    State::Draining => Some(EventKind::Draining),
-                    State::Suspect => Some(EventKind::Suspect),
-                    // Back after its session was lost; a new one has been told above.
-                    State::Starting => was.is_some().then_some(EventKind::Registered),
-                    State::Gone => None,
-                };
-                let time = if was.is_none() { now } else { here.changed };
-                told.extend(kind.map(|kind| event(kind, &here.state_reason, time)));
-            }
-            told
+            let told = changes(step.before.as_deref(), here, now);
+            told.into_iter().map(|(kind, reason, time)| event(kind, &reason, time)).collect()
         }
         Now::Left(left) => {
-            let kind = if was == Some(State::Suspect) { EventKind::Expired } else { EventKind::Deregistered };
+            let was_lost = step.before.as_ref().is_some_and(|before| before.state == State::Suspect);
+            let kind = if was_lost { EventKind::Expired } else { EventKind::Deregistered };
             vec![event(kind, &left.state_reason, left.changed)]
         }
         Now::Vanished => vec![event(EventKind::Expired, "its lease ran out", now)],
+        Now::Reported => Vec::new(),
     }
+}
+
+/// What changed of an instance that is there: kind, reason and time of each thing.
+fn changes(before: Option<&Instance>, here: &Instance, now: SystemTime) -> Vec<(EventKind, String, SystemTime)> {
+    let mut told = Vec::new();
+    match before {
+        None => {
+            let reason = if here.version.is_empty() { String::new() } else { format!("version {}", here.version) };
+            // Now, not when its state last changed: one that lost its record comes back with its state of old.
+            told.push((EventKind::Registered, reason, now));
+        }
+        Some(before) if before.node != here.node => {
+            told.push((EventKind::Moved, format!("from {} to {}", before.node, here.node), now));
+        }
+        Some(_) => {}
+    }
+    let decided = before.and_then(|before| before.decided.as_ref());
+    if decided != here.decided.as_ref() {
+        told.push(match &here.decided {
+            Some(decided) => (EventKind::OverrideSet, decided.to_string(), decided.time),
+            None => (EventKind::OverrideCleared, String::new(), now),
+        });
+    }
+    let ((state, reason), was) = (here.standing(), before.map(|before| before.standing().0));
+    if was != Some(state) {
+        let kind = match state {
+            State::Serving => Some(EventKind::Serving),
+            State::Draining => Some(EventKind::Draining),
+            State::Suspect if here.state == State::Suspect => Some(EventKind::Suspect),
+            State::Suspect => Some(EventKind::Reported),
+            State::NotServing => Some(EventKind::NotServing),
+            // Back after its session was lost; a new one has been told above.
+            State::Starting => was.is_some().then_some(EventKind::Registered),
+            State::Gone => None,
+        };
+        // The time of its own change, unless others changed it.
+        let is_own = before.is_some_and(|before| before.state != here.state) && here.state == state;
+        told.extend(kind.map(|kind| (kind, reason, if is_own { here.changed } else { now })));
+    }
+    told
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::REGISTRY;
 
     fn event(number: usize) -> Event {
         Event {
             time: SystemTime::UNIX_EPOCH,
+            namespace: "default".to_owned(),
             service: if number.is_multiple_of(2) { "even" } else { "odd" }.to_owned(),
             instance: number.to_string(),
             kind: EventKind::Serving,

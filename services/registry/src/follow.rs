@@ -8,7 +8,7 @@ use ninefold::fault;
 use ninefold::lifecycle::Stop;
 use ninefold_store::{self as store, Entry, Event, Key, Revision, Store};
 
-use crate::model::{INSTANCES, Instance, InstanceKey};
+use crate::model::{ALL, Place};
 use crate::table::{News, Step};
 use crate::view::View;
 use crate::wire;
@@ -22,38 +22,49 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 const PROBE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Reads all instances, and the revision after which a watch misses nothing.
+/// Reads all that the registry keeps, and the revision after which a watch misses nothing.
 ///
 /// # Errors
 /// Those of [`Store::range`].
-pub(crate) async fn load(store: &dyn Store) -> Result<(Revision, Vec<Instance>), store::Error> {
-    let prefix = Key::new(INSTANCES);
+pub(crate) async fn load(store: &dyn Store) -> Result<(Revision, Vec<News>), store::Error> {
+    let prefix = Key::new(ALL);
     let mut page = store.range(&prefix, None, PAGE_ENTRIES).await?;
     // Later pages may be newer than the first; what the watch then tells again changes nothing.
     let revision = page.revision;
-    let mut instances = Vec::new();
+    let mut read = Vec::new();
     loop {
-        instances.extend(page.entries.iter().filter_map(read));
-        let Some(last) = page.entries.last().filter(|_| page.more) else { return Ok((revision, instances)) };
+        read.extend(page.entries.iter().filter_map(put));
+        let Some(last) = page.entries.last().filter(|_| page.more) else { return Ok((revision, read)) };
         let last = last.key.clone();
         page = store.range(&prefix, Some(&last), PAGE_ENTRIES).await?;
     }
 }
 
-fn read(entry: &Entry) -> Option<Instance> {
-    let instance = wire::read_record(&entry.value, entry.modified);
-    // A record under another's key would be in the table twice.
-    let instance = instance.filter(|instance| instance.key.path() == entry.key);
-    if instance.is_none() {
-        tracing::warn!(key = %entry.key, "skipped a record that is no instance");
+/// What an entry tells.
+fn put(entry: &Entry) -> Option<News> {
+    let news = match Place::of(&entry.key) {
+        Some(Place::Instance(key)) => {
+            let instance = wire::read_record(&entry.value, entry.modified);
+            // A record under another's key would be in the table twice.
+            let instance = instance.filter(|instance| instance.key == key);
+            instance.map(|instance| News::Written(Arc::new(instance)))
+        }
+        Some(Place::Override(key)) => {
+            wire::read_override(&entry.value).map(|decided| News::Decided(key, Some(Arc::new(decided)), entry.modified))
+        }
+        Some(Place::Report { of, by }) => Some(News::Reported { of, by, stands: true }),
+        None => None,
+    };
+    if news.is_none() {
+        tracing::warn!(key = %entry.key, "skipped a record that no registry wrote");
     }
-    instance
+    news
 }
 
 /// Asks the store now and then whether it is there, until asked to stop: a watch on a store that is away is silent, as one
 /// on which nothing happens is. While it is away, nobody is told that what is not known is not there.
 pub(crate) async fn probe(store: Arc<dyn Store>, view: Arc<View>, stop: Stop) {
-    let prefix = Key::new(INSTANCES);
+    let prefix = Key::new(ALL);
     loop {
         tokio::select! {
             () = stop.asked() => return,
@@ -113,12 +124,12 @@ async fn round(store: &dyn Store, view: &View, told: &impl Fn(&[Step]), reload: 
     let mut progressed = false;
     if reload {
         match load(store).await {
-            Ok((revision, instances)) => told(&view.replace(revision, instances)),
+            Ok((revision, read)) => told(&view.replace(revision, read)),
             Err(error) => return Round { error: Some(error), must_reload: true, progressed },
         }
     }
     let after = view.table().revision();
-    let mut batches = match store.watch(&Key::new(INSTANCES), after).await {
+    let mut batches = match store.watch(&Key::new(ALL), after).await {
         Ok(batches) => batches,
         Err(error) => return Round { error: Some(error), must_reload: false, progressed },
     };
@@ -136,7 +147,11 @@ async fn round(store: &dyn Store, view: &View, told: &impl Fn(&[Step]), reload: 
 
 fn news(event: &Event) -> Option<News> {
     match event {
-        Event::Put(entry) => read(entry).map(|instance| News::Written(Arc::new(instance))),
-        Event::Delete { key, revision } => InstanceKey::from_path(key).map(|key| News::Erased(key, *revision)),
+        Event::Put(entry) => put(entry),
+        Event::Delete { key, revision } => Some(match Place::of(key)? {
+            Place::Instance(key) => News::Erased(key, *revision),
+            Place::Override(key) => News::Decided(key, None, *revision),
+            Place::Report { of, by } => News::Reported { of, by, stands: false },
+        }),
     }
 }

@@ -1,21 +1,26 @@
 //! Keeps who is alive, and where.
 //!
 //! An instance holds a session with one node; its record lies in the store, under a lease of that node; every node
-//! follows the store and tells watchers what it sees there. While the store is away, the last known state is told on. The
-//! registry never calls an instance: whether one answers is for its callers to find out, and to report.
+//! follows the store and tells watchers what it sees there. While the store is away, the last known state is told on. An
+//! instance that wants it is asked whether it is well; what callers find out, they report.
 
+mod checks;
 mod config;
 mod error;
 mod events;
 mod follow;
 mod lease;
+mod life;
 mod model;
 mod observation;
+mod overrides;
 mod page;
 mod policy;
+mod preserve;
 mod reach;
 mod service;
 mod session;
+mod suspects;
 mod table;
 mod view;
 mod watch;
@@ -30,7 +35,7 @@ use tonic::service::RoutesBuilder;
 
 pub use config::Config;
 pub use error::Error;
-pub use model::{InstanceId, InstanceKey, ServiceName};
+pub use model::{InstanceId, InstanceKey, Namespace, ServiceKey, ServiceName};
 pub use observation::{Observation, Observed};
 
 /// Largest message that is read: a report of 64 events, or an instance with all that it may have.
@@ -66,8 +71,8 @@ impl Registry {
             return Err(Error::Misconfigured(mistakes));
         }
         let loaded = follow::load(deps.store.as_ref()).await;
-        let (revision, instances) = loaded.map_err(|source| Error::Store { doing: "read the instances", source })?;
-        let view = Arc::new(view::View::new(revision, instances, config.events_max, config.lease));
+        let (revision, read) = loaded.map_err(|source| Error::Store { doing: "read the instances", source })?;
+        let view = Arc::new(view::View::new(revision, read, config.events_max, config.lease));
         let hub = Arc::new(session::Hub::new(
             config,
             deps.node,

@@ -1,108 +1,22 @@
 //! The nouns of the registry. Pure: time comes in as an argument.
 
-use std::borrow::Borrow;
+mod name;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use ninefold_store::{Key, Revision};
+use ninefold_store::Revision;
 
-/// Where instances lie in the store.
-pub(crate) const INSTANCES: &str = "registry/instances/";
-/// Longest name of a service, in characters.
-pub(crate) const SERVICE_NAME_MAX: usize = 63;
-/// Longest id of an instance, in characters.
-pub(crate) const INSTANCE_ID_MAX: usize = 128;
+pub(crate) use name::{ALL, NAMESPACE_ALL, NAMESPACE_DEFAULT, Place};
+pub use name::{InstanceId, InstanceKey, Namespace, ServiceKey, ServiceName};
+
+/// Who saw what the registry saw.
+pub(crate) const REGISTRY: &str = "registry";
 /// Share of calls of an instance that names none.
 pub(crate) const WEIGHT_DEFAULT: u32 = 100;
-
-/// Name of a service: 1 to 63 lowercase letters, digits and hyphens.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServiceName(Arc<str>);
-
-impl ServiceName {
-    /// Takes a text as a name, if it is one.
-    pub fn parse(text: &str) -> Option<Self> {
-        let is_legal = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
-        ((1..=SERVICE_NAME_MAX).contains(&text.len()) && text.chars().all(is_legal)).then(|| Self(text.into()))
-    }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Borrow<str> for ServiceName {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for ServiceName {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-/// Id of an instance: 1 to 128 letters, digits, and `.`, `_`, `:`, `-`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct InstanceId(Arc<str>);
-
-impl InstanceId {
-    /// Takes a text as an id, if it is one.
-    pub fn parse(text: &str) -> Option<Self> {
-        let is_legal = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | ':' | '-');
-        ((1..=INSTANCE_ID_MAX).contains(&text.len()) && text.chars().all(is_legal)).then(|| Self(text.into()))
-    }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Borrow<str> for InstanceId {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for InstanceId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-/// Names an instance.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct InstanceKey {
-    /// Its service.
-    pub service: ServiceName,
-    /// Its id within the service.
-    pub id: InstanceId,
-}
-
-impl InstanceKey {
-    /// Where the instance lies in the store.
-    pub fn path(&self) -> Key {
-        Key::new(format!("{INSTANCES}{}/{}", self.service, self.id))
-    }
-
-    /// Reads [`InstanceKey::path`] back.
-    pub fn from_path(path: &Key) -> Option<Self> {
-        let (service, id) = path.as_str().strip_prefix(INSTANCES)?.split_once('/')?;
-        Some(Self { service: ServiceName::parse(service)?, id: InstanceId::parse(id)? })
-    }
-}
-
-impl fmt::Display for InstanceKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}", self.service, self.id)
-    }
-}
 
 /// One process that keeps a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +53,113 @@ pub(crate) struct Instance {
     pub(crate) revision: Revision,
     /// The node that holds its session.
     pub(crate) node: String,
+    /// The larger place that the zone is in.
+    pub(crate) region: String,
+    /// How it is asked whether it is well, if it wants to be.
+    pub(crate) check: Option<Check>,
+    /// What so many callers report of it that it is suspect. Empty where they do not.
+    pub(crate) reported: String,
+    /// What an operator decided of it. Lies elsewhere in the store; only the table joins the two.
+    pub(crate) decided: Option<Arc<Override>>,
+    /// Revision of the last write of its own record; `revision` counts what an operator decided too.
+    pub(crate) written: Revision,
+}
+
+impl Instance {
+    /// Where it is in its life for everybody else: what it says of itself, unless an operator or its callers say otherwise.
+    /// With the reason.
+    pub(crate) fn standing(&self) -> (State, String) {
+        match (self.state, &self.decided) {
+            (State::Gone, _) => (State::Gone, self.state_reason.clone()),
+            (_, Some(decided)) if decided.drain => (State::Draining, decided.why("drained")),
+            (State::Serving, _) if !self.reported.is_empty() => (State::Suspect, self.reported.clone()),
+            (state, _) => (state, self.state_reason.clone()),
+        }
+    }
+
+    /// Whether it is in the state of [`standing`](Self::standing).
+    pub(crate) fn stands_as(&self, state: State) -> bool {
+        self.standing().0 == state
+    }
+}
+
+/// What an operator decided of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Override {
+    /// Whether it takes no new calls.
+    pub(crate) drain: bool,
+    /// Its share of calls, instead of its own.
+    pub(crate) weight: Option<u32>,
+    /// What callers' breakers do.
+    pub(crate) force: Force,
+    /// Who decided.
+    pub(crate) author: String,
+    /// Why.
+    pub(crate) reason: String,
+    /// When.
+    pub(crate) time: SystemTime,
+}
+
+impl Override {
+    /// A sentence fragment: what was done, by whom, and why.
+    pub(crate) fn why(&self, what: &str) -> String {
+        let author = if self.author.is_empty() { "an operator" } else { &self.author };
+        let reason = if self.reason.is_empty() { String::new() } else { format!(": {}", self.reason) };
+        format!("{what} by {author}{reason}")
+    }
+}
+
+impl fmt::Display for Override {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut what = Vec::new();
+        if self.drain {
+            what.push("drained".to_owned());
+        }
+        what.extend(self.weight.map(|weight| format!("weight {weight}")));
+        match self.force {
+            Force::None => {}
+            Force::Open => what.push("breakers forced open".to_owned()),
+            Force::Closed => what.push("breakers forced closed".to_owned()),
+        }
+        formatter.write_str(&self.why(&what.join(", ")))
+    }
+}
+
+/// What an operator decided of the breakers around an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Force {
+    /// They decide by themselves.
+    None,
+    /// They are open.
+    Open,
+    /// They are closed.
+    Closed,
+}
+
+/// How an instance is asked whether it is well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Check {
+    /// What is asked.
+    pub(crate) kind: CheckKind,
+    /// How often.
+    pub(crate) interval: Duration,
+    /// How long an answer may take.
+    pub(crate) timeout: Duration,
+    /// Answers in a row that make it well again.
+    pub(crate) rise: u32,
+    /// Failures in a row that make it unwell.
+    pub(crate) fall: u32,
+}
+
+/// What an instance is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CheckKind {
+    /// grpc.health.v1, about this Protobuf service; empty for all.
+    Grpc(String),
+    /// GET of this path.
+    Http(String),
+    /// To take a connection.
+    Tcp,
 }
 
 /// A place to connect to.
@@ -170,6 +191,8 @@ pub(crate) enum State {
     Draining,
     /// Its session is lost.
     Suspect,
+    /// Heard, but not well.
+    NotServing,
     /// Left. In the store for a moment only, so that every node learns why; in no table.
     Gone,
 }
@@ -177,17 +200,31 @@ pub(crate) enum State {
 /// Which services somebody wants to hear of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Interest {
-    /// All.
+    /// All, of all namespaces.
     All,
+    /// All of one namespace.
+    Within(Namespace),
     /// These.
-    Named(BTreeSet<ServiceName>),
+    Named(BTreeSet<ServiceKey>),
 }
 
 impl Interest {
+    /// Whether a service of this name is among them, in whatever namespace: policies are for all of a name.
+    pub(crate) fn covers_name(&self, name: &ServiceName) -> bool {
+        match self {
+            Self::All | Self::Within(_) => true,
+            // A watch names services of one namespace.
+            Self::Named(names) => names.first().is_some_and(|first| {
+                names.contains(&ServiceKey { namespace: first.namespace.clone(), name: name.clone() })
+            }),
+        }
+    }
+
     /// Whether a service is among them.
-    pub(crate) fn covers(&self, service: &ServiceName) -> bool {
+    pub(crate) fn covers(&self, service: &ServiceKey) -> bool {
         match self {
             Self::All => true,
+            Self::Within(namespace) => service.namespace == *namespace,
             Self::Named(names) => names.contains(service),
         }
     }
@@ -209,6 +246,8 @@ pub(crate) struct Policy {
 pub(crate) struct Event {
     /// When.
     pub(crate) time: SystemTime,
+    /// In this namespace.
+    pub(crate) namespace: String,
     /// To an instance of this service.
     pub(crate) service: String,
     /// To this instance; empty where it concerns the whole service.
@@ -219,6 +258,26 @@ pub(crate) struct Event {
     pub(crate) reason: String,
     /// Who saw it: "registry" or the id of an instance.
     pub(crate) observer: String,
+}
+
+impl Event {
+    /// What the registry saw of an instance.
+    pub(crate) fn of(key: &InstanceKey, kind: EventKind, reason: String, time: SystemTime) -> Self {
+        Self { instance: key.id.to_string(), ..Self::of_service(&key.service, kind, reason, time) }
+    }
+
+    /// What the registry saw of a whole service.
+    pub(crate) fn of_service(service: &ServiceKey, kind: EventKind, reason: String, time: SystemTime) -> Self {
+        Self {
+            time,
+            namespace: service.namespace.to_string(),
+            service: service.name.to_string(),
+            instance: String::new(),
+            kind,
+            reason,
+            observer: REGISTRY.to_owned(),
+        }
+    }
 }
 
 /// Kinds of events.
@@ -258,11 +317,29 @@ pub(crate) enum EventKind {
     XdsWithheld,
     /// Its contract is not accepted.
     ContractRefused,
+    /// It is not well.
+    NotServing,
+    /// An operator decided something of it.
+    OverrideSet,
+    /// What an operator decided of it is taken back.
+    OverrideCleared,
+    /// Silent instances are kept.
+    PreservationBegan,
+    /// Silent instances are removed again.
+    PreservationEnded,
+    /// So many callers report it that it is suspect.
+    Reported,
+    /// Its watchers have seen that it drains.
+    DrainSeen,
+    /// Its session moved to another node.
+    Moved,
 }
 
 /// What a caller reports of another instance; who reports and when is known from the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Report {
+    /// The namespace of the service; empty for the reporter's own.
+    pub(crate) namespace: String,
     /// The service it concerns.
     pub(crate) service: String,
     /// The instance it concerns, or empty.
@@ -271,31 +348,4 @@ pub(crate) struct Report {
     pub(crate) kind: EventKind,
     /// Why.
     pub(crate) reason: String,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_service_name_is_lowercase_letters_digits_and_hyphens() {
-        for good in ["a", "product-composite", "x1", &"a".repeat(63)] {
-            assert_eq!(ServiceName::parse(good).unwrap().as_str(), good);
-        }
-        for bad in ["", "A", "a_b", "a/b", "a.b", "ä", " a", &"a".repeat(64)] {
-            assert_eq!(ServiceName::parse(bad), None, "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_key_is_read_back_from_its_path() {
-        let key = InstanceKey {
-            service: ServiceName::parse("pump").unwrap(),
-            id: InstanceId::parse("10.0.0.1:80-a_B").unwrap(),
-        };
-        assert_eq!(InstanceKey::from_path(&key.path()), Some(key));
-        for bad in ["registry/instances/pump", "registry/instances/pump/", "registry/instances/pump/a/b", "other/x/y"] {
-            assert_eq!(InstanceKey::from_path(&Key::new(bad)), None, "{bad}");
-        }
-    }
 }

@@ -2,31 +2,36 @@
 
 use crate::error::Error;
 use crate::events::Place;
-use crate::model::{InstanceId, InstanceKey, ServiceName};
+use crate::model::{InstanceKey, ServiceKey};
 
-/// Longest token that is looked at: hex of two names and a mark.
-const TOKEN_BYTES_MAX: usize = 512;
+/// Longest token that is looked at: hex of three names and a mark.
+const TOKEN_BYTES_MAX: usize = 1024;
 
 /// Where a list of services goes on.
-pub(crate) fn services_token(last: &ServiceName) -> String {
-    seal(&format!("s/{last}"))
+pub(crate) fn services_token(last: &ServiceKey) -> String {
+    seal(&format!("s/{}/{}", last.namespace, last.name))
 }
 
 /// Reads [`services_token`].
-pub(crate) fn read_services(token: &str) -> Result<Option<ServiceName>, Error> {
-    read(token, |text| ServiceName::parse(text.strip_prefix("s/")?))
+pub(crate) fn read_services(token: &str) -> Result<Option<ServiceKey>, Error> {
+    read(token, |text| {
+        let (namespace, name) = text.strip_prefix("s/")?.split_once('/')?;
+        ServiceKey::parse(namespace, name)
+    })
 }
 
 /// Where a list of instances goes on.
 pub(crate) fn instances_token(last: &InstanceKey) -> String {
-    seal(&format!("i/{last}"))
+    let InstanceKey { service: ServiceKey { namespace, name }, id } = last;
+    seal(&format!("i/{namespace}/{name}/{id}"))
 }
 
-/// Reads [`instances_token`]. It belongs to a list of one service, or of all.
+/// Reads [`instances_token`]. It belongs to a list of services of one name, or of all.
 pub(crate) fn read_instances(token: &str, service: Option<&str>) -> Result<Option<InstanceKey>, Error> {
     read(token, |text| {
-        let (name, id) = text.strip_prefix("i/")?.split_once('/')?;
-        let key = InstanceKey { service: ServiceName::parse(name)?, id: InstanceId::parse(id)? };
+        let (namespace, rest) = text.strip_prefix("i/")?.split_once('/')?;
+        let (name, id) = rest.split_once('/')?;
+        let key = InstanceKey::parse(namespace, name, id)?;
         service.is_none_or(|wanted| wanted == name).then_some(key)
     })
 }
@@ -80,8 +85,8 @@ mod tests {
 
     #[test]
     fn a_token_is_read_by_its_own_list_only() {
-        let service = ServiceName::parse("pump").unwrap();
-        let key = InstanceKey { service: service.clone(), id: InstanceId::parse("p-1").unwrap() };
+        let key = InstanceKey::parse("eu", "pump", "p-1").unwrap();
+        let service = key.service.clone();
         let token = instances_token(&key);
         assert_eq!(read_instances(&token, None).unwrap(), Some(key.clone()));
         assert_eq!(read_instances(&token, Some("pump")).unwrap(), Some(key));

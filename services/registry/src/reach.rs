@@ -67,13 +67,13 @@ pub(crate) fn found(caller: &Caller, answer: proto::GetInstanceResponse) -> Resu
 
 /// Keeps what a caller may see of a page of services.
 pub(crate) fn services(caller: &Caller, mut page: proto::ListServicesResponse) -> proto::ListServicesResponse {
-    page.services.retain(|_| caller.may_see(""));
+    page.services.retain(|service| caller.may_see(&service.namespace));
     page
 }
 
 /// Keeps what a caller may see of a page of events.
 pub(crate) fn events(caller: &Caller, mut page: proto::ListEventsResponse) -> proto::ListEventsResponse {
-    page.events.retain(|_| caller.may_see(""));
+    page.events.retain(|event| caller.may_see(&event.namespace));
     page
 }
 

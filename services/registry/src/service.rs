@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
@@ -16,11 +16,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::error::Error;
-use crate::model::{Event, Interest, ServiceName};
+use crate::model::{Event, InstanceKey, Interest, ServiceKey, ServiceName};
+use crate::overrides;
 use crate::page;
 use crate::policy;
 use crate::reach;
 use crate::session::{self, ANSWERS_MAX, Broken, Hub, Place, take_place};
+use crate::table::Summary;
 use crate::watch::{self, Acknowledgements, Frame, Pace, Watcher};
 use crate::wire::{self, Heard};
 
@@ -54,20 +56,38 @@ impl Service {
 
     fn services(&self, request: &proto::ListServicesRequest) -> Result<proto::ListServicesResponse, Error> {
         let size = ninefold::page::size(request.page_size)?;
+        let reach = wire::reach(&request.namespace)?;
         let after = page::read_services(&request.page_token)?;
-        let mut found = self.hub.view.table().services(after.as_ref(), size + 1);
+        let mut found = self.hub.view.table().services(reach.as_ref(), after.as_ref(), size + 1);
         let has_more = found.len() > size;
         found.truncate(size);
         let last = found.last().filter(|_| has_more);
         let next_page_token = last.map(|last| page::services_token(&last.service)).unwrap_or_default();
-        Ok(proto::ListServicesResponse { services: found.into_iter().map(wire::to_service).collect(), next_page_token })
+        let services = found.into_iter().map(|summary| self.service(summary)).collect();
+        Ok(proto::ListServicesResponse { services, next_page_token })
+    }
+
+    /// A service with what this node knows of its watchers, and whether its silent instances are kept.
+    fn service(&self, summary: Summary) -> proto::Service {
+        let (view, key) = (&self.hub.view, summary.service.clone());
+        let count = view.watchers().acknowledged(Some(&key), view.changed_at(Some(&key)));
+        wire::to_service(summary, (count.at, count.of), self.hub.judge(&key))
     }
 
     fn instances(&self, request: &proto::ListInstancesRequest) -> Result<proto::ListInstancesResponse, Error> {
         let size = ninefold::page::size(request.page_size)?;
+        let reach = wire::reach(&request.namespace)?;
         let service = Some(request.service.as_str()).filter(|service| !service.is_empty());
         let after = page::read_instances(&request.page_token, service)?;
-        let mut found = self.hub.view.table().page(service, after.as_ref(), size + 1);
+        let name = match service {
+            None => None,
+            Some(text) => match ServiceName::parse(text) {
+                Some(name) => Some(name),
+                // What no service can be called has no instances.
+                None => return Ok(proto::ListInstancesResponse::default()),
+            },
+        };
+        let mut found = self.hub.view.table().page(reach.as_ref(), name.as_ref(), after.as_ref(), size + 1);
         let has_more = found.len() > size;
         found.truncate(size);
         let last = found.last().filter(|_| has_more);
@@ -77,17 +97,35 @@ impl Service {
     }
 
     fn instance(&self, request: proto::GetInstanceRequest) -> Result<proto::GetInstanceResponse, Error> {
-        let found = self.hub.view.table().get(&request.service, &request.instance_id).cloned();
-        let (service, id) = (request.service, request.instance_id);
-        let instance = found.ok_or(Error::InstanceUnknown { service, id })?;
+        let key = key(&request.namespace, request.service, request.instance_id)?;
+        let found = self.hub.view.table().get(&key).cloned();
+        let instance = found.ok_or_else(|| Error::unknown(&key))?;
         Ok(proto::GetInstanceResponse { instance: Some(wire::to_instance(&instance)) })
+    }
+
+    async fn set_override(&self, request: proto::SetOverrideRequest) -> Result<proto::SetOverrideResponse, Error> {
+        let key = key(&request.namespace, request.service, request.instance_id)?;
+        let decided = wire::parse_override(request.r#override, SystemTime::now())?;
+        let instance = overrides::set(&self.hub, key, decided).await?;
+        Ok(proto::SetOverrideResponse { instance: instance.as_deref().map(wire::to_instance) })
+    }
+
+    async fn clear_override(
+        &self,
+        request: proto::ClearOverrideRequest,
+    ) -> Result<proto::ClearOverrideResponse, Error> {
+        let key = key(&request.namespace, request.service, request.instance_id)?;
+        let instance = overrides::clear(&self.hub, key).await?;
+        Ok(proto::ClearOverrideResponse { instance: instance.as_deref().map(wire::to_instance) })
     }
 
     fn events(&self, request: &proto::ListEventsRequest) -> Result<proto::ListEventsResponse, Error> {
         let size = ninefold::page::size(request.page_size)?;
+        let reach = wire::reach(&request.namespace)?;
         let before = page::read_events(&request.page_token)?;
         let found = self.hub.view.events().page(before, size, |event| {
-            (request.service.is_empty() || request.service == event.service)
+            reach.as_ref().is_none_or(|namespace| namespace.as_str() == event.namespace)
+                && (request.service.is_empty() || request.service == event.service)
                 && (request.instance_id.is_empty() || request.instance_id == event.instance)
         });
         let next_page_token = found.rest.map(page::events_token).unwrap_or_default();
@@ -100,7 +138,9 @@ impl Service {
     fn watchers(&self, request: &proto::ListWatchersRequest) -> Result<proto::ListWatchersResponse, Error> {
         let size = ninefold::page::size(request.page_size)?;
         let after = page::read_watchers(&request.page_token)?;
-        let Some(service) = wanted(&request.service) else { return Ok(proto::ListWatchersResponse::default()) };
+        let Some(service) = wanted(&request.namespace, &request.service) else {
+            return Ok(proto::ListWatchersResponse::default());
+        };
         let mut found = self.hub.view.watchers().page(service.as_ref(), after, size + 1);
         let has_more = found.len() > size;
         found.truncate(size);
@@ -108,7 +148,7 @@ impl Service {
         let next_page_token = last.map(|last| page::watchers_token(last.id)).unwrap_or_default();
         let watchers = found.into_iter().map(|seat| wire::to_watcher(seat, &self.hub.node)).collect();
         let revision = self.hub.view.changed_at(service.as_ref());
-        let count = self.hub.view.watchers().acknowledged(service.as_ref().map(ServiceName::as_str), revision);
+        let count = self.hub.view.watchers().acknowledged(service.as_ref(), revision);
         let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
         let (acknowledging, acknowledged) = (number(count.of), number(count.at));
         Ok(proto::ListWatchersResponse { watchers, next_page_token, revision: revision.0, acknowledging, acknowledged })
@@ -117,7 +157,7 @@ impl Service {
     /// Follows, for one who says nothing.
     pub(crate) fn watch(&self, caller: Caller, request: &proto::WatchInstancesRequest) -> Result<Frames, Status> {
         let place = self.watch_place();
-        let opened = place.and_then(|place| Ok((place, wire::interest(&request.services)?)));
+        let opened = place.and_then(|place| Ok((place, wire::interest(&request.namespace, &request.services)?)));
         let (place, interest) = opened.map_err(|error| fault::status(&error))?;
         Ok(self.follow(place, Opened { caller, interest, who: String::new(), resumes: None, acknowledgements: None }))
     }
@@ -207,8 +247,13 @@ struct Opened {
 }
 
 /// The service that a list is asked for, if any is named; `None` for a name that none can have.
-fn wanted(service: &str) -> Option<Option<ServiceName>> {
-    if service.is_empty() { Some(None) } else { ServiceName::parse(service).map(Some) }
+fn wanted(namespace: &str, service: &str) -> Option<Option<ServiceKey>> {
+    if service.is_empty() { Some(None) } else { ServiceKey::parse(namespace, service).map(Some) }
+}
+
+/// Reads a key that somebody asks about; what no instance can be called is unknown.
+fn key(namespace: &str, service: String, id: String) -> Result<InstanceKey, Error> {
+    InstanceKey::parse(namespace, &service, &id).ok_or(Error::InstanceUnknown { service, id })
 }
 
 fn encode<T>(answer: Result<T, Error>) -> Result<Response<T>, Status> {
@@ -314,5 +359,19 @@ impl RegistryService for Service {
     ) -> Result<Response<proto::ListEventsResponse>, Status> {
         let caller = Caller::of(request.extensions());
         encode(self.events(request.get_ref()).map(|answer| reach::events(&caller, answer)))
+    }
+
+    async fn set_override(
+        &self,
+        request: Request<proto::SetOverrideRequest>,
+    ) -> Result<Response<proto::SetOverrideResponse>, Status> {
+        encode(self.set_override(request.into_inner()).await)
+    }
+
+    async fn clear_override(
+        &self,
+        request: Request<proto::ClearOverrideRequest>,
+    ) -> Result<Response<proto::ClearOverrideResponse>, Status> {
+        encode(self.clear_override(request.into_inner()).await)
     }
 }

@@ -6,6 +6,7 @@
 mod admission;
 mod hub;
 mod record;
+mod reports;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,16 +15,22 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use ninefold::fault::{self, Fault as _};
 use ninefold::lifecycle::Stop;
-use tokio::sync::mpsc;
+use ninefold_store::Revision;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 pub(crate) use admission::Admission;
 use hub::Claim;
 pub(crate) use hub::{Hub, Place, take_place};
 use record::{Record, Standing};
+use reports::Reports;
 
+use crate::checks;
 use crate::error::Error;
-use crate::model::{Event, Instance, Report, State};
+use crate::life::Life;
+use crate::model::{Event, EventKind, Instance, Report, State};
+use crate::preserve::Verdict;
+use crate::watch::Count;
 
 /// Most answers that wait for an instance to read them.
 pub(crate) const ANSWERS_MAX: usize = 16;
@@ -33,6 +40,8 @@ const OPEN_WITHIN: Duration = Duration::from_secs(5);
 const BEATS_MISSED_MAX: u32 = 3;
 /// How long an answer waits for this node's own table to show what was written.
 const SEEN_WITHIN: Duration = Duration::from_secs(1);
+/// How often it is looked whether an instance that is kept may go.
+const KEPT_LOOK: Duration = Duration::from_secs(1);
 /// First and longest pause before a failed write is tried again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
@@ -97,9 +106,13 @@ pub(crate) async fn hold(hub: Arc<Hub>, place: Place, mut inbound: Inbound, out:
         () = stop.asked() => Err(Error::Stopping),
         opened = open(&hub, &mut inbound) => opened,
     };
-    let mut session = match opened {
+    let (found, health) = watch::channel(None);
+    let (mut session, instance) = match opened {
         Ok((claim, record)) => {
-            Session { hold: Hold { hub, claim, record }, out, heard: Instant::now(), unsettled: None }
+            let instance = record.instance().clone();
+            let reports = Reports::new(hub.clone(), instance.key.clone());
+            let hold = Hold { hub: hub.clone(), claim, record, life: Life::begin(instance.state) };
+            (Session { hold, out, heard: Instant::now(), unsettled: None, draining: None, reports, health }, instance)
         }
         Err(error) => {
             tracing::info!(reason = error.reason(), error = %fault::chain(&error), "refused a session");
@@ -108,7 +121,10 @@ pub(crate) async fn hold(hub: Arc<Hub>, place: Place, mut inbound: Inbound, out:
             return;
         }
     };
-    let end = session.attend(&mut inbound, &stop).await;
+    let end = tokio::select! {
+        end = session.attend(&mut inbound, &stop) => end,
+        never = checks::keep(&instance, &hub.asked, &found) => match never {},
+    };
     // What the instance still sends is not read; let the transport know at once.
     drop(inbound);
     session.end(end, &stop).await;
@@ -129,7 +145,7 @@ async fn open(hub: &Arc<Hub>, inbound: &mut Inbound) -> Result<(Claim, Record), 
     let key = instance.key.clone();
     let known = {
         let table = hub.view.table();
-        let known = table.get(key.service.as_str(), key.id.as_str()).map(|known| known.revision);
+        let known = table.get(&key).map(|known| known.written);
         let max = hub.config.instances_max;
         if known.is_none() && table.count(&key.service) >= max {
             return Err(Error::ServiceFull { service: key.service, max });
@@ -156,6 +172,19 @@ struct Session {
     heard: Instant,
     /// A write that is still to be done.
     unsettled: Option<Unsettled>,
+    /// The instance waits for its watchers to have seen that it drains.
+    draining: Option<Draining>,
+    /// What it reports of others.
+    reports: Reports,
+    /// Why its health check says that it is not well, if it does.
+    health: watch::Receiver<Option<String>>,
+}
+
+#[derive(Clone, Copy)]
+struct Draining {
+    /// The revision that the watchers are to see.
+    revision: Revision,
+    since: Instant,
 }
 
 struct Unsettled {
@@ -178,6 +207,7 @@ impl Session {
         }
         loop {
             let retry_at = self.unsettled.as_ref().map(|unsettled| unsettled.retry_at);
+            let report_end = self.reports.next_end();
             let done = tokio::select! {
                 // What was said counts before what was not: a slow write of ours must not look like a silence of theirs.
                 biased;
@@ -186,6 +216,16 @@ impl Session {
                 said = inbound.next() => self.hear(said).await,
                 () = self.hold.claim.woken() => self.look().await,
                 () = at(retry_at) => self.settle().await,
+                seen = seen(&self.hold, self.draining) => self.drained(seen),
+                _ = self.health.changed() => {
+                    let unwell = self.health.borrow_and_update().clone();
+                    self.hold.life.examine(unwell);
+                    self.restate(false).await
+                }
+                () = at(report_end) => {
+                    self.reports.expire().await;
+                    Ok(())
+                }
                 () = self.out.closed() => {
                     Err(End::Lost { why: "session lost: the instance closed it".to_owned(), fault: None })
                 }
@@ -208,11 +248,12 @@ impl Session {
                     let serving = Instance { state, ..self.hold.record.instance().clone() };
                     self.hold.hub.admission.admit(&serving, &self.hold.hub.view).await.map_err(End::fault)?;
                 }
-                self.hold.record.set(state, reason, SystemTime::now());
-                self.unsettled = Some(Unsettled { must_answer: true, retry_at: self.heard, pause: PAUSE.0 });
-                self.settle().await
+                self.hold.life.say(state, reason);
+                self.draining = None;
+                self.restate(true).await
             }
             Some(Ok(Said::Report(reports))) => {
+                self.reports.take(&reports).await;
                 reports.into_iter().for_each(|report| self.report(report));
                 Ok(())
             }
@@ -225,8 +266,10 @@ impl Session {
     }
 
     fn report(&self, report: Report) {
+        let own = &self.hold.record.instance().key.service.namespace;
         self.hold.hub.view.report(Event {
             time: SystemTime::now(),
+            namespace: if report.namespace.is_empty() { own.to_string() } else { report.namespace },
             service: report.service,
             instance: report.instance,
             kind: report.kind,
@@ -235,15 +278,45 @@ impl Session {
         });
     }
 
-    /// Looks what the table tells of the instance: others write there too, and leases run out.
+    /// Writes the state in which the instance is now; answers then, if it waits for that.
+    async fn restate(&mut self, must_answer: bool) -> Result<(), End> {
+        let has_changed = self.hold.restate();
+        if has_changed || must_answer {
+            self.unsettle(must_answer);
+            return self.settle().await;
+        }
+        Ok(())
+    }
+
+    fn unsettle(&mut self, must_answer: bool) {
+        let must_answer = must_answer || self.unsettled.as_ref().is_some_and(|unsettled| unsettled.must_answer);
+        self.unsettled = Some(Unsettled { must_answer, retry_at: Instant::now(), pause: PAUSE.0 });
+    }
+
+    /// The watchers have seen that the instance drains, or were waited for long enough: it may stop taking calls.
+    fn drained(&mut self, seen: Count) -> Result<(), End> {
+        let Some(draining) = self.draining.take() else { return Ok(()) };
+        let waited = draining.since.elapsed().as_millis();
+        let reason =
+            format!("{} of {} watchers at revision {} after {waited} ms", seen.at, seen.of, draining.revision.0);
+        let key = &self.hold.record.instance().key;
+        self.hold.hub.view.report(Event::of(key, EventKind::DrainSeen, reason, SystemTime::now()));
+        self.answer(Answer::StateChanged { instance: Box::new(self.hold.record.instance().clone()) })
+    }
+
+    /// Looks what the table tells of the instance: others write there too, leases run out, and callers report.
     async fn look(&mut self) -> Result<(), End> {
+        let reported = self.hold.hub.suspicion(self.hold.claim.key());
+        if self.hold.record.set_reported(reported) {
+            self.unsettle(false);
+        }
         match self.hold.record.compare_with_view() {
-            record::Seen::AsWritten => Ok(()),
+            record::Seen::AsWritten => self.settle().await,
             record::Seen::Overtaken => Err(End::Overtaken),
             record::Seen::Missing => {
                 tracing::warn!(instance = %self.hold.claim.key(), "a live instance lost its record; writing it again");
                 if self.unsettled.is_none() {
-                    self.unsettled = Some(Unsettled { must_answer: false, retry_at: Instant::now(), pause: PAUSE.0 });
+                    self.unsettle(false);
                 }
                 self.settle().await
             }
@@ -258,7 +331,13 @@ impl Session {
                 let must_answer = unsettled.must_answer;
                 self.unsettled = None;
                 if must_answer {
-                    self.hold.hub.view.reached(self.hold.record.revision(), SEEN_WITHIN).await;
+                    let revision = self.hold.record.revision();
+                    self.hold.hub.view.reached(revision, SEEN_WITHIN).await;
+                    if self.hold.record.instance().state == State::Draining {
+                        // Answered when the watchers have seen it.
+                        self.draining = Some(Draining { revision, since: Instant::now() });
+                        return Ok(());
+                    }
                     self.answer(Answer::StateChanged { instance: Box::new(self.hold.record.instance().clone()) })?;
                 }
                 Ok(())
@@ -285,7 +364,10 @@ impl Session {
     }
 
     async fn end(self, end: End, stop: &Stop) {
-        let Self { mut hold, out, .. } = self;
+        let Self { mut hold, out, mut reports, .. } = self;
+        if !matches!(end, End::Stopping) {
+            reports.withdraw().await;
+        }
         let key = hold.claim.key().clone();
         // If an error does not fit, the instance does not read, and learns from the end of the stream.
         match end {
@@ -317,33 +399,71 @@ impl Session {
     }
 }
 
+/// Waits until all watchers have seen that an instance drains, at most as long as the settings say; for ever if it does
+/// not drain. Cancel safe.
+async fn seen(hold: &Hold, draining: Option<Draining>) -> Count {
+    let Some(draining) = draining else { return std::future::pending().await };
+    let within = hold.hub.config.drain_notice.saturating_sub(draining.since.elapsed());
+    hold.hub.view.watchers().until_acknowledged(&hold.claim.key().service, draining.revision, within).await
+}
+
 /// What a session leaves behind, to be cleaned up.
 struct Hold {
     hub: Arc<Hub>,
     claim: Claim,
     record: Record,
+    life: Life,
 }
 
 impl Hold {
+    /// Takes the state in which the instance is now into its record; tells whether it was another.
+    fn restate(&mut self) -> bool {
+        let (state, reason) = self.life.standing();
+        let before = self.record.instance();
+        let has_changed = (before.state, before.state_reason.as_str()) != (state, reason);
+        let reason = reason.to_owned();
+        self.record.set(state, reason, SystemTime::now());
+        has_changed
+    }
+
     /// Makes the instance suspect, gives it its grace time to come back, and removes it.
     async fn mourn(&mut self, why: String, stop: &Stop) {
-        let end = Instant::now() + self.hub.config.grace;
+        let mut end = Instant::now() + self.hub.config.grace;
         self.hub.lose(&self.claim);
-        self.record.set(State::Suspect, why.clone(), SystemTime::now());
+        self.life.lose(why.clone());
+        self.restate();
         if !self.write_until_done(stop).await {
             return;
         }
-        tokio::select! {
-            () = stop.asked() => return,
-            () = self.claim.passed_on() => return,
-            () = tokio::time::sleep_until(end) => {}
+        self.hub.view.reached(self.record.revision(), SEEN_WITHIN).await;
+        let mut is_kept = false;
+        loop {
+            tokio::select! {
+                () = stop.asked() => return,
+                () = self.claim.passed_on() => return,
+                () = tokio::time::sleep_until(end) => {}
+            }
+            match self.hub.judge(&self.claim.key().service) {
+                Verdict::Remove => break,
+                Verdict::Keep { .. } => {
+                    end = Instant::now() + jittered(KEPT_LOOK);
+                    if !std::mem::replace(&mut is_kept, true) {
+                        self.life.lose(format!("kept, because too many fell silent at once; {why}"));
+                        self.restate();
+                        if !self.write_until_done(stop).await {
+                            return;
+                        }
+                    }
+                }
+            }
         }
         self.remove(why, stop).await;
     }
 
     /// Takes the instance out of the landscape: first a record that tells why, then nothing.
     async fn remove(&mut self, reason: String, stop: &Stop) {
-        self.record.set(State::Gone, reason, SystemTime::now());
+        self.life.leave(reason);
+        self.restate();
         if self.write_until_done(stop).await {
             self.hub.view.reached(self.record.revision(), SEEN_WITHIN).await;
             self.record.erase().await;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ninefold_store::Revision;
 
-use crate::model::{Instance, InstanceId, InstanceKey, Interest, ServiceName, State};
+use crate::model::{Instance, InstanceId, InstanceKey, Interest, Namespace, Override, ServiceKey, ServiceName, State};
 
 /// Most changes that are remembered for readers that fell behind.
 const CHANGES_MAX: usize = 8192;
@@ -25,6 +25,17 @@ pub(crate) enum News {
     Written(Arc<Instance>),
     /// Its key is gone.
     Erased(InstanceKey, Revision),
+    /// An operator decided this of it, or nothing any more.
+    Decided(InstanceKey, Option<Arc<Override>>, Revision),
+    /// Another instance reports it, or does not any more.
+    Reported {
+        /// Who is reported.
+        of: InstanceKey,
+        /// Who reports.
+        by: InstanceKey,
+        /// Whether it does.
+        stands: bool,
+    },
 }
 
 /// What news changed in the table.
@@ -47,6 +58,8 @@ pub(crate) enum Now {
     Left(Arc<Instance>),
     /// Its key is gone, without a word.
     Vanished,
+    /// The same; but who reports it has changed.
+    Reported,
 }
 
 /// What changed since a moment.
@@ -58,11 +71,18 @@ pub(crate) struct Changes {
     pub(crate) removes: Vec<InstanceKey>,
 }
 
+impl Changes {
+    /// Whether nothing changed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.upserts.is_empty() && self.removes.is_empty()
+    }
+}
+
 /// How many instances a service has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Summary {
     /// Name of the service.
-    pub(crate) service: ServiceName,
+    pub(crate) service: ServiceKey,
     /// How many are registered.
     pub(crate) instances: usize,
     /// How many are serving.
@@ -76,7 +96,11 @@ pub(crate) struct Summary {
 /// All instances that a node knows of.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    services: BTreeMap<ServiceName, BTreeMap<InstanceId, Arc<Instance>>>,
+    services: BTreeMap<ServiceKey, BTreeMap<InstanceId, Arc<Instance>>>,
+    /// What operators decided, of instances that are there or may come back.
+    decided: BTreeMap<InstanceKey, Arc<Override>>,
+    /// Who reports whom.
+    reports: BTreeMap<InstanceKey, BTreeSet<InstanceKey>>,
     revision: Revision,
     moment: Moment,
     /// Which instances changed when, oldest first.
@@ -105,48 +129,98 @@ impl Table {
     }
 
     /// Takes in a whole reading of the store, and tells how it differs from what was known.
-    pub(crate) fn replace(&mut self, revision: Revision, instances: Vec<Instance>) -> Vec<Step> {
+    pub(crate) fn replace(&mut self, revision: Revision, read: Vec<News>) -> Vec<Step> {
         // After the store was restored from an older copy its revisions begin anew; then so do ours.
         let restored = revision < self.revision;
         self.revision = revision;
-        let read: BTreeSet<InstanceKey> = instances.iter().map(|instance| instance.key.clone()).collect();
-        let erased: Vec<_> = self.all().map(|known| known.key.clone()).filter(|key| !read.contains(key)).collect();
-        let mut steps: Vec<Step> = erased.iter().filter_map(|key| self.remove(key, |_| Now::Vanished)).collect();
-        for instance in instances {
-            if restored {
-                let before = self.get(instance.key.service.as_str(), instance.key.id.as_str());
-                if before.is_some_and(|before| before.revision > instance.revision) {
-                    self.remove(&instance.key, |_| Now::Vanished);
-                }
+        let mut steps = self.forget_unread(&read, revision);
+        for news in read {
+            if let News::Written(instance) = &news
+                && restored
+                && self.get(&instance.key).is_some_and(|before| before.revision > instance.revision)
+            {
+                self.remove(&instance.key, |_| Now::Vanished);
             }
-            steps.extend(self.take(News::Written(Arc::new(instance))));
+            steps.extend(self.take(news));
         }
         self.remember(&steps);
         steps
     }
 
+    /// Forgets what a whole reading of the store does not hold.
+    fn forget_unread(&mut self, read: &[News], revision: Revision) -> Vec<Step> {
+        let (mut written, mut decided, mut reports) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        for news in read {
+            match news {
+                News::Written(instance) => _ = written.insert(&instance.key),
+                News::Decided(key, ..) => _ = decided.insert(key),
+                News::Reported { of, by, .. } => {
+                    _ = reports.entry(of.clone()).or_insert_with(BTreeSet::new).insert(by.clone());
+                }
+                News::Erased(..) => {}
+            }
+        }
+        let erased: Vec<_> = self.all().map(|known| &known.key).filter(|key| !written.contains(key)).cloned().collect();
+        let undecided: Vec<_> = self.decided.keys().filter(|key| !decided.contains(key)).cloned().collect();
+        let reported: BTreeSet<_> = self.reports.keys().chain(reports.keys()).cloned().collect();
+        self.reports = reports;
+        let mut steps: Vec<Step> = erased.iter().filter_map(|key| self.remove(key, |_| Now::Vanished)).collect();
+        steps.extend(undecided.into_iter().filter_map(|key| self.decide(key, None, revision)));
+        steps.extend(reported.into_iter().map(|key| Step { key, before: None, now: Now::Reported }));
+        steps
+    }
+
     fn take(&mut self, news: News) -> Option<Step> {
         match news {
-            News::Written(instance) => {
-                let key = instance.key.clone();
-                let before = self.get(key.service.as_str(), key.id.as_str()).cloned();
-                if before.as_ref().is_some_and(|before| before.revision >= instance.revision) {
-                    return None;
-                }
-                if instance.state == State::Gone {
-                    return self.remove(&key, |_| Now::Left(instance));
-                }
-                self.services.entry(key.service.clone()).or_default().insert(key.id.clone(), instance.clone());
-                Some(Step { key, before, now: Now::Here(instance) })
-            }
+            News::Written(instance) => self.write(instance),
             News::Erased(key, revision) => {
-                let before = self.get(key.service.as_str(), key.id.as_str())?;
-                if before.revision > revision {
+                if self.get(&key)?.written > revision {
                     return None;
                 }
                 self.remove(&key, |_| Now::Vanished)
             }
+            News::Decided(key, decided, revision) => self.decide(key, decided, revision),
+            News::Reported { of, by, stands } => {
+                let reporters = self.reports.entry(of.clone()).or_default();
+                let changed = if stands { reporters.insert(by) } else { reporters.remove(&by) };
+                if reporters.is_empty() {
+                    self.reports.remove(&of);
+                }
+                changed.then_some(Step { key: of, before: None, now: Now::Reported })
+            }
         }
+    }
+
+    fn write(&mut self, mut instance: Arc<Instance>) -> Option<Step> {
+        let key = instance.key.clone();
+        let before = self.get(&key).cloned();
+        if before.as_ref().is_some_and(|before| before.written >= instance.written) {
+            return None;
+        }
+        if instance.state == State::Gone {
+            return self.remove(&key, |_| Now::Left(instance));
+        }
+        if let Some(decided) = self.decided.get(&key) {
+            Arc::make_mut(&mut instance).decided = Some(decided.clone());
+        }
+        self.services.entry(key.service.clone()).or_default().insert(key.id.clone(), instance.clone());
+        Some(Step { key, before, now: Now::Here(instance) })
+    }
+
+    fn decide(&mut self, key: InstanceKey, decided: Option<Arc<Override>>, revision: Revision) -> Option<Step> {
+        match &decided {
+            Some(decided) => _ = self.decided.insert(key.clone(), decided.clone()),
+            None => _ = self.decided.remove(&key),
+        }
+        let known = self.services.get_mut(&key.service)?.get_mut(&key.id)?;
+        if known.decided == decided {
+            return None;
+        }
+        let before = known.clone();
+        let now = Instance { decided, revision: revision.max(known.revision), ..(**known).clone() };
+        *known = Arc::new(now);
+        let now = Now::Here(known.clone());
+        Some(Step { key, before: Some(before), now })
     }
 
     fn remove(&mut self, key: &InstanceKey, now: impl FnOnce(&Instance) -> Now) -> Option<Step> {
@@ -160,11 +234,13 @@ impl Table {
     }
 
     fn remember(&mut self, steps: &[Step]) {
-        if steps.is_empty() {
+        // Who reports whom is nothing that a reader is told.
+        let told = || steps.iter().filter(|step| !matches!(step.now, Now::Reported));
+        if told().next().is_none() {
             return;
         }
         self.moment.0 += 1;
-        self.changes.extend(steps.iter().map(|step| (self.moment, step.key.clone())));
+        self.changes.extend(told().map(|step| (self.moment, step.key.clone())));
         while self.changes.len() > CHANGES_MAX {
             if let Some((moment, _)) = self.changes.pop_front() {
                 self.forgotten = moment;
@@ -182,7 +258,7 @@ impl Table {
             self.changes.range(first..).map(|(_, key)| key).filter(|key| interest.covers(&key.service)).collect();
         let mut changes = Changes::default();
         for key in touched {
-            match self.get(key.service.as_str(), key.id.as_str()) {
+            match self.get(key) {
                 Some(instance) => changes.upserts.push(instance.clone()),
                 None => changes.removes.push(key.clone()),
             }
@@ -194,6 +270,7 @@ impl Table {
     pub(crate) fn snapshot(&self, interest: &Interest) -> Vec<Arc<Instance>> {
         match interest {
             Interest::All => self.all().cloned().collect(),
+            Interest::Within(namespace) => self.page(Some(namespace), None, None, usize::MAX),
             Interest::Named(names) => {
                 names.iter().filter_map(|name| self.services.get(name)).flat_map(BTreeMap::values).cloned().collect()
             }
@@ -201,25 +278,45 @@ impl Table {
     }
 
     /// One instance.
-    pub(crate) fn get(&self, service: &str, id: &str) -> Option<&Arc<Instance>> {
-        self.services.get(service)?.get(id)
+    pub(crate) fn get(&self, key: &InstanceKey) -> Option<&Arc<Instance>> {
+        self.services.get(&key.service)?.get(&key.id)
     }
 
     /// How many instances a service has.
-    pub(crate) fn count(&self, service: &ServiceName) -> usize {
+    pub(crate) fn count(&self, service: &ServiceKey) -> usize {
         self.services.get(service).map_or(0, BTreeMap::len)
     }
 
-    /// At most `limit` instances, of one service or of all, by key, behind the key `after`.
-    pub(crate) fn page(&self, service: Option<&str>, after: Option<&InstanceKey>, limit: usize) -> Vec<Arc<Instance>> {
-        let first = match (service, after) {
-            (_, Some(after)) => Bound::Included(after.service.as_str()),
-            (Some(service), None) => Bound::Included(service),
-            (None, None) => Bound::Unbounded,
-        };
-        self.services
-            .range::<str, _>((first, Bound::Unbounded))
-            .take_while(|(name, _)| service.is_none_or(|wanted| name.as_str() == wanted))
+    /// All instances of a service, by id.
+    pub(crate) fn of(&self, service: &ServiceKey) -> impl Iterator<Item = &Arc<Instance>> {
+        self.services.get(service).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// How many other instances report one.
+    pub(crate) fn reporters(&self, key: &InstanceKey) -> usize {
+        self.reports.get(key).map_or(0, BTreeSet::len)
+    }
+
+    /// What an operator decided of an instance, whether it is there or not.
+    pub(crate) fn decided(&self, key: &InstanceKey) -> Option<&Arc<Override>> {
+        self.decided.get(key)
+    }
+
+    /// Of how many instances an operator decided something.
+    pub(crate) fn decisions(&self) -> usize {
+        self.decided.len()
+    }
+
+    /// At most `limit` instances, of one namespace or of all, of services of one name or of all, by key, behind the key
+    /// `after`.
+    pub(crate) fn page(
+        &self,
+        namespace: Option<&Namespace>,
+        service: Option<&ServiceName>,
+        after: Option<&InstanceKey>,
+        limit: usize,
+    ) -> Vec<Arc<Instance>> {
+        self.range(namespace, service, after.map(|after| Bound::Included(&after.service)))
             .flat_map(|(name, instances)| {
                 let first = match after {
                     Some(after) if after.service == *name => Bound::Excluded(after.id.as_str()),
@@ -231,11 +328,34 @@ impl Table {
             .collect()
     }
 
-    /// At most `limit` services, by name, behind the name `after`.
-    pub(crate) fn services(&self, after: Option<&ServiceName>, limit: usize) -> Vec<Summary> {
-        let first = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let behind = self.services.range::<ServiceName, _>((first, Bound::Unbounded));
+    /// At most `limit` services of one namespace or of all, by name, behind the service `after`.
+    pub(crate) fn services(
+        &self,
+        namespace: Option<&Namespace>,
+        after: Option<&ServiceKey>,
+        limit: usize,
+    ) -> Vec<Summary> {
+        let behind = self.range(namespace, None, after.map(Bound::Excluded));
         behind.take(limit).map(|(name, instances)| summary(name, instances.values())).collect()
+    }
+
+    fn range<'a>(
+        &'a self,
+        namespace: Option<&'a Namespace>,
+        service: Option<&'a ServiceName>,
+        first: Option<Bound<&ServiceKey>>,
+    ) -> impl Iterator<Item = (&'a ServiceKey, &'a BTreeMap<InstanceId, Arc<Instance>>)> + use<'a> {
+        let start = namespace.map(|namespace| match service {
+            Some(name) => ServiceKey { namespace: namespace.clone(), name: name.clone() },
+            None => ServiceKey::before_all_of(namespace.clone()),
+        });
+        let first = first.or(start.as_ref().map(Bound::Included)).unwrap_or(Bound::Unbounded);
+        self.services
+            .range::<ServiceKey, _>((first, Bound::Unbounded))
+            .take_while(move |(key, _)| {
+                namespace.is_none_or(|wanted| key.namespace == *wanted && service.is_none_or(|name| key.name <= *name))
+            })
+            .filter(move |(key, _)| service.is_none_or(|wanted| key.name == *wanted))
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<Instance>> {
@@ -243,7 +363,7 @@ impl Table {
     }
 }
 
-fn summary<'a>(service: &ServiceName, instances: impl Iterator<Item = &'a Arc<Instance>>) -> Summary {
+fn summary<'a>(service: &ServiceKey, instances: impl Iterator<Item = &'a Arc<Instance>>) -> Summary {
     let mut summary = Summary {
         service: service.clone(),
         instances: 0,
@@ -253,7 +373,7 @@ fn summary<'a>(service: &ServiceName, instances: impl Iterator<Item = &'a Arc<In
     };
     for instance in instances {
         summary.instances += 1;
-        summary.serving += usize::from(instance.state == State::Serving);
+        summary.serving += usize::from(instance.stands_as(State::Serving));
         summary.protobuf_services.extend(instance.protobuf_services.iter().cloned());
         summary.revision = summary.revision.max(instance.revision);
     }

@@ -17,9 +17,9 @@ use tokio::time::Instant;
 
 pub(crate) use seen::{Knows, Look, Piece};
 
-use crate::events::{self, Log, REGISTRY};
-use crate::model::{Event, EventKind, Instance, Interest, Policy, ServiceName};
-use crate::table::{Moment, News, Step, Table};
+use crate::events::{self, Log};
+use crate::model::{Event, EventKind, Interest, NAMESPACE_DEFAULT, Policy, REGISTRY, ServiceKey, ServiceName};
+use crate::table::{Moment, News, Now, Step, Table};
 use crate::watch::Book;
 use seen::Seen;
 
@@ -58,8 +58,8 @@ impl Deref for Held<'_> {
 impl View {
     /// Begins with a reading of the store. What is there already is no event. For a `warm_up` from now on, it is not sure
     /// that what it does not see is not there.
-    pub(crate) fn new(revision: Revision, instances: Vec<Instance>, events_max: usize, warm_up: Duration) -> Self {
-        let seen = Seen::new(revision, instances);
+    pub(crate) fn new(revision: Revision, read: Vec<News>, events_max: usize, warm_up: Duration) -> Self {
+        let seen = Seen::new(revision, read);
         let pulse = watch::Sender::new((seen.table.moment(), seen.table.revision()));
         let trust = Mutex::new(Trust { sure_from: Instant::now() + warm_up, is_stale: false });
         Self { seen: RwLock::new(seen), events: Mutex::new(Log::new(events_max)), pulse, book: Book::default(), trust }
@@ -95,8 +95,8 @@ impl View {
     }
 
     /// Takes in a whole reading of the store.
-    pub(crate) fn replace(&self, revision: Revision, instances: Vec<Instance>) -> Vec<Step> {
-        self.change(|seen| seen.replace(revision, instances))
+    pub(crate) fn replace(&self, revision: Revision, read: Vec<News>) -> Vec<Step> {
+        self.change(|seen| seen.replace(revision, read))
     }
 
     fn change(&self, change: impl FnOnce(&mut Seen) -> Vec<Step>) -> Vec<Step> {
@@ -111,7 +111,8 @@ impl View {
             steps.iter().flat_map(|step| events::tell(step, now)).for_each(|event| events.push(event));
         }
         self.pulse.send_replace(present);
-        self.book.wake(steps.iter().map(|step| &step.key.service));
+        let told = steps.iter().filter(|step| !matches!(step.now, Now::Reported));
+        self.book.wake(told.map(|step| &step.key.service));
         steps
     }
 
@@ -127,7 +128,7 @@ impl View {
         };
         if has_changed {
             self.note(service.as_str(), EventKind::PolicyChanged, reason);
-            self.book.wake([service]);
+            self.book.wake_by_name(service);
             self.book.wake_listening(service);
         }
     }
@@ -173,6 +174,7 @@ impl View {
     pub(crate) fn note(&self, service: &str, kind: EventKind, reason: String) {
         self.report(Event {
             time: SystemTime::now(),
+            namespace: NAMESPACE_DEFAULT.to_owned(),
             service: service.to_owned(),
             instance: String::new(),
             kind,
@@ -200,7 +202,7 @@ impl View {
     }
 
     /// Revision of the last change of a service, or of all.
-    pub(crate) fn changed_at(&self, service: Option<&ServiceName>) -> Revision {
+    pub(crate) fn changed_at(&self, service: Option<&ServiceKey>) -> Revision {
         self.seen().changed_at(service)
     }
 

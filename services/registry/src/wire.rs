@@ -1,6 +1,8 @@
 //! Between the words of `ninefold.registry.v1` and the model. The only place that knows both.
 
 pub(crate) mod policy;
+
+mod decided;
 mod register;
 mod watch;
 
@@ -14,11 +16,15 @@ use prost::Message as _;
 use proto::hold_session_request::Message as Asked;
 use proto::hold_session_response::Message as Answered;
 
+pub(crate) use decided::{override_record, parse_override, read_override, to_override};
 pub(crate) use register::instance as parse_instance;
 pub(crate) use watch::{Heard, from_frame, heard, interest, to_frame, to_watcher};
 
 use crate::error::Error;
-use crate::model::{Address, Event, EventKind, Instance, InstanceKey, Protocol, Report, ServiceName, State};
+use crate::model::{
+    Address, Event, EventKind, Instance, InstanceKey, NAMESPACE_ALL, Namespace, Protocol, Report, ServiceName, State,
+};
+use crate::preserve::Verdict;
 use crate::session::{Answer, Said};
 use crate::table::Summary;
 
@@ -29,7 +35,11 @@ const REPORT_EVENTS_MAX: usize = 64;
 
 /// Writes an instance as it lies in the store.
 pub(crate) fn record(instance: &Instance) -> Bytes {
-    let mut proto = to_instance(instance);
+    let own = Instance { decided: None, ..instance.clone() };
+    let mut proto = to_instance(&own);
+    // What it says of itself; what others say is joined by whoever reads.
+    proto.state = to_state(instance.state).into();
+    proto.state_reason.clone_from(&instance.state_reason);
     // The store knows the revision; written into the record it would be the one before.
     proto.revision = 0;
     proto.encode_to_vec().into()
@@ -44,18 +54,21 @@ pub(crate) fn read_record(value: &[u8], revision: Revision) -> Option<Instance> 
         proto::InstanceState::Draining => State::Draining,
         proto::InstanceState::Suspect => State::Suspect,
         proto::InstanceState::Gone => State::Gone,
+        proto::InstanceState::NotServing => State::NotServing,
         proto::InstanceState::Unspecified => return None,
     };
     let changed = proto.change_time?.try_into().ok()?;
-    let (node, state_reason) = (proto.node.clone(), proto.state_reason.clone());
+    let (node, state_reason, reported) = (proto.node.clone(), proto.state_reason.clone(), proto.reported.clone());
     let instance = parse_instance(proto, changed).ok()?;
-    Some(Instance { state, state_reason, node, revision, ..instance })
+    Some(Instance { state, state_reason, node, reported, revision, written: revision, ..instance })
 }
 
 /// Tells an instance.
 pub(crate) fn to_instance(instance: &Instance) -> proto::Instance {
+    let (state, state_reason) = instance.standing();
     proto::Instance {
-        service: instance.key.service.to_string(),
+        namespace: instance.key.service.namespace.to_string(),
+        service: instance.key.service.name.to_string(),
         instance_id: instance.key.id.to_string(),
         addresses: instance.addresses.iter().map(to_address).collect(),
         version: instance.version.clone(),
@@ -64,8 +77,8 @@ pub(crate) fn to_instance(instance: &Instance) -> proto::Instance {
         protobuf_services: instance.protobuf_services.clone(),
         contract_digest: instance.contract_digest.clone(),
         weight: instance.weight,
-        state: to_state(instance.state).into(),
-        state_reason: instance.state_reason.clone(),
+        state: to_state(state).into(),
+        state_reason,
         start_time: instance.started.map(Into::into),
         change_time: Some(instance.changed.into()),
         revision: instance.revision.0,
@@ -76,6 +89,10 @@ pub(crate) fn to_instance(instance: &Instance) -> proto::Instance {
         }
         .into(),
         tls: instance.is_tls,
+        region: instance.region.clone(),
+        r#override: instance.decided.as_deref().map(to_override),
+        health_check: instance.check.as_ref().map(decided::to_check),
+        reported: instance.reported.clone(),
         ..proto::Instance::default()
     }
 }
@@ -91,11 +108,16 @@ fn to_state(state: State) -> proto::InstanceState {
         State::Draining => proto::InstanceState::Draining,
         State::Suspect => proto::InstanceState::Suspect,
         State::Gone => proto::InstanceState::Gone,
+        State::NotServing => proto::InstanceState::NotServing,
     }
 }
 
 fn to_key(key: &InstanceKey) -> proto::InstanceKey {
-    proto::InstanceKey { service: key.service.to_string(), instance_id: key.id.to_string() }
+    proto::InstanceKey {
+        namespace: key.service.namespace.to_string(),
+        service: key.service.name.to_string(),
+        instance_id: key.id.to_string(),
+    }
 }
 
 /// Reads what an instance says. A message of a later version is heard as a beat.
@@ -113,10 +135,11 @@ pub(crate) fn said(request: proto::HoldSessionRequest) -> Result<Said, Error> {
                 proto::InstanceState::Starting => State::Starting,
                 proto::InstanceState::Serving => State::Serving,
                 proto::InstanceState::Draining => State::Draining,
+                proto::InstanceState::NotServing => State::NotServing,
                 proto::InstanceState::Unspecified | proto::InstanceState::Gone | proto::InstanceState::Suspect => {
                     return Err(Error::InstanceInvalid(vec![Violation::new(
                         "set_state.state",
-                        "must be STARTING, SERVING or DRAINING",
+                        "must be STARTING, SERVING, NOT_SERVING or DRAINING",
                     )]));
                 }
             };
@@ -137,25 +160,20 @@ fn report_of(event: proto::Event) -> Option<Report> {
         proto::EventKind::BreakerHalfOpened => EventKind::BreakerHalfOpened,
         proto::EventKind::BreakerClosed => EventKind::BreakerClosed,
         proto::EventKind::WatchDiverged => EventKind::WatchDiverged,
-        proto::EventKind::Unspecified
-        | proto::EventKind::Registered
-        | proto::EventKind::Serving
-        | proto::EventKind::Draining
-        | proto::EventKind::Suspect
-        | proto::EventKind::Deregistered
-        | proto::EventKind::Expired
-        | proto::EventKind::PolicyChanged
-        | proto::EventKind::PolicyRefused
-        | proto::EventKind::StoreLost
-        | proto::EventKind::StoreFound
-        | proto::EventKind::XdsRefused
-        | proto::EventKind::XdsWithheld
-        | proto::EventKind::ContractRefused => return None,
+        // The registry sees everything else itself.
+        _ => return None,
     };
+    Namespace::parse(&event.namespace)?;
     if kind != EventKind::WatchDiverged {
         ServiceName::parse(&event.service)?;
     }
-    Some(Report { service: cut(event.service), instance: cut(event.instance_id), kind, reason: cut(event.reason) })
+    Some(Report {
+        namespace: event.namespace,
+        service: cut(event.service),
+        instance: cut(event.instance_id),
+        kind,
+        reason: cut(event.reason),
+    })
 }
 
 fn cut(mut reason: String) -> String {
@@ -185,14 +203,33 @@ fn to_duration(duration: Duration) -> prost_types::Duration {
     duration.try_into().unwrap_or_default()
 }
 
-/// Tells how many instances a service has.
-pub(crate) fn to_service(summary: Summary) -> proto::Service {
+/// Reads which namespace a listing is of; `None` for all.
+pub(crate) fn reach(namespace: &str) -> Result<Option<Namespace>, Error> {
+    if namespace == NAMESPACE_ALL {
+        return Ok(None);
+    }
+    Namespace::parse(namespace).map(Some).ok_or_else(|| {
+        Error::NamespaceInvalid(vec![Violation::new("namespace", format!("{} or -", register::SERVICE_NAME_RULE))])
+    })
+}
+
+/// Tells how many instances a service has, how many `(at, of)` of its watchers are at its revision, and what becomes of its
+/// silent instances.
+pub(crate) fn to_service(summary: Summary, (at, of): (usize, usize), verdict: Verdict) -> proto::Service {
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     proto::Service {
-        service: summary.service.to_string(),
-        instances: u32::try_from(summary.instances).unwrap_or(u32::MAX),
-        serving: u32::try_from(summary.serving).unwrap_or(u32::MAX),
+        namespace: summary.service.namespace.to_string(),
+        service: summary.service.name.to_string(),
+        instances: number(summary.instances),
+        serving: number(summary.serving),
         protobuf_services: summary.protobuf_services.into_iter().collect(),
         revision: summary.revision.0,
+        watchers: number(of),
+        watchers_current: number(at),
+        preservation: match verdict {
+            Verdict::Keep { lost, of } => Some(proto::Preservation { lost: number(lost), of: number(of) }),
+            Verdict::Remove => None,
+        },
     }
 }
 
@@ -216,8 +253,17 @@ pub(crate) fn to_event(event: Event) -> proto::Event {
         EventKind::XdsRefused => proto::EventKind::XdsRefused,
         EventKind::XdsWithheld => proto::EventKind::XdsWithheld,
         EventKind::ContractRefused => proto::EventKind::ContractRefused,
+        EventKind::NotServing => proto::EventKind::NotServing,
+        EventKind::OverrideSet => proto::EventKind::OverrideSet,
+        EventKind::OverrideCleared => proto::EventKind::OverrideCleared,
+        EventKind::PreservationBegan => proto::EventKind::PreservationBegan,
+        EventKind::PreservationEnded => proto::EventKind::PreservationEnded,
+        EventKind::Reported => proto::EventKind::Reported,
+        EventKind::DrainSeen => proto::EventKind::DrainSeen,
+        EventKind::Moved => proto::EventKind::Moved,
     };
     proto::Event {
+        namespace: event.namespace,
         time: Some(event.time.into()),
         service: event.service,
         instance_id: event.instance,

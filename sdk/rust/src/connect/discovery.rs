@@ -38,6 +38,8 @@ pub enum Interest {
 /// Who follows, and what is kept of it.
 #[derive(Clone, Debug, Default)]
 pub struct Follow {
+    /// Namespace of the services. Empty for the default.
+    pub namespace: String,
     /// Who follows, for people who ask the registry: an instance such as "product-composite/p-1", or a part of the
     /// platform. At most 200 characters.
     pub watcher: String,
@@ -97,7 +99,7 @@ impl Discovery {
             seed: fastrand::u64(..),
         });
         let shelf = follow.file.map(Shelf::new);
-        let follower = Follower::new(shared.clone(), registry, follow.watcher, shelf);
+        let follower = Follower::new(shared.clone(), registry, (follow.namespace, follow.watcher), shelf);
         scope.run("connect.follow", |stop| follower.run(stop));
         Self(shared)
     }

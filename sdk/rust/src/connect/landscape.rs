@@ -118,7 +118,9 @@ impl From<words::Instance> for Instance {
     fn from(words: words::Instance) -> Self {
         let state = match words.state() {
             // A registry that grows a new state means, to us, an instance that is not to be called.
-            words::InstanceState::Unspecified | words::InstanceState::Starting => State::Starting,
+            words::InstanceState::Unspecified | words::InstanceState::Starting | words::InstanceState::NotServing => {
+                State::Starting
+            }
             words::InstanceState::Serving => State::Serving,
             words::InstanceState::Draining => State::Draining,
             words::InstanceState::Suspect => State::Suspect,

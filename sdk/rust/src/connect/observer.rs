@@ -72,6 +72,8 @@ impl Observer {
             kind: kind.into(),
             reason: transition.reason,
             observer: String::new(),
+            // That of whoever reports.
+            namespace: String::new(),
         });
     }
 

@@ -262,6 +262,20 @@ impl RegistryService for Fake {
     ) -> Result<Response<registry::ListEventsResponse>, Status> {
         not_here()
     }
+
+    async fn set_override(
+        &self,
+        _: Request<registry::SetOverrideRequest>,
+    ) -> Result<Response<registry::SetOverrideResponse>, Status> {
+        not_here()
+    }
+
+    async fn clear_override(
+        &self,
+        _: Request<registry::ClearOverrideRequest>,
+    ) -> Result<Response<registry::ClearOverrideResponse>, Status> {
+        not_here()
+    }
 }
 
 /// Yields the items of a stream while some work runs beside it; both end with the work.

@@ -172,6 +172,20 @@ impl RegistryService for Registry {
     ) -> Result<Response<words::ListEventsResponse>, Status> {
         Err(Status::unimplemented("not asked for here"))
     }
+
+    async fn set_override(
+        &self,
+        _: Request<words::SetOverrideRequest>,
+    ) -> Result<Response<words::SetOverrideResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn clear_override(
+        &self,
+        _: Request<words::ClearOverrideRequest>,
+    ) -> Result<Response<words::ClearOverrideResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
 }
 
 fn delta(last: &Known, now: &Known) -> words::Delta {

@@ -271,4 +271,18 @@ impl RegistryService for Board {
     async fn list_events(&self, _: Request<registry::ListEventsRequest>) -> Answer<registry::ListEventsResponse> {
         Err(Status::unimplemented("not needed"))
     }
+
+    async fn set_override(
+        &self,
+        _: Request<registry::SetOverrideRequest>,
+    ) -> Result<Response<registry::SetOverrideResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+
+    async fn clear_override(
+        &self,
+        _: Request<registry::ClearOverrideRequest>,
+    ) -> Result<Response<registry::ClearOverrideResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
 }

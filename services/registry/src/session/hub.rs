@@ -5,15 +5,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use ninefold_store::Store;
-use tokio::sync::{Notify, watch};
+use ninefold_store::{Revision, Store};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::Instant;
 
 use super::Admission;
+use crate::checks;
 use crate::config::Config;
 use crate::error::Error;
 use crate::lease::Leases;
-use crate::model::InstanceKey;
-use crate::table::Step;
+use crate::model::{Event, EventKind, InstanceKey, ServiceKey, State};
+use crate::preserve::{Losses, Verdict};
+use crate::suspects::Suspects;
+use crate::table::{Now, Step};
 use crate::view::View;
 
 /// What all sessions of this node share.
@@ -25,8 +29,14 @@ pub(crate) struct Hub {
     pub(crate) view: Arc<View>,
     pub(crate) leases: Leases,
     pub(crate) admission: Admission,
+    /// Places for those that are asked whether they are well.
+    pub(crate) asked: Semaphore,
     holders: Mutex<HashMap<InstanceKey, Holder>>,
     open: Arc<AtomicUsize>,
+    /// Who fell silent lately; its time is counted from `origin`.
+    losses: Mutex<Losses>,
+    origin: Instant,
+    suspects: Mutex<Suspects>,
 }
 
 #[derive(Debug)]
@@ -99,7 +109,10 @@ impl Hub {
     ) -> Self {
         let leases = Leases::new(store.clone(), config.lease);
         let (holders, open) = (Mutex::new(HashMap::new()), Arc::new(AtomicUsize::new(0)));
-        Self { config, node, store, view, leases, admission, holders, open }
+        let losses = Mutex::new(Losses::new(config.preservation()));
+        let suspects = Mutex::new(Suspects::new(config.suspicion()));
+        let (asked, origin) = (Semaphore::new(checks::ASKED_MAX), Instant::now());
+        Self { config, node, store, view, leases, admission, asked, holders, open, losses, origin, suspects }
     }
 
     /// Takes one of the places that this node has for sessions.
@@ -150,11 +163,70 @@ impl Hub {
         // Once passed on, the place in the map is another session's.
         if claim.is_valid() {
             holders.remove(&claim.key);
+            self.suspects().release(&claim.key);
         }
+    }
+
+    fn losses(&self) -> MutexGuard<'_, Losses> {
+        self.losses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn suspects(&self) -> MutexGuard<'_, Suspects> {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is to become of the silent instances of a service. An event tells of a change.
+    pub(crate) fn judge(&self, service: &ServiceKey) -> Verdict {
+        let present = self.view.table().count(service);
+        let (verdict, is_news) = self.losses().judge(service, present, self.origin.elapsed());
+        if is_news {
+            let (kind, reason) = match verdict {
+                Verdict::Keep { lost, of } => {
+                    (EventKind::PreservationBegan, format!("{lost} of {of} fell silent at once; none is removed"))
+                }
+                Verdict::Remove => (EventKind::PreservationEnded, "who is still silent is removed".to_owned()),
+            };
+            tracing::warn!(service = %service, reason, "preservation of a service changed");
+            self.view.report(Event::of_service(service, kind, reason, SystemTime::now()));
+        }
+        verdict
+    }
+
+    /// What so many callers report of an instance that it is suspect; empty if they do not.
+    pub(crate) fn suspicion(&self, key: &InstanceKey) -> String {
+        let callers = self.view.watchers().acknowledged(Some(&key.service), Revision::default()).of;
+        let table = self.view.table();
+        self.suspects().judge(&table, key, callers)
+    }
+
+    fn count_losses(&self, steps: &[Step]) {
+        let now = self.origin.elapsed();
+        let mut losses = self.losses();
+        for step in steps {
+            let was_silent = step.before.as_ref().is_some_and(|before| before.state == State::Suspect);
+            match &step.now {
+                Now::Here(here) if here.state == State::Suspect => {
+                    if !was_silent {
+                        losses.silent(&step.key, now);
+                    }
+                }
+                Now::Left(_) if was_silent => losses.removed(&step.key),
+                Now::Vanished => {
+                    losses.silent(&step.key, now);
+                    losses.removed(&step.key);
+                }
+                Now::Here(_) | Now::Left(_) => losses.heard(&step.key),
+                Now::Reported => {}
+            }
+        }
+        let concerned = losses.concerned();
+        drop(losses);
+        concerned.iter().for_each(|service| _ = self.judge(service));
     }
 
     /// Wakes the sessions whose instances changed.
     pub(crate) fn wake(&self, steps: &[Step]) {
+        self.count_losses(steps);
         let holders = self.holders();
         for holder in steps.iter().filter_map(|step| holders.get(&step.key)) {
             holder.wake.notify_one();

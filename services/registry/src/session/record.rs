@@ -74,6 +74,15 @@ impl Record {
         self.instance.state_reason = reason;
     }
 
+    /// Takes in what callers report, in memory; tells whether that makes a difference.
+    pub(super) fn set_reported(&mut self, reported: String) -> bool {
+        let differs = self.instance.reported.is_empty() != reported.is_empty();
+        if differs {
+            self.instance.reported = reported;
+        }
+        differs
+    }
+
     /// Writes the record. Others that write at the same time are looked at, and yielded to or overwritten as `standing`
     /// says.
     ///
@@ -95,6 +104,7 @@ impl Record {
                 Ok(Outcome { committed: true, revision }) => {
                     self.held = Some(revision);
                     self.instance.revision = revision;
+                    self.instance.written = revision;
                     return Ok(());
                 }
                 Ok(Outcome { committed: false, .. }) => self.look(standing, claim).await?,
@@ -123,7 +133,7 @@ impl Record {
         let entry = entry.map_err(|source| Error::Store { doing: "read the registration", source })?;
         let Some(entry) = entry else {
             self.held = None;
-            return if standing == Standing::Heir { Err(self.unknown()) } else { Ok(()) };
+            return if standing == Standing::Heir { Err(Error::unknown(&self.instance.key)) } else { Ok(()) };
         };
         let written = wire::read_record(&entry.value, entry.modified);
         let is_mine = written.as_ref().is_none_or(|written| written.node == self.hub.node);
@@ -135,18 +145,13 @@ impl Record {
         Err(Error::InstanceTaken(self.instance.key.clone()))
     }
 
-    fn unknown(&self) -> Error {
-        let key = &self.instance.key;
-        Error::InstanceUnknown { service: key.service.to_string(), id: key.id.to_string() }
-    }
-
     /// Compares what was written with what the table tells.
     pub(super) fn compare_with_view(&mut self) -> Seen {
         let table = self.hub.view.table();
         let key = &self.instance.key;
         let written = self.held.unwrap_or_default();
-        match table.get(key.service.as_str(), key.id.as_str()) {
-            Some(seen) if seen.revision <= written || seen.node == self.hub.node => Seen::AsWritten,
+        match table.get(key) {
+            Some(seen) if seen.written <= written || seen.node == self.hub.node => Seen::AsWritten,
             Some(_) => Seen::Overtaken,
             // The table is behind what was written; it will wake the session again.
             None if table.revision() < written => Seen::AsWritten,

@@ -6,7 +6,7 @@ use super::*;
 use crate::model::Protocol;
 
 fn key(service: &str, id: &str) -> InstanceKey {
-    InstanceKey { service: ServiceName::parse(service).unwrap(), id: InstanceId::parse(id).unwrap() }
+    InstanceKey::parse("", service, id).unwrap()
 }
 
 fn at(revision: i64, service: &str, id: &str, state: State) -> Instance {
@@ -27,6 +27,11 @@ fn at(revision: i64, service: &str, id: &str, state: State) -> Instance {
         changed: SystemTime::UNIX_EPOCH,
         revision: Revision(revision),
         node: String::new(),
+        region: String::new(),
+        check: None,
+        reported: String::new(),
+        decided: None,
+        written: Revision(revision),
     }
 }
 
@@ -69,7 +74,7 @@ fn a_reader_is_told_what_changed_since_it_looked_each_instance_once() {
     let changes = table.since(then, &Interest::All).unwrap();
     assert_eq!(changes.upserts.iter().map(|one| one.revision.0).collect::<Vec<_>>(), [3, 4]);
     assert_eq!(changes.removes, [key("pump", "b")]);
-    let valve = Interest::Named([ServiceName::parse("valve").unwrap()].into());
+    let valve = Interest::Named([key("valve", "c").service].into());
     assert_eq!(table.since(then, &valve).unwrap().upserts.len(), 1);
     let nothing = table.since(table.moment(), &Interest::All).unwrap();
     assert!(nothing.upserts.is_empty() && nothing.removes.is_empty());
@@ -95,7 +100,7 @@ fn a_whole_reading_tells_only_the_difference() {
     let mut table = Table::default();
     table.apply(Revision(3), [written(1, "a", State::Serving), written(3, "b", State::Serving)]);
     let then = table.moment();
-    let read = vec![at(1, "pump", "a", State::Serving), at(7, "pump", "c", State::Starting)];
+    let read = vec![written(1, "a", State::Serving), written(7, "c", State::Starting)];
     let steps = table.replace(Revision(9), read);
     assert_eq!(steps.iter().map(|step| step.key.id.to_string()).collect::<Vec<_>>(), ["b", "c"]);
     let changes = table.since(then, &Interest::All).unwrap();
@@ -107,9 +112,9 @@ fn a_store_that_was_restored_from_an_older_copy_is_believed() {
     let mut table = Table::default();
     table.apply(Revision(100), [written(90, "a", State::Draining), written(100, "b", State::Serving)]);
     let then = table.moment();
-    table.replace(Revision(50), vec![at(40, "pump", "a", State::Serving)]);
+    table.replace(Revision(50), vec![written(40, "a", State::Serving)]);
     assert_eq!((table.revision(), ids(&table)), (Revision(50), vec!["a".to_owned()]));
-    assert_eq!(table.get("pump", "a").unwrap().state, State::Serving);
+    assert_eq!(table.get(&key("pump", "a")).unwrap().state, State::Serving);
     let changes = table.since(then, &Interest::All).unwrap();
     assert_eq!((changes.upserts.len(), changes.removes), (1, vec![key("pump", "b")]));
     assert_eq!(table.apply(Revision(51), [written(51, "a", State::Draining)]).len(), 1);

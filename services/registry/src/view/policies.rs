@@ -74,9 +74,9 @@ impl Policies {
             (*mark > then).then(|| policy.clone().ok_or_else(|| service.clone()))
         };
         match interest {
-            Interest::All => self.by_service.iter().filter_map(told).collect(),
+            Interest::All | Interest::Within(_) => self.by_service.iter().filter_map(told).collect(),
             Interest::Named(names) => {
-                names.iter().filter_map(|name| self.by_service.get_key_value(name)).filter_map(told).collect()
+                names.iter().filter_map(|key| self.by_service.get_key_value(&key.name)).filter_map(told).collect()
             }
         }
     }

@@ -9,7 +9,7 @@ use ninefold_store::Revision;
 
 use super::lane::{Cache, Lane, Span};
 use super::policies::{Mark, Policies};
-use crate::model::{Instance, InstanceKey, Interest, Policy, ServiceName};
+use crate::model::{Instance, InstanceKey, Interest, NAMESPACE_DEFAULT, Namespace, Policy, ServiceKey, ServiceName};
 use crate::table::{Changes, Moment, News, Now, Step, Table};
 
 /// Most revisions from which a watcher may resume.
@@ -22,15 +22,19 @@ const LANES_MAX: usize = 16_384;
 pub(super) struct Seen {
     pub(super) table: Table,
     pub(super) policies: Policies,
-    lanes: HashMap<ServiceName, Lane>,
+    lanes: HashMap<ServiceKey, Lane>,
     /// What all instances come to.
     digest: u64,
     /// The last moment of which a lane was forgotten.
     forgotten: Moment,
     /// At which revisions the table changed, oldest first.
     revisions: VecDeque<(Revision, Moment)>,
+    /// What the instances of each namespace come to.
+    digests: HashMap<Namespace, u64>,
     /// What those who watch everything were told.
     cache: Arc<Cache>,
+    /// What those who watch all of the default namespace were told: doors, and there may be many.
+    default_cache: Arc<Cache>,
 }
 
 /// What a watcher knows.
@@ -82,12 +86,18 @@ impl Look {
     }
 }
 
+/// Those that a watcher is told of: who reports whom is not.
+fn told(steps: &[Step]) -> impl Iterator<Item = &Step> {
+    steps.iter().filter(|step| !matches!(step.now, Now::Reported))
+}
+
 fn weight(instance: &Instance) -> u64 {
-    digest("", instance.key.service.as_str(), instance.key.id.as_str(), instance.revision.0)
+    let ServiceKey { namespace, name } = &instance.key.service;
+    digest(namespace.as_str(), name.as_str(), instance.key.id.as_str(), instance.revision.0)
 }
 
 impl Seen {
-    pub(super) fn new(revision: Revision, instances: Vec<Instance>) -> Self {
+    pub(super) fn new(revision: Revision, read: Vec<News>) -> Self {
         let mut seen = Self {
             table: Table::default(),
             policies: Policies::default(),
@@ -95,21 +105,24 @@ impl Seen {
             digest: 0,
             forgotten: Moment::default(),
             revisions: VecDeque::new(),
+            digests: HashMap::new(),
             cache: Arc::default(),
+            default_cache: Arc::default(),
         };
-        seen.replace(revision, instances);
+        seen.replace(revision, read);
         seen
     }
 
     pub(super) fn apply(&mut self, revision: Revision, news: Vec<News>) -> Vec<Step> {
         let steps = self.table.apply(revision, news);
         let moment = self.table.moment();
-        for step in &steps {
+        for step in told(&steps) {
             let mut change = step.before.as_deref().map_or(0, weight);
             if let Now::Here(here) = &step.now {
                 change ^= weight(here);
             }
             self.digest ^= change;
+            *self.digests.entry(step.key.service.namespace.clone()).or_default() ^= change;
             let forgotten = self.forgotten;
             let lane = self.lanes.entry(step.key.service.clone()).or_insert_with(|| Lane::since(forgotten));
             lane.digest ^= change;
@@ -120,25 +133,27 @@ impl Seen {
         steps
     }
 
-    pub(super) fn replace(&mut self, revision: Revision, instances: Vec<Instance>) -> Vec<Step> {
+    pub(super) fn replace(&mut self, revision: Revision, read: Vec<News>) -> Vec<Step> {
         let is_restored = revision < self.table.revision();
-        let steps = self.table.replace(revision, instances);
+        let steps = self.table.replace(revision, read);
         if is_restored {
             self.revisions.clear();
         }
         // A store that was set back may have other instances under the same names: everything is counted again.
         let moment = self.table.moment();
-        for step in &steps {
+        for step in told(&steps) {
             let forgotten = self.forgotten;
             let lane = self.lanes.entry(step.key.service.clone()).or_insert_with(|| Lane::since(forgotten));
             lane.push(moment, step.key.clone());
             lane.revision = revision;
         }
         self.digest = 0;
+        self.digests.clear();
         self.lanes.values_mut().for_each(|lane| lane.digest = 0);
         for instance in self.table.snapshot(&Interest::All) {
             let weight = weight(&instance);
             self.digest ^= weight;
+            *self.digests.entry(instance.key.service.namespace.clone()).or_default() ^= weight;
             let lane = self.lanes.entry(instance.key.service.clone()).or_insert_with(|| Lane::since(moment));
             lane.digest ^= weight;
         }
@@ -164,7 +179,7 @@ impl Seen {
         }
     }
 
-    pub(super) fn changed_at(&self, service: Option<&ServiceName>) -> Revision {
+    pub(super) fn changed_at(&self, service: Option<&ServiceKey>) -> Revision {
         match service {
             Some(service) => self.lanes.get(service).map(|lane| lane.revision),
             None => self.revisions.back().map(|(revision, _)| *revision),
@@ -206,6 +221,7 @@ impl Seen {
     fn digest(&self, interest: &Interest) -> u64 {
         match interest {
             Interest::All => self.digest,
+            Interest::Within(namespace) => self.digests.get(namespace).copied().unwrap_or_default(),
             Interest::Named(names) => {
                 names.iter().filter_map(|name| self.lanes.get(name)).fold(0, |sum, lane| sum ^ lane.digest)
             }
@@ -220,13 +236,19 @@ impl Seen {
                 return Some(Vec::new());
             }
             let span = Span { from: Some(then), to };
-            let made = self.cache.get(span).map(Piece::Made);
-            return Some(vec![match made {
-                Some(made) => made,
-                None => {
-                    Piece::Raw { changes: self.table.since(then, interest)?, keep: Some((self.cache.clone(), span)) }
-                }
-            }]);
+            let cache = match interest {
+                Interest::Within(namespace) if namespace.as_str() == NAMESPACE_DEFAULT => Some(&self.default_cache),
+                Interest::Within(_) => None,
+                Interest::All | Interest::Named(_) => Some(&self.cache),
+            };
+            if let Some(made) = cache.and_then(|cache| cache.get(span)) {
+                return Some(vec![Piece::Made(made)]);
+            }
+            let changes = self.table.since(then, interest)?;
+            if changes.is_empty() {
+                return Some(Vec::new());
+            }
+            return Some(vec![Piece::Raw { changes, keep: cache.map(|cache| (cache.clone(), span)) }]);
         };
         let mut pieces = Vec::new();
         for name in names {
@@ -253,7 +275,7 @@ impl Seen {
     fn now<'a>(&self, touched: impl IntoIterator<Item = &'a InstanceKey>) -> Changes {
         let mut changes = Changes::default();
         for key in touched {
-            match self.table.get(key.service.as_str(), key.id.as_str()) {
+            match self.table.get(key) {
                 Some(instance) => changes.upserts.push(instance.clone()),
                 None => changes.removes.push(key.clone()),
             }
@@ -267,7 +289,7 @@ impl Seen {
             let changes = Changes { upserts: self.table.snapshot(interest), removes: Vec::new() };
             return vec![Piece::Raw { changes, keep: None }];
         };
-        let piece = |(name, lane): (&ServiceName, &Lane)| {
+        let piece = |(name, lane): (&ServiceKey, &Lane)| {
             let (span, cache) = (Span { from: None, to: lane.last() }, lane.cache());
             cache.get(span).map_or_else(
                 || {

@@ -10,7 +10,7 @@ use ninefold_store::Revision;
 use tokio::sync::{Notify, futures::Notified};
 use tokio::time::Instant;
 
-use crate::model::{Interest, ServiceName};
+use crate::model::{Interest, Namespace, ServiceKey, ServiceName};
 
 /// How often those who wait for acknowledgements count anew, at most.
 const COUNT_EVERY: Duration = Duration::from_millis(2);
@@ -29,7 +29,9 @@ struct Pages {
     cards: BTreeMap<u64, Arc<Card>>,
     /// Those that follow everything.
     all: BTreeMap<u64, Arc<Card>>,
-    named: HashMap<ServiceName, BTreeMap<u64, Arc<Card>>>,
+    /// Those that follow everything of a namespace.
+    within: HashMap<Namespace, BTreeMap<u64, Arc<Card>>>,
+    named: HashMap<ServiceKey, BTreeMap<u64, Arc<Card>>>,
     /// Those that want to hear of the policy alone: sessions.
     listening: HashMap<ServiceName, BTreeMap<u64, Arc<Notify>>>,
 }
@@ -137,6 +139,9 @@ impl Book {
         pages.cards.insert(card.id, card.clone());
         match &card.interest {
             Interest::All => _ = pages.all.insert(card.id, card.clone()),
+            Interest::Within(namespace) => {
+                pages.within.entry(namespace.clone()).or_default().insert(card.id, card.clone());
+            }
             Interest::Named(names) => {
                 for name in names {
                     pages.named.entry(name.clone()).or_default().insert(card.id, card.clone());
@@ -152,18 +157,28 @@ impl Book {
     }
 
     /// Wakes those who follow one of the services.
-    pub(crate) fn wake<'a>(&self, services: impl IntoIterator<Item = &'a ServiceName>) {
+    pub(crate) fn wake<'a>(&self, services: impl IntoIterator<Item = &'a ServiceKey>) {
         let pages = lock(&self.pages);
-        let mut last = None;
+        let mut last: Option<&ServiceKey> = None;
         for service in services {
             if last.is_none() {
                 pages.all.values().for_each(|card| card.wake.notify_one());
+            }
+            if last.is_none_or(|last| last.namespace != service.namespace) {
+                let within = pages.within.get(&service.namespace).into_iter();
+                within.flat_map(BTreeMap::values).for_each(|card| card.wake.notify_one());
             }
             if last != Some(service) {
                 pages.named.get(service).into_iter().flat_map(BTreeMap::values).for_each(|card| card.wake.notify_one());
             }
             last = Some(service);
         }
+    }
+
+    /// Wakes those who follow services of a name, in whatever namespace.
+    pub(crate) fn wake_by_name(&self, name: &ServiceName) {
+        let pages = lock(&self.pages);
+        pages.cards.values().filter(|card| card.interest.covers_name(name)).for_each(|card| card.wake.notify_one());
     }
 
     /// Listens for changes of a service's policy.
@@ -188,11 +203,13 @@ impl Book {
 
     /// How many of those who follow a service, or of those who follow everything, have taken in a revision. Only those who
     /// acknowledge count.
-    pub(crate) fn acknowledged(&self, service: Option<&str>, revision: Revision) -> Count {
+    pub(crate) fn acknowledged(&self, service: Option<&ServiceKey>, revision: Revision) -> Count {
         let pages = lock(&self.pages);
         let named = service.and_then(|service| pages.named.get(service)).into_iter().flat_map(BTreeMap::values);
+        let within = service.and_then(|service| pages.within.get(&service.namespace));
+        let within = within.into_iter().flat_map(BTreeMap::values);
         let mut count = Count { at: 0, of: 0 };
-        for card in pages.all.values().chain(named).filter(|card| card.acknowledges) {
+        for card in pages.all.values().chain(within).chain(named).filter(|card| card.acknowledges) {
             count.of += 1;
             count.at += usize::from(card.acknowledged.load(Ordering::Relaxed) >= revision.0);
         }
@@ -200,8 +217,7 @@ impl Book {
     }
 
     /// Waits until all who follow a service have taken in a revision, at most `within`; tells how many have. Cancel safe.
-    #[allow(dead_code, reason = "sessions that drain wait for it")]
-    pub(crate) async fn until_acknowledged(&self, service: &str, revision: Revision, within: Duration) -> Count {
+    pub(crate) async fn until_acknowledged(&self, service: &ServiceKey, revision: Revision, within: Duration) -> Count {
         let end = Instant::now() + within;
         loop {
             let mut moved = std::pin::pin!(self.moved.notified());
@@ -216,7 +232,7 @@ impl Book {
     }
 
     /// At most `limit` of those who follow a service, or of all, by id, behind the id `after`.
-    pub(crate) fn page(&self, service: Option<&ServiceName>, after: Option<u64>, limit: usize) -> Vec<Seat> {
+    pub(crate) fn page(&self, service: Option<&ServiceKey>, after: Option<u64>, limit: usize) -> Vec<Seat> {
         let pages = lock(&self.pages);
         let first = after.map_or(Bound::Unbounded, Bound::Excluded);
         let behind = pages.cards.range((first, Bound::Unbounded)).map(|(_, card)| card);
@@ -287,6 +303,14 @@ impl Drop for Enrolled {
         let id = self.card.id;
         pages.cards.remove(&id);
         pages.all.remove(&id);
+        if let Interest::Within(namespace) = &self.card.interest
+            && let Some(cards) = pages.within.get_mut(namespace)
+        {
+            cards.remove(&id);
+            if cards.is_empty() {
+                pages.within.remove(namespace);
+            }
+        }
         if let Interest::Named(names) = &self.card.interest {
             for name in names {
                 if let Some(cards) = pages.named.get_mut(name) {

@@ -7,8 +7,11 @@ use ninefold::fault::Violation;
 use ninefold_proto::ninefold::registry::v1 as proto;
 use ninefold_store::Revision;
 
+use super::decided;
 use crate::error::Error;
-use crate::model::{Address, Instance, InstanceId, InstanceKey, Protocol, ServiceName, State, WEIGHT_DEFAULT};
+use crate::model::{
+    Address, Instance, InstanceId, InstanceKey, Namespace, Protocol, ServiceKey, ServiceName, State, WEIGHT_DEFAULT,
+};
 
 const ADDRESSES_MAX: usize = 8;
 const HOST_CHARS_MAX: usize = 253;
@@ -19,13 +22,12 @@ const LABEL_CHARS_MAX: usize = 256;
 const PROTOBUF_SERVICES_MAX: usize = 256;
 const PROTOBUF_NAME_CHARS_MAX: usize = 255;
 /// A share above this says nothing more than this.
-const WEIGHT_MAX: u32 = 10_000;
+pub(super) const WEIGHT_MAX: u32 = 10_000;
 
 pub(super) const SERVICE_NAME_RULE: &str = "must be 1 to 63 lowercase letters, digits and hyphens";
 
-/// Reads an instance. What the registry sets is set as for a new one: state (STARTING unless it is SERVING; STARTING may have a
-/// reason),
-/// changed at `now`, no revision, no node.
+/// Reads an instance. What the registry sets is set as for a new one: state (STARTING unless it is SERVING; STARTING may
+/// have a reason), changed at `now`, no revision, no node, no override, no reports.
 ///
 /// # Errors
 /// [`Error::InstanceInvalid`] with all that is wrong.
@@ -50,9 +52,15 @@ pub(crate) fn instance(proto: proto::Instance, now: SystemTime) -> Result<Instan
     if id.is_none() {
         refuse("instance.instance_id".to_owned(), "must be 1 to 128 letters, digits, and . _ : -".to_owned());
     }
+    let namespace = Namespace::parse(&proto.namespace);
+    if namespace.is_none() {
+        refuse("instance.namespace".to_owned(), format!("{SERVICE_NAME_RULE}, or empty"));
+    }
     let addresses = addresses(proto.addresses, &mut refuse);
     longest("instance.version", &proto.version, VERSION_CHARS_MAX, &mut refuse);
     longest("instance.zone", &proto.zone, ZONE_CHARS_MAX, &mut refuse);
+    longest("instance.region", &proto.region, ZONE_CHARS_MAX, &mut refuse);
+    let check = decided::check(proto.health_check, &mut refuse);
     labels(&proto.labels, &mut refuse);
     protobuf_services(&proto.protobuf_services, &mut refuse);
     if !proto.contract_digest.is_empty() && !is_digest(&proto.contract_digest) {
@@ -69,9 +77,9 @@ pub(crate) fn instance(proto: proto::Instance, now: SystemTime) -> Result<Instan
         moment
     });
 
-    match (service, id) {
-        (Some(service), Some(id)) if wrong.is_empty() => Ok(Instance {
-            key: InstanceKey { service, id },
+    match (namespace, service, id) {
+        (Some(namespace), Some(name), Some(id)) if wrong.is_empty() => Ok(Instance {
+            key: InstanceKey { service: ServiceKey { namespace, name }, id },
             addresses,
             version: proto.version,
             zone: proto.zone,
@@ -88,6 +96,11 @@ pub(crate) fn instance(proto: proto::Instance, now: SystemTime) -> Result<Instan
             changed: now,
             revision: Revision::default(),
             node: String::new(),
+            region: proto.region,
+            check,
+            reported: String::new(),
+            decided: None,
+            written: Revision::default(),
         }),
         _ => Err(Error::InstanceInvalid(wrong)),
     }
@@ -169,7 +182,7 @@ fn longest(field: &str, text: &str, chars_max: usize, refuse: Refuse<'_>) {
     }
 }
 
-fn is_full_name(name: &str) -> bool {
+pub(super) fn is_full_name(name: &str) -> bool {
     name.len() <= PROTOBUF_NAME_CHARS_MAX
         && name.split('.').all(|part| {
             part.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')

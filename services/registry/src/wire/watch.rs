@@ -11,9 +11,9 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use proto::hold_watch_request::Message as Said;
 
-use super::{cut, register, to_duration, to_instance, to_key};
+use super::{cut, reach, register, to_duration, to_instance, to_key};
 use crate::error::Error;
-use crate::model::{Interest, Policy, ServiceName};
+use crate::model::{Interest, NAMESPACE_ALL, Policy, ServiceKey, ServiceName};
 use crate::table::Changes;
 use crate::view::{Look, Piece};
 use crate::watch::{Frame, Seat};
@@ -50,7 +50,7 @@ pub(crate) fn heard(request: proto::HoldWatchRequest) -> Result<Heard, Error> {
             if let Some((end, _)) = watcher.char_indices().nth(WATCHER_CHARS_MAX) {
                 watcher.truncate(end);
             }
-            Ok(Heard::Open(interest(&open.services)?, watcher, known))
+            Ok(Heard::Open(interest(&open.namespace, &open.services)?, watcher, known))
         }
         Some(Said::Acknowledge(acknowledged)) => Ok(Heard::Acknowledged(Revision(acknowledged.revision))),
         None => Ok(Heard::Nothing),
@@ -58,22 +58,28 @@ pub(crate) fn heard(request: proto::HoldWatchRequest) -> Result<Heard, Error> {
 }
 
 /// Reads which services are asked for.
-pub(crate) fn interest(services: &[String]) -> Result<Interest, Error> {
+pub(crate) fn interest(namespace: &str, services: &[String]) -> Result<Interest, Error> {
+    let refused = |field: &str, rule: String| Err(Error::WatchInvalid(vec![Violation::new(field, rule)]));
+    let Ok(reach) = reach(namespace) else {
+        return refused("namespace", format!("{} or -", register::SERVICE_NAME_RULE));
+    };
+    let Some(namespace) = reach else {
+        if services.is_empty() {
+            return Ok(Interest::All);
+        }
+        return refused("namespace", "must be one where services are named".to_owned());
+    };
     if services.is_empty() {
-        return Ok(Interest::All);
+        return Ok(Interest::Within(namespace));
+    }
+    if services.len() > WATCH_SERVICES_MAX {
+        return refused("services", format!("names {} services, at most {WATCH_SERVICES_MAX}", services.len()));
     }
     let mut violations = Vec::new();
-    if services.len() > WATCH_SERVICES_MAX {
-        violations.push(Violation::new(
-            "services",
-            format!("names {} services, at most {WATCH_SERVICES_MAX}", services.len()),
-        ));
-        return Err(Error::WatchInvalid(violations));
-    }
     let mut names = BTreeSet::new();
     for (index, text) in services.iter().enumerate() {
         match ServiceName::parse(text) {
-            Some(name) => _ = names.insert(name),
+            Some(name) => _ = names.insert(ServiceKey { namespace: namespace.clone(), name }),
             None => violations.push(Violation::new(format!("services[{index}]"), register::SERVICE_NAME_RULE)),
         }
     }
@@ -165,9 +171,14 @@ pub(crate) fn to_watcher(seat: Seat, node: &str) -> proto::Watcher {
         watch_id: seat.id.to_string(),
         node: node.to_owned(),
         watcher: seat.who,
+        namespace: match &seat.interest {
+            Interest::All => NAMESPACE_ALL.to_owned(),
+            Interest::Within(namespace) => namespace.to_string(),
+            Interest::Named(names) => names.first().map(|first| first.namespace.to_string()).unwrap_or_default(),
+        },
         services: match &seat.interest {
-            Interest::All => Vec::new(),
-            Interest::Named(names) => names.iter().map(ToString::to_string).collect(),
+            Interest::All | Interest::Within(_) => Vec::new(),
+            Interest::Named(names) => names.iter().map(|key| key.name.to_string()).collect(),
         },
         start_time: Some(seat.started.into()),
         sent_revision: seat.sent.0,

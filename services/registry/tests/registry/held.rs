@@ -35,7 +35,7 @@ async fn open<S>(house: &House<S>, open: proto::OpenWatch) -> Result<Held, Statu
 
 fn following(services: &[&str], known_revision: i64) -> proto::OpenWatch {
     let services = services.iter().map(|&service| service.to_owned()).collect();
-    proto::OpenWatch { services, watcher: "test/t-1".to_owned(), known_revision }
+    proto::OpenWatch { services, watcher: "test/t-1".to_owned(), known_revision, ..Default::default() }
 }
 
 impl Held {

@@ -75,7 +75,12 @@ impl<S> House<S> {
         let mut all = Vec::new();
         let mut page_token = String::new();
         loop {
-            let request = proto::ListInstancesRequest { service: service.to_owned(), page_size: 0, page_token };
+            let request = proto::ListInstancesRequest {
+                service: service.to_owned(),
+                page_size: 0,
+                page_token,
+                ..Default::default()
+            };
             let page = self.client.clone().list_instances(request).await.expect("a list is answered").into_inner();
             all.extend(page.instances);
             page_token = page.next_page_token;
@@ -121,7 +126,7 @@ impl<S> House<S> {
 
     pub(crate) async fn watch(&self, services: &[&str]) -> Watch {
         let services = services.iter().map(|&service| service.to_owned()).collect();
-        let request = proto::WatchInstancesRequest { services };
+        let request = proto::WatchInstancesRequest { services, ..Default::default() };
         let stream = self.client.clone().watch_instances(request).await.expect("a watch is answered").into_inner();
         Watch { stream, known: std::collections::BTreeMap::new(), removed: 0, revision: 0 }
     }
@@ -179,6 +184,17 @@ impl Session {
     /// Whether the session still listens; a beat is as good as any word to find out.
     pub(crate) async fn beat(&self) {
         self.say(Say::Beat(proto::Beat {})).await;
+    }
+
+    /// Whether the registry still listens.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.say.is_closed()
+    }
+
+    /// Beats, if the session still listens and has room.
+    pub(crate) fn try_beat(&self) {
+        let message = Some(Say::Beat(proto::Beat {}));
+        let _ = self.say.try_send(proto::HoldSessionRequest { message });
     }
 
     pub(crate) async fn hear(&mut self) -> Result<Option<Heard>, Status> {

@@ -19,7 +19,12 @@ async fn lists_come_in_pages_that_hold_everything_once() {
         let mut seen = Vec::new();
         let mut page_token = String::new();
         loop {
-            let request = proto::ListInstancesRequest { service: service.to_owned(), page_size: 2, page_token };
+            let request = proto::ListInstancesRequest {
+                service: service.to_owned(),
+                page_size: 2,
+                page_token,
+                ..Default::default()
+            };
             let page = house.client.clone().list_instances(request).await.unwrap().into_inner();
             assert!(page.instances.len() <= 2);
             seen.extend(page.instances.into_iter().map(|one| (one.service, one.instance_id)));
@@ -38,12 +43,12 @@ async fn services_are_told_with_what_they_are_made_of() {
     let starting = proto::Instance { state: proto::InstanceState::Starting.into(), ..instance("pump", "p-2") };
     let _pumps = (house.join("pump", "p-1").await, house.register(starting).await.unwrap());
     let _valve = house.join("valve", "v-1").await;
-    let request = proto::ListServicesRequest { page_size: 1, page_token: String::new() };
+    let request = proto::ListServicesRequest { page_size: 1, ..Default::default() };
     let page = house.client.clone().list_services(request).await.unwrap().into_inner();
     let pump = &page.services[0];
     assert_eq!((pump.service.as_str(), pump.instances, pump.serving), ("pump", 2, 1));
     assert_eq!(pump.protobuf_services, ["shop.pump.v1.PumpService"]);
-    let request = proto::ListServicesRequest { page_size: 1, page_token: page.next_page_token };
+    let request = proto::ListServicesRequest { page_size: 1, page_token: page.next_page_token, ..Default::default() };
     let page = house.client.clone().list_services(request).await.unwrap().into_inner();
     assert_eq!((page.services[0].service.as_str(), page.next_page_token.as_str()), ("valve", ""));
 }
@@ -80,6 +85,7 @@ async fn what_is_asked_wrongly_is_refused_by_name() {
     check(&client.list_events(request).await.unwrap_err(), Code::InvalidArgument, "PAGE_TOKEN_INVALID");
     let request = proto::ListServicesRequest { page_size: -1, ..Default::default() };
     check(&client.list_services(request).await.unwrap_err(), Code::InvalidArgument, "PAGE_SIZE_INVALID");
-    let request = proto::GetInstanceRequest { service: "pump".to_owned(), instance_id: "p".to_owned() };
+    let request =
+        proto::GetInstanceRequest { service: "pump".to_owned(), instance_id: "p".to_owned(), ..Default::default() };
     check(&client.get_instance(request).await.unwrap_err(), Code::NotFound, "INSTANCE_UNKNOWN");
 }

@@ -2,11 +2,14 @@
 
 mod embedded;
 mod etcd;
+mod health;
 mod held;
 mod house;
+mod life;
 mod lists;
 mod memory;
 mod nodes;
 mod sessions;
+mod simulation;
 mod sockets;
 mod watches;

@@ -22,7 +22,8 @@ async fn a_registered_instance_is_there_for_everybody_at_once() {
     assert_eq!(Some(&listed[0]), pump.registered.as_ref());
     assert_eq!((listed[0].node.as_str(), listed[0].weight, listed[0].state()), ("node-1", 100, InstanceState::Serving));
     assert!(listed[0].revision > 0 && listed[0].change_time.is_some());
-    let request = proto::GetInstanceRequest { service: "pump".to_owned(), instance_id: "p-1".to_owned() };
+    let request =
+        proto::GetInstanceRequest { service: "pump".to_owned(), instance_id: "p-1".to_owned(), ..Default::default() };
     let got = house.client.clone().get_instance(request).await.unwrap().into_inner().instance;
     assert_eq!(got.as_ref(), listed.first());
     watch.until(&["p-1 SERVING"]).await;
@@ -90,11 +91,11 @@ async fn an_instance_that_misses_three_beats_is_lost() {
     let house = House::start().await;
     let mut pump = house.join("pump", "p-1").await;
     for _ in 0..5 {
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
         pump.beat().await;
     }
     assert_eq!(house.states("pump").await, ["p-1 SERVING"]);
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(house.states("pump").await, ["p-1 SERVING"]);
     check(&pump.refused().await, Code::DeadlineExceeded, "SESSION_SILENT");
     house.until("pump", &[]).await;
@@ -166,7 +167,16 @@ async fn everything_that_is_wrong_with_an_instance_is_told_at_once() {
         instance_id: "a/b".to_owned(),
         addresses: vec![address("127.0.0.1", 0), address("", 80), address("[::1]", 70_000)],
         version: "x".repeat(129),
+        namespace: "No!".to_owned(),
         zone: "z".repeat(64),
+        region: "r".repeat(64),
+        health_check: Some(proto::HealthCheck {
+            kind: Some(proto::health_check::Kind::Http(proto::HttpHealthCheck { path: "healthz".to_owned() })),
+            interval: Some(prost_types::Duration { seconds: 0, nanos: 1 }),
+            timeout: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
+            rise: 101,
+            fall: 101,
+        }),
         labels: [("l".to_owned(), "ä".repeat(257))].into(),
         protobuf_services: vec!["a..b".to_owned()],
         contract_digest: "sha256:xyz".to_owned(),
@@ -188,10 +198,17 @@ async fn everything_that_is_wrong_with_an_instance_is_told_at_once() {
             "instance.addresses[2].host",
             "instance.addresses[2].port",
             "instance.contract_digest",
+            "instance.health_check.fall",
+            "instance.health_check.http.path",
+            "instance.health_check.interval",
+            "instance.health_check.rise",
+            "instance.health_check.timeout",
             "instance.instance_id",
             "instance.labels[\"l\"]",
+            "instance.namespace",
             "instance.protobuf_services[0]",
             "instance.protocol",
+            "instance.region",
             "instance.service",
             "instance.start_time",
             "instance.version",

@@ -23,7 +23,14 @@ async fn a_watcher_is_told_of_the_services_it_named_only() {
     assert_eq!(delta.upserts.iter().map(|one| one.instance_id.as_str()).collect::<Vec<_>>(), ["v-1"]);
     valve.leave("").await;
     let Told::Delta(delta) = watch.next().await else { panic!("a delta follows a delta") };
-    assert_eq!(delta.removes, [proto::InstanceKey { service: "valve".to_owned(), instance_id: "v-1".to_owned() }]);
+    assert_eq!(
+        delta.removes,
+        [proto::InstanceKey {
+            namespace: "default".to_owned(),
+            service: "valve".to_owned(),
+            instance_id: "v-1".to_owned(),
+        }]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,7 +137,12 @@ async fn whatever_happens_a_watcher_believes_what_the_list_tells() {
 async fn a_watch_that_cannot_be_is_refused() {
     let house = House::with(Config { watchers_max: 1, ..Config::default() }).await;
     let ask = async |services: Vec<String>| {
-        house.client.clone().watch_instances(proto::WatchInstancesRequest { services }).await.unwrap_err()
+        house
+            .client
+            .clone()
+            .watch_instances(proto::WatchInstancesRequest { services, ..Default::default() })
+            .await
+            .unwrap_err()
     };
     check(&ask(vec!["a".to_owned(); 1001]).await, Code::InvalidArgument, "WATCH_INVALID");
     check(&ask(vec!["A b".to_owned()]).await, Code::InvalidArgument, "WATCH_INVALID");

@@ -28,6 +28,7 @@ const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub(super) struct Follower {
     shared: Arc<Shared>,
     registry: Link,
+    namespace: String,
     watcher: String,
     told: Told,
     /// The services that `told` is right about, if it is.
@@ -72,8 +73,13 @@ impl Line {
 }
 
 impl Follower {
-    pub(super) fn new(shared: Arc<Shared>, registry: Link, watcher: String, shelf: Option<Shelf>) -> Self {
-        Self { shared, registry, watcher, told: Told::default(), resumes: None, shelf, is_old: false }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        registry: Link,
+        (namespace, watcher): (String, String),
+        shelf: Option<Shelf>,
+    ) -> Self {
+        Self { shared, registry, namespace, watcher, told: Told::default(), resumes: None, shelf, is_old: false }
     }
 
     pub(super) async fn run(mut self, stop: Stop) {
@@ -197,7 +203,12 @@ impl Follower {
     async fn open(&mut self, services: Vec<String>, known_revision: i64) -> Result<Line, Status> {
         let mut client = RegistryServiceClient::new(self.registry.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
         if !self.is_old {
-            let open = words::OpenWatch { services: services.clone(), watcher: self.watcher.clone(), known_revision };
+            let open = words::OpenWatch {
+                services: services.clone(),
+                watcher: self.watcher.clone(),
+                known_revision,
+                namespace: self.namespace.clone(),
+            };
             let (acknowledged, acknowledgements) = watch::channel(0);
             match client.hold_watch(said(open, acknowledgements)).await {
                 Ok(response) => return Ok(Line::Held(response.into_inner(), acknowledged)),
@@ -205,7 +216,8 @@ impl Follower {
                 Err(status) => return Err(status),
             }
         }
-        let opened = client.watch_instances(words::WatchInstancesRequest { services }).await;
+        let opened =
+            client.watch_instances(words::WatchInstancesRequest { services, namespace: self.namespace.clone() }).await;
         // The next node that is asked may be a newer one.
         self.is_old = opened.is_ok();
         opened.map(|response| Line::Plain(response.into_inner()))
