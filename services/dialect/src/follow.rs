@@ -222,7 +222,11 @@ mod tests {
         let name = Name::new("pump", "");
         let seen = || world.borrow().services.get(&name).map(|pump| (pump.endpoints.len(), pump.is_leaving));
         assert_eq!(seen(), Some((1, false)));
-        let removes = vec![words::InstanceKey { service: "pump".to_owned(), instance_id: "a".to_owned() }];
+        let removes = vec![words::InstanceKey {
+            service: "pump".to_owned(),
+            instance_id: "a".to_owned(),
+            ..words::InstanceKey::default()
+        }];
         follower.take(said(Message::Delta(words::Delta { removes, ..words::Delta::default() })));
         assert_eq!(seen(), Some((0, false)));
         for expected in [Some((0, true)), None] {

@@ -170,7 +170,7 @@ fn endpoints(instance: &words::Instance) -> Option<Endpoint> {
     let weight = decided.and_then(|decided| decided.weight);
     let health = match instance.state() {
         words::InstanceState::Gone | words::InstanceState::Unspecified => return None,
-        words::InstanceState::Starting => Health::Unhealthy,
+        words::InstanceState::Starting | words::InstanceState::NotServing => Health::Unhealthy,
         words::InstanceState::Draining => Health::Draining,
         words::InstanceState::Serving => Health::Healthy,
         words::InstanceState::Suspect => Health::Suspect,

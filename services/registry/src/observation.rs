@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use crate::model::{Event, EventKind};
+use crate::model::{Event, EventKind, NAMESPACE_DEFAULT};
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,7 @@ impl From<Observation> for Event {
         };
         Self {
             time: SystemTime::now(),
+            namespace: NAMESPACE_DEFAULT.to_owned(),
             service: seen.service,
             instance: String::new(),
             kind,

@@ -42,6 +42,7 @@ pub(crate) fn watched(caller: &Caller, frame: Frame) -> Frame {
         }
         Some(Told::Delta(mut delta)) => {
             instances(caller, &mut delta.upserts);
+            delta.removes.retain(|gone| caller.may_see(&gone.namespace));
             delta.encode_to_vec()
         }
         Some(Told::Heartbeat(_)) | None => Vec::new(),
@@ -63,6 +64,14 @@ pub(crate) fn found(caller: &Caller, answer: proto::GetInstanceResponse) -> Resu
         }
         instance => Ok(proto::GetInstanceResponse { instance }),
     }
+}
+
+/// Whether an operator may decide something of an instance: one that it may not see is not there.
+pub(crate) fn decides(caller: &Caller, namespace: &str, service: &str, id: &str) -> Result<(), Error> {
+    if caller.may_see(namespace) {
+        return Ok(());
+    }
+    Err(Error::InstanceUnknown { service: service.to_owned(), id: id.to_owned() })
 }
 
 /// Keeps what a caller may see of a page of services.

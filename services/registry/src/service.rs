@@ -365,13 +365,23 @@ impl RegistryService for Service {
         &self,
         request: Request<proto::SetOverrideRequest>,
     ) -> Result<Response<proto::SetOverrideResponse>, Status> {
-        encode(self.set_override(request.into_inner()).await)
+        let caller = Caller::of(request.extensions());
+        let request = request.into_inner();
+        if let Err(error) = reach::decides(&caller, &request.namespace, &request.service, &request.instance_id) {
+            return encode(Err(error));
+        }
+        encode(self.set_override(request).await)
     }
 
     async fn clear_override(
         &self,
         request: Request<proto::ClearOverrideRequest>,
     ) -> Result<Response<proto::ClearOverrideResponse>, Status> {
-        encode(self.clear_override(request.into_inner()).await)
+        let caller = Caller::of(request.extensions());
+        let request = request.into_inner();
+        if let Err(error) = reach::decides(&caller, &request.namespace, &request.service, &request.instance_id) {
+            return encode(Err(error));
+        }
+        encode(self.clear_override(request).await)
     }
 }

@@ -15,7 +15,7 @@ use ninefold_proto::ninefold::registry::v1::{
     ReportEvents, SetState,
 };
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, Streaming};
 use tonic_types::StatusExt as _;
@@ -337,6 +337,12 @@ impl Attempt {
 
 fn request(message: Say) -> HoldSessionRequest {
     HoldSessionRequest { message: Some(message) }
+}
+
+fn interval(every: Duration) -> Interval {
+    let mut interval = tokio::time::interval_at(Instant::now() + every, every);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
 }
 
 /// When to beat next: early by up to a fifth, so that instances that joined together do not beat together.

@@ -190,7 +190,11 @@ impl RegistryService for Registry {
 
 fn delta(last: &Known, now: &Known) -> words::Delta {
     let gone = last.keys().filter(|key| !now.contains_key(*key));
-    let removes = gone.map(|(service, id)| words::InstanceKey { service: service.clone(), instance_id: id.clone() });
+    let removes = gone.map(|(service, id)| words::InstanceKey {
+        service: service.clone(),
+        instance_id: id.clone(),
+        ..words::InstanceKey::default()
+    });
     let changed = now.iter().filter(|(key, instance)| last.get(*key) != Some(*instance));
     words::Delta {
         removes: removes.collect(),

@@ -11,7 +11,6 @@ use ninefold_proto::ninefold::contract::v1::contract_service_client::ContractSer
 use tonic::{Code, Request};
 
 use crate::error::Error;
-use crate::events::REGISTRY;
 use crate::model::{Event, EventKind, Instance, State};
 use crate::view::View;
 
@@ -30,7 +29,7 @@ impl Admission {
     /// [`Error::ContractsAway`] when nobody can tell.
     pub(crate) async fn admit(&self, instance: &Instance, view: &View) -> Result<(), Error> {
         let Some(link) = self.0.as_ref().filter(|_| !instance.contract_digest.is_empty()) else { return Ok(()) };
-        let (service, digest) = (instance.key.service.to_string(), instance.contract_digest.clone());
+        let (service, digest) = (instance.key.service.name.to_string(), instance.contract_digest.clone());
         let mut request = Request::new(CheckContractRequest { digest: digest.clone(), service: service.clone() });
         request.set_timeout(ANSWER_WITHIN);
         let is_known = match ContractServiceClient::new(link.clone()).check_contract(request).await {
@@ -45,14 +44,7 @@ impl Admission {
             "" => format!("the contract {digest} is not accepted for {service}"),
             reason => reason.to_owned(),
         };
-        view.report(Event {
-            time: SystemTime::now(),
-            service: service.clone(),
-            instance: instance.key.id.to_string(),
-            kind: EventKind::ContractRefused,
-            reason,
-            observer: REGISTRY.to_owned(),
-        });
+        view.report(Event::of(&instance.key, EventKind::ContractRefused, reason, SystemTime::now()));
         if instance.state == State::Starting { Ok(()) } else { Err(Error::ContractUnaccepted { service, digest }) }
     }
 }

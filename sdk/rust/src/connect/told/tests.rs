@@ -32,9 +32,11 @@ fn sure(message: Message, is_sure: bool) -> Message {
 }
 
 fn delta(upserts: &[words::Instance], removes: &[(&str, &str)]) -> Message {
-    let removes = removes
-        .iter()
-        .map(|(service, id)| words::InstanceKey { service: (*service).to_owned(), instance_id: (*id).to_owned() });
+    let removes = removes.iter().map(|(service, id)| words::InstanceKey {
+        service: (*service).to_owned(),
+        instance_id: (*id).to_owned(),
+        ..words::InstanceKey::default()
+    });
     plain(News::Delta(words::Delta { upserts: upserts.to_vec(), removes: removes.collect(), policies: Vec::new() }))
 }
 

@@ -23,14 +23,14 @@ enum Happening {
 
 fn key(service: u8, id: u8) -> InstanceKey {
     InstanceKey {
-        service: ServiceName::parse(&format!("s-{service}")).unwrap(),
+        service: ServiceKey::parse("", &format!("s-{service}")).unwrap(),
         id: InstanceId::parse(&format!("i-{id}")).unwrap(),
     }
 }
 
 fn instance(key: &InstanceKey, revision: i64) -> Instance {
     let proto = proto::Instance {
-        service: key.service.to_string(),
+        service: key.service.name.to_string(),
         instance_id: key.id.to_string(),
         addresses: vec![proto::Address { host: "127.0.0.1".to_owned(), port: 1 }],
         protocol: proto::Protocol::Grpc.into(),
@@ -75,7 +75,9 @@ impl World {
                 self.seen.apply(revision, vec![News::Erased(key(service, id), revision)]);
             }
             Happening::Read => {
-                let all = self.store.iter().map(|((service, id), at)| instance(&key(*service, *id), *at));
+                let all = self.store.iter().map(|((service, id), at)| {
+                    News::Written(Arc::new(instance(&key(*service, *id), *at)))
+                });
                 self.seen.replace(revision, all.collect());
             }
         }
@@ -84,7 +86,7 @@ impl World {
     fn there(&self, interest: &Interest) -> BTreeMap<(String, String), i64> {
         let all = self.store.iter().map(|((service, id), at)| (key(*service, *id), *at));
         let wanted = all.filter(|(key, _)| interest.covers(&key.service));
-        wanted.map(|(key, at)| ((key.service.to_string(), key.id.to_string()), at)).collect()
+        wanted.map(|(key, at)| ((key.service.name.to_string(), key.id.to_string()), at)).collect()
     }
 }
 
@@ -127,7 +129,7 @@ impl Reader {
 }
 
 fn interests() -> [Interest; 2] {
-    let named = ["s-0", "s-2"].map(|name| ServiceName::parse(name).unwrap());
+    let named = ["s-0", "s-2"].map(|name| ServiceKey::parse("", name).unwrap());
     [Interest::All, Interest::Named(named.into())]
 }
 
