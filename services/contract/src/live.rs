@@ -39,7 +39,12 @@ pub(crate) async fn running(registry: Option<&Link>) -> Result<Vec<Running>, Err
     let mut running = Vec::new();
     let mut page_token = String::new();
     loop {
-        let mut request = Request::new(ListInstancesRequest { service: String::new(), page_size: PAGE, page_token });
+        let mut request = Request::new(ListInstancesRequest {
+            service: String::new(),
+            page_size: PAGE,
+            page_token,
+            namespace: "-".to_owned(),
+        });
         request.set_timeout(PAGE_WITHIN);
         let answer = match client.list_instances(request).await {
             Ok(answer) => answer.into_inner(),

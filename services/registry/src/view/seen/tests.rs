@@ -75,9 +75,10 @@ impl World {
                 self.seen.apply(revision, vec![News::Erased(key(service, id), revision)]);
             }
             Happening::Read => {
-                let all = self.store.iter().map(|((service, id), at)| {
-                    News::Written(Arc::new(instance(&key(*service, *id), *at)))
-                });
+                let all = self
+                    .store
+                    .iter()
+                    .map(|((service, id), at)| News::Written(Arc::new(instance(&key(*service, *id), *at))));
                 self.seen.replace(revision, all.collect());
             }
         }
