@@ -38,7 +38,7 @@ fn instance(key: &InstanceKey, revision: i64) -> Instance {
     };
     let read = wire::parse_instance(proto, SystemTime::UNIX_EPOCH).unwrap();
     assert_eq!(read.protocol, Protocol::Grpc);
-    Instance { state: State::Serving, revision: Revision(revision), ..read }
+    Instance { state: State::Serving, revision: Revision(revision), written: Revision(revision), ..read }
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
