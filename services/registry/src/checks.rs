@@ -105,8 +105,14 @@ impl Asker {
         let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.at);
         stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
         let mut head = Vec::new();
-        let bytes_max = u64::try_from(STATUS_BYTES_MAX).unwrap_or(u64::MAX);
-        stream.take(bytes_max).read_to_end(&mut head).await.map_err(|error| error.to_string())?;
+        // Up to the end of the line and no further: some hang up before they have read what they were asked.
+        while head.len() < STATUS_BYTES_MAX && !head.contains(&b'\n') {
+            match stream.read_buf(&mut head).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        }
         let line = String::from_utf8_lossy(&head);
         let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).and_then(|code| code.parse().ok());
         match status {

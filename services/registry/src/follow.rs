@@ -18,6 +18,15 @@ const PAGE_ENTRIES: usize = 1000;
 /// First and longest pause before the store is asked again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
+/// What the table has taken in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Taken<'a> {
+    /// What the store told, revision by revision.
+    News(&'a [Step]),
+    /// A whole reading: what came and went unseen before it is not among the steps.
+    Reading(&'a [Step]),
+}
+
 /// How often the store is asked whether it is there, and how long it has to answer.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 const PROBE_WITHIN: Duration = Duration::from_secs(5);
@@ -79,9 +88,9 @@ pub(crate) async fn probe(store: Arc<dyn Store>, view: Arc<View>, stop: Stop) {
     }
 }
 
-/// Follows the store until asked to stop; `told` hears each step after the table has it. While the store is away the
+/// Follows the store until asked to stop; `told` hears what was taken in after the table has it. While the store is away the
 /// table stays as it was.
-pub(crate) async fn follow(store: Arc<dyn Store>, view: Arc<View>, told: impl Fn(&[Step]), stop: Stop) {
+pub(crate) async fn follow(store: Arc<dyn Store>, view: Arc<View>, told: impl Fn(Taken<'_>), stop: Stop) {
     let mut pause = PAUSE.0;
     let mut must_reload = false;
     let mut is_away = false;
@@ -120,11 +129,11 @@ struct Round {
     progressed: bool,
 }
 
-async fn round(store: &dyn Store, view: &View, told: &impl Fn(&[Step]), reload: bool) -> Round {
+async fn round(store: &dyn Store, view: &View, told: &impl Fn(Taken<'_>), reload: bool) -> Round {
     let mut progressed = false;
     if reload {
         match load(store).await {
-            Ok((revision, read)) => told(&view.replace(revision, read)),
+            Ok((revision, read)) => told(Taken::Reading(&view.replace(revision, read))),
             Err(error) => return Round { error: Some(error), must_reload: true, progressed },
         }
     }
@@ -137,7 +146,7 @@ async fn round(store: &dyn Store, view: &View, told: &impl Fn(&[Step]), reload: 
         match batch {
             Ok(batch) => {
                 progressed = true;
-                told(&view.apply(batch.revision, batch.events.iter().filter_map(news).collect()));
+                told(Taken::News(&view.apply(batch.revision, batch.events.iter().filter_map(news).collect())));
             }
             Err(error) => return Round { error: Some(error), must_reload: false, progressed },
         }

@@ -85,7 +85,7 @@ impl Registry {
         let told = hub.clone();
         let (probed, seen) = (deps.store.clone(), view.clone());
         scope.run("registry.probe_store", |stop| follow::probe(probed, seen, stop));
-        scope.run("registry.follow", |stop| follow::follow(deps.store, view, move |steps| told.wake(steps), stop));
+        scope.run("registry.follow", |stop| follow::follow(deps.store, view, move |taken| told.wake(taken), stop));
         let keeper = hub.clone();
         scope.run("registry.keep_leases", |stop| async move { keeper.leases.keep(stop).await });
         Ok(Self { service: service::Service::new(hub, scope) })

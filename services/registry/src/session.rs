@@ -313,6 +313,11 @@ impl Session {
         match self.hold.record.compare_with_view() {
             record::Seen::AsWritten => self.settle().await,
             record::Seen::Overtaken => Err(End::Overtaken),
+            // Written over what was written: that finds out, and is rare.
+            record::Seen::Unseen => {
+                self.unsettle(false);
+                self.settle().await
+            }
             record::Seen::Missing => {
                 tracing::warn!(instance = %self.hold.claim.key(), "a live instance lost its record; writing it again");
                 if self.unsettled.is_none() {

@@ -77,7 +77,8 @@ pub trait Store: Debug + Send + Sync + 'static {
     async fn watch(&self, prefix: &Key, after: Revision) -> Result<BoxStream<'static, Result<Batch, Error>>, Error>;
 
     /// Grants a lease: keys put under it are deleted when nobody has kept it alive for `ttl` (at least 2 s; etcd rounds up
-    /// to whole seconds, and ends it up to 0.5 s late). After a restart of the backend it has its whole time again.
+    /// to whole seconds, and ends it up to 0.5 s late). After a restart of the backend it has its whole time again. No id is
+    /// granted twice: who still holds one that ran out must not keep another's alive.
     ///
     /// # Errors
     /// [`Error::Unavailable`].

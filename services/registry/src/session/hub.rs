@@ -13,6 +13,7 @@ use super::Admission;
 use crate::checks;
 use crate::config::Config;
 use crate::error::Error;
+use crate::follow::Taken;
 use crate::lease::Leases;
 use crate::model::{Event, EventKind, InstanceKey, ServiceKey, State};
 use crate::preserve::{Losses, Verdict};
@@ -224,12 +225,17 @@ impl Hub {
         concerned.iter().for_each(|service| _ = self.judge(service));
     }
 
-    /// Wakes the sessions whose instances changed.
-    pub(crate) fn wake(&self, steps: &[Step]) {
+    /// Wakes the sessions whose instances changed. After a whole reading that is every one: a record that was written
+    /// and lost while nobody looked is in no step.
+    pub(crate) fn wake(&self, taken: Taken<'_>) {
+        let (Taken::News(steps) | Taken::Reading(steps)) = taken;
         self.count_losses(steps);
         let holders = self.holders();
-        for holder in steps.iter().filter_map(|step| holders.get(&step.key)) {
-            holder.wake.notify_one();
+        match taken {
+            Taken::News(steps) => {
+                steps.iter().filter_map(|step| holders.get(&step.key)).for_each(|holder| holder.wake.notify_one());
+            }
+            Taken::Reading(_) => holders.values().for_each(|holder| holder.wake.notify_one()),
         }
     }
 }

@@ -36,6 +36,8 @@ pub(super) enum Seen {
     AsWritten,
     /// It is gone.
     Missing,
+    /// It is not there, and the table is older than what was written: on its way, or lost by a store that was set back.
+    Unseen,
     /// It is another node's.
     Overtaken,
 }
@@ -153,8 +155,7 @@ impl Record {
         match table.get(key) {
             Some(seen) if seen.written <= written || seen.node == self.hub.node => Seen::AsWritten,
             Some(_) => Seen::Overtaken,
-            // The table is behind what was written; it will wake the session again.
-            None if table.revision() < written => Seen::AsWritten,
+            None if table.revision() < written => Seen::Unseen,
             None => {
                 drop(table);
                 self.held = None;

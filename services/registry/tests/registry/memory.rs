@@ -17,7 +17,12 @@ struct State {
     compacted: Revision,
     revision: Revision,
     leases: BTreeMap<LeaseId, (Duration, Instant)>,
+    /// The last lease that was granted: as in every store, none is granted twice, or one that ran out would be kept alive
+    /// by whoever still believes in it.
+    granted: i64,
     is_away: bool,
+    /// Whether watches tell nothing.
+    is_deaf: bool,
     /// Counts how often all watches were lost.
     lost: u64,
 }
@@ -45,6 +50,12 @@ impl Memory {
     /// Makes every call fail, and ends all watches; or makes it work again.
     pub(crate) fn set_away(&self, is_away: bool) {
         self.lock().is_away = is_away;
+        self.pulse.send_modify(|count| *count += 1);
+    }
+
+    /// Keeps all watches silent, while everything else works; or lets them tell again.
+    pub(crate) fn set_deaf(&self, is_deaf: bool) {
+        self.lock().is_deaf = is_deaf;
         self.pulse.send_modify(|count| *count += 1);
     }
 
@@ -197,7 +208,8 @@ impl Store for Memory {
 
     async fn grant(&self, ttl: Duration) -> Result<LeaseId, Error> {
         let mut state = self.state()?;
-        let lease = LeaseId(state.leases.keys().last().map_or(0, |last| last.0) + 1);
+        state.granted += 1;
+        let lease = LeaseId(state.granted);
         state.leases.insert(lease, (ttl, Instant::now() + ttl));
         Ok(lease)
     }
@@ -222,6 +234,9 @@ impl Store for Memory {
 impl Memory {
     fn next(&self, prefix: &Key, after: Revision, lost: u64) -> Result<Option<Batch>, Error> {
         let state = self.state()?;
+        if state.is_deaf {
+            return Ok(None);
+        }
         if lost != state.lost {
             return Err(Error::Lagged { at: after });
         }

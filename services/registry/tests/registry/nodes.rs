@@ -109,7 +109,10 @@ async fn while_the_store_is_away_the_last_known_state_is_told_and_changes_wait()
     let draining = proto::SetState { state: InstanceState::Draining.into(), reason: String::new() };
     pump.say(Say::SetState(draining)).await;
     drop(valve);
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        pump.beat().await;
+    }
     assert_eq!(house.states("").await, ["p-1 SERVING", "v-1 SERVING"]);
     house.store.set_away(false);
     assert!(pump.hear().await.unwrap().is_some(), "the change is answered when it is durable");
@@ -144,4 +147,22 @@ async fn a_live_instance_whose_lease_ran_out_is_written_again() {
         pump.beat().await;
     }
     assert_eq!(house.states("pump").await, ["p-1 SERVING"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_instance_whose_record_came_and_went_unseen_is_written_again() {
+    let house = House::start().await;
+    let other = House::node("node-2", house.store.clone(), Config::default()).await;
+    // The first node cannot see what it writes, and when it looks again, the history is gone: no step tells of it.
+    house.store.set_deaf(true);
+    let pump = house.join("pump", "p-1").await;
+    house.store.end_leases();
+    house.store.compact();
+    house.store.set_deaf(false);
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        pump.beat().await;
+    }
+    house.until("pump", &["p-1 SERVING"]).await;
+    other.until("pump", &["p-1 SERVING"]).await;
 }
