@@ -22,9 +22,9 @@ pub(crate) struct Cli {
     /// Where the platform is: one or more URLs, separated by commas.
     #[arg(long, global = true, env = "NINEFOLD_ENDPOINT", default_value = "http://127.0.0.1:9900", value_name = "URL")]
     pub(crate) endpoint: String,
-    /// Namespace of services and instances; - for all, where a list is asked for.
-    #[arg(long, global = true, env = "NINEFOLD_NAMESPACE", default_value = "default", value_name = "NAME")]
-    pub(crate) namespace: String,
+    /// Namespace of services and instances; - for all, where a list is asked for [default: `default`].
+    #[arg(long, global = true, env = "NINEFOLD_NAMESPACE", value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
     /// Form of what is printed.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
@@ -355,7 +355,8 @@ pub(crate) enum TokenCommand {
     },
 }
 
-/// A token to make.
+/// A token to make. Its bearer may see and join what `--namespace` names: one, several with commas between, or `*` for all;
+/// without it `default` for instances, and `*` for others.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct TokenArgs {
     /// Name for people.
@@ -366,9 +367,6 @@ pub(crate) struct TokenArgs {
     /// A service that its bearer may join as; `*` for all. May be given more than once; needed by instances.
     #[arg(long = "service", value_name = "NAME")]
     pub(crate) services: Vec<String>,
-    /// A namespace that its bearer may see and join; `*` for all [default: `default` for instances, `*` for others].
-    #[arg(long = "namespace", value_name = "NAME")]
-    pub(crate) namespaces: Vec<String>,
     /// How long it is worth something, such as 720h [default: until it is revoked].
     #[arg(long, value_name = "TIME", value_parser = ninefold::settings::duration::parse)]
     pub(crate) expires: Option<std::time::Duration>,
@@ -596,4 +594,14 @@ fn variable_at_fault(command: &clap::Command, error: &clap::Error) -> Option<Str
     names
         .map(|name| name.to_string_lossy().into_owned())
         .find(|name| std::env::var(name).is_ok_and(|given| given.contains(value.as_str())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_options_of_a_command_have_the_same_name() {
+        Cli::command().debug_assert();
+    }
 }

@@ -48,7 +48,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::DemoService { name } => return demo_service(&name).await,
         other => other,
     };
-    let platform = Platform::at(&endpoint)?.within(&namespace);
+    let platform = Platform::at(&endpoint)?.within(namespace.as_deref().unwrap_or("default"));
     match command {
         Command::Up(_) | Command::Demo(_) | Command::DemoService { .. } => Ok(()),
         Command::Run(args) => commands::run::run(args, &platform).await,
@@ -80,7 +80,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Xds { command: Some(XdsCommand::Bootstrap(args)) } => commands::xds::bootstrap(&platform, &args),
         Command::Xds { command: None } => commands::xds::list(&platform, format).await,
         Command::Doctor { only_self, quiet } => commands::doctor::doctor(&platform, only_self, quiet, format).await,
-        Command::Token(command) => commands::token::token(&platform, command, format).await,
+        Command::Token(command) => commands::token::token(&platform, command, namespace.as_deref(), format).await,
         Command::Whoami => commands::token::whoami(&platform, format).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -11,10 +11,15 @@ use crate::output::{self, Format, Table};
 /// Name of a token's message.
 const TOKEN: &str = "ninefold.access.v1.Token";
 
-/// Makes, lists or revokes tokens.
-pub(crate) async fn token(platform: &Platform, command: TokenCommand, format: Format) -> Result<(), Failure> {
+/// Makes, lists or revokes tokens. A new one is bounded by the namespaces that are named, if any are.
+pub(crate) async fn token(
+    platform: &Platform,
+    command: TokenCommand,
+    namespaces: Option<&str>,
+    format: Format,
+) -> Result<(), Failure> {
     match command {
-        TokenCommand::Create(args) => create(platform, args, format).await,
+        TokenCommand::Create(args) => create(platform, args, namespaces, format).await,
         TokenCommand::Ls => list(platform, format).await,
         TokenCommand::Revoke { id } => {
             let revoked = platform.ask(platform.access().revoke_token(RevokeTokenRequest { id })).await?.token;
@@ -25,7 +30,7 @@ pub(crate) async fn token(platform: &Platform, command: TokenCommand, format: Fo
     }
 }
 
-async fn create(platform: &Platform, args: TokenArgs, format: Format) -> Result<(), Failure> {
+async fn create(platform: &Platform, args: TokenArgs, namespaces: Option<&str>, format: Format) -> Result<(), Failure> {
     if let (true, Some(path)) = (args.keep, &args.write)
         && path.exists()
         && platform.with_token_in(path)?.whoami().await.is_ok()
@@ -34,10 +39,10 @@ async fn create(platform: &Platform, args: TokenArgs, format: Format) -> Result<
         return Ok(());
     }
     let is_instance = args.roles == [RoleKind::Instance];
-    let namespaces = match args.namespaces.as_slice() {
-        [] if is_instance => vec!["default".to_owned()],
-        [] => vec!["*".to_owned()],
-        named => named.to_vec(),
+    let namespaces = match namespaces.filter(|named| !named.is_empty()) {
+        None if is_instance => vec!["default".to_owned()],
+        None => vec!["*".to_owned()],
+        Some(named) => named.split(',').map(|name| name.trim().to_owned()).collect(),
     };
     let lifetime = args.expires.map(prost_types::Duration::try_from).transpose();
     let lifetime = lifetime.map_err(|_| Failure::Usage("--expires is too far away".to_owned()))?;
