@@ -93,7 +93,6 @@ pub(crate) fn to_instance(instance: &Instance) -> proto::Instance {
         r#override: instance.decided.as_deref().map(to_override),
         health_check: instance.check.as_ref().map(decided::to_check),
         reported: instance.reported.clone(),
-        ..proto::Instance::default()
     }
 }
 

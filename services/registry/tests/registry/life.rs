@@ -20,7 +20,7 @@ fn within(namespace: &str, service: &str, id: &str) -> proto::Instance {
 
 async fn ids(house: &House, namespace: &str) -> Vec<String> {
     let request = proto::ListInstancesRequest { namespace: namespace.to_owned(), ..Default::default() };
-    let listed = house.client.clone().list_instances(request).await.unwrap().into_inner().instances;
+    let listed = house.client.clone().list_instances(request).await.expect("a list is answered").into_inner().instances;
     listed.into_iter().map(|one| format!("{}/{}/{}", one.namespace, one.service, one.instance_id)).collect()
 }
 
@@ -150,7 +150,8 @@ async fn crowd(house: &House, count: usize) -> Vec<Session> {
 }
 
 async fn preservation(house: &House) -> Option<proto::Preservation> {
-    let services = house.client.clone().list_services(proto::ListServicesRequest::default()).await.unwrap();
+    let services =
+        house.client.clone().list_services(proto::ListServicesRequest::default()).await.expect("a list is answered");
     services.into_inner().services.into_iter().find(|one| one.service == "pump")?.preservation
 }
 
