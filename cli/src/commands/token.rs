@@ -1,15 +1,70 @@
 //! `ninefold token` and `ninefold whoami`: who may talk to the platform.
 
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
 use ninefold_proto::ninefold::access::v1::{CreateTokenRequest, ListTokensRequest, RevokeTokenRequest, Role, Token};
 use serde_json::json;
 
-use crate::args::{RoleKind, TokenArgs, TokenCommand};
 use crate::client::Platform;
 use crate::exit::Failure;
 use crate::output::{self, Format, Table};
 
 /// Name of a token's message.
 const TOKEN: &str = "ninefold.access.v1.Token";
+
+/// What `token` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token and print it. It cannot be printed again.
+    #[command(
+        after_help = "Examples:\n  ninefold token create deploy --role operator > deploy.token\n  ninefold token create product --role instance --service product --expires 720h --write product.token"
+    )]
+    Create(TokenArgs),
+    /// List the tokens, without their secrets.
+    Ls,
+    /// Revoke a token: it is refused everywhere within a second, and what was opened with it ends.
+    Revoke {
+        /// Its id, as `ninefold token ls` shows it.
+        id: String,
+    },
+}
+
+/// A token to make. Its bearer may see and join what `--namespace` names: one, several with commas between, or `*` for all;
+/// without it `default` for instances, and `*` for others.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TokenArgs {
+    /// Name for people.
+    pub(crate) name: String,
+    /// What its bearer may do. May be given more than once.
+    #[arg(long = "role", required = true, value_enum)]
+    pub(crate) roles: Vec<RoleKind>,
+    /// A service that its bearer may join as; `*` for all. May be given more than once; needed by instances.
+    #[arg(long = "service", value_name = "NAME")]
+    pub(crate) services: Vec<String>,
+    /// How long it is worth something, such as 720h [default: until it is revoked].
+    #[arg(long, value_name = "TIME", value_parser = ninefold::settings::duration::parse)]
+    pub(crate) expires: Option<std::time::Duration>,
+    /// Write it to this file, which only you may read, instead of printing it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+    /// Do nothing if that file holds a token that the platform still takes.
+    #[arg(long, requires = "write")]
+    pub(crate) keep: bool,
+}
+
+/// What a token's bearer may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleKind {
+    /// See everything, change nothing.
+    Read,
+    /// Be an instance of the named services.
+    Instance,
+    /// Run the landscape: settings, policies, numbers of instances.
+    Operator,
+    /// Everything.
+    Admin,
+}
 
 /// Makes, lists or revokes tokens. A new one is bounded by the namespaces that are named, if any are.
 pub(crate) async fn token(
