@@ -68,6 +68,8 @@ const OURS: &[(&str, &[&str])] = &[
     ("bench-startup", &[]),
     ("bench-calls", &["ninefold", "ninefold-proto"]),
     ("bench-transcode", &["ninefold-gateway"]),
+    // The service behind the proxies is built as a user would build it.
+    ("bench-edge", &["ninefold", "ninefold-build"]),
     ("bench-contract", &["ninefold-contract"]),
 ];
 
