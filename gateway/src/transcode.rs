@@ -6,6 +6,7 @@ pub(crate) mod status;
 pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
+mod times;
 mod unique;
 
 use std::borrow::Cow;
@@ -306,6 +307,9 @@ pub(crate) fn answer(method: &Method, binding: &Binding, message: Bytes) -> Resu
 
 /// Writes a message as JSON.
 pub(crate) fn json(message: &DynamicMessage) -> Result<Vec<u8>, serde_json::Error> {
+    if !times::are_lawful(message) {
+        return Err(serde::ser::Error::custom("a time is outside of what JSON can say"));
+    }
     let mut text = Vec::with_capacity(256);
     message.serialize_with_options(&mut serde_json::Serializer::new(&mut text), &WRITING)?;
     Ok(text)
@@ -315,6 +319,9 @@ pub(crate) fn json(message: &DynamicMessage) -> Result<Vec<u8>, serde_json::Erro
 fn json_of_field(message: &DynamicMessage, field: &FieldDescriptor) -> Result<Vec<u8>, serde_json::Error> {
     if let (Some(inner), false) = (message.get_field(field).as_message(), field.is_list()) {
         return json(inner);
+    }
+    if !times::are_lawful(message) {
+        return Err(serde::ser::Error::custom("a time is outside of what JSON can say"));
     }
     let whole = message.serialize_with_options(serde_json::value::Serializer, &WRITING.skip_default_fields(false))?;
     serde_json::to_vec(whole.get(field.json_name()).unwrap_or(&Json::Null))
