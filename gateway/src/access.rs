@@ -127,6 +127,31 @@ impl Record {
         headers.insert("traceparent", HeaderValue::try_from(parent).expect("hex digits are a header value"));
     }
 
+    /// Takes what is remembered along, to whoever sees the end of the request; what is left here tells of nothing any more.
+    pub(crate) fn hand_over(&mut self) -> Self {
+        let taken = Self {
+            span: self.span.clone(),
+            outcome: self.outcome.clone(),
+            protocol: self.protocol,
+            trace_id: self.trace_id.clone(),
+            is_recorded: self.is_recorded,
+            requests: self.requests.clone(),
+            verb: self.verb,
+            began: self.began,
+            template: self.template.clone(),
+            answered_by: self.answered_by.clone(),
+            status: StatusCode::SWITCHING_PROTOCOLS,
+            is_ended: self.is_ended,
+        };
+        self.is_ended = true;
+        taken
+    }
+
+    /// Ends with the request.
+    pub(crate) fn finish(mut self) {
+        self.end(false);
+    }
+
     /// Puts the trace id into an answer, and follows it to its end.
     pub(crate) fn follow(mut self, mut answer: http::Response<Body>) -> http::Response<Body> {
         let id = HeaderValue::try_from(self.trace_id.as_str()).expect("hex digits are a header value");

@@ -65,6 +65,11 @@ impl FieldPath {
         self.0.split_last().expect("a field path is never empty")
     }
 
+    /// The numbers of the fields, from the outermost on.
+    pub(crate) fn numbers(&self) -> impl DoubleEndedIterator<Item = u32> {
+        self.0.iter().map(FieldDescriptor::number)
+    }
+
     /// The number of the field, if it is one of the message itself and of no oneof.
     pub(crate) fn number_of_one(&self) -> Option<u32> {
         match self.0.as_slice() {

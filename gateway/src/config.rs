@@ -1,8 +1,10 @@
 //! Settings of the edge.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ninefold::settings::duration;
+use ninefold::tls::{ServerFiles, ServerTls};
 use serde::Deserialize;
 
 use crate::error::Error;
@@ -54,6 +56,52 @@ pub struct Config {
     pub sample_percent: u32,
     /// How many requests one client may send. Absent for any number.
     pub rate_limit: Option<RateLimit>,
+    /// TLS at the door: HTTP/2 and HTTP/1.1 behind it, nothing without it. Absent for plain HTTP/1.1 and h2c.
+    pub tls: Option<Tls>,
+}
+
+/// What the edge shows, and whom it asks for a certificate. Files are looked at again when they change; ones that cannot be
+/// used are told of, and what was read before stays.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate and its intermediates, in PEM. Shown to who names no host, or one that no certificate has.
+    pub cert: PathBuf,
+    /// Its private key, in PEM.
+    pub key: PathBuf,
+    /// More certificates, chosen by the host that a caller names.
+    #[serde(default)]
+    pub more: Vec<Certificate>,
+    /// Who vouches for callers, in PEM. Absent to ask them for no certificate.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
+    /// Whether a caller without a certificate is turned away.
+    #[serde(default)]
+    pub client_required: bool,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// The certificate and its intermediates, in PEM.
+    pub cert: PathBuf,
+    /// Its private key, in PEM.
+    pub key: PathBuf,
+}
+
+impl Tls {
+    /// Reads the files.
+    pub(crate) fn open(&self) -> Result<ServerTls, Error> {
+        let files = ServerFiles {
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            client_ca: self.client_ca.clone(),
+            client_required: self.client_required,
+        };
+        let more = self.more.iter().map(|one| (one.cert.clone(), one.key.clone())).collect();
+        ServerTls::with_more(files, more).map_err(|error| Error::SettingsInvalid(vec![format!("tls: {error}")]))
+    }
 }
 
 impl Default for Config {
@@ -76,6 +124,7 @@ impl Default for Config {
             reflection: true,
             sample_percent: 0,
             rate_limit: None,
+            tls: None,
         }
     }
 }
@@ -158,6 +207,9 @@ impl Config {
         }
         if self.rate_limit.as_ref().is_some_and(|limit| limit.redis_timeout.is_zero()) {
             wrong.push("rate_limit: redis_timeout is zero".to_owned());
+        }
+        if self.tls.as_ref().is_some_and(|tls| tls.client_required && tls.client_ca.is_none()) {
+            wrong.push("tls: client_required needs client_ca".to_owned());
         }
         if wrong.is_empty() { Ok(()) } else { Err(Error::SettingsInvalid(wrong)) }
     }

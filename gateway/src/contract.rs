@@ -135,11 +135,7 @@ impl Contract {
     /// Adds a method with the bindings of its rule.
     fn add(&mut self, mut method: Method, rule: Option<HttpRule>) {
         if let Some(rule) = rule {
-            if method.is_client_streaming {
-                self.refusals.push(format!("{} takes a stream, which has no REST form here; gRPC only", method.name));
-            } else {
-                self.bind(&mut method, rule);
-            }
+            self.bind(&mut method, rule);
         }
         self.methods.push(Arc::new(method));
     }

@@ -4,20 +4,25 @@ pub(crate) mod bindings;
 mod cors;
 mod grpc;
 mod own;
+mod pieces;
 mod rest;
+mod socket;
+mod upload;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use hyper::body::Incoming;
 use ninefold::connect::{Among, deadline};
 use ninefold::lifecycle::Stop;
 use ninefold::telemetry::Requests;
+use ninefold::tls::{Peer, ServerTls};
 use ninefold::tonic::body::Body;
 use tracing::Instrument as _;
 
@@ -41,15 +46,42 @@ pub(crate) struct Edge {
     pub(crate) requests: Requests,
     pub(crate) limiter: Option<Limiter>,
     pub(crate) sampler: Sampler,
+    pub(crate) tls: Option<ServerTls>,
     pub(crate) stop: Stop,
 }
 
 /// Who is at the other end of a connection.
-#[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) address: SocketAddr,
     pub(crate) inspector: Inspector,
     pub(crate) requests: AtomicU64,
+    /// Whether it came by TLS, and what its certificate says.
+    pub(crate) peer: Option<Peer>,
+    /// What goes on with the connection when it is no longer one of HTTP.
+    conversation: Mutex<Option<BoxFuture<'static, ()>>>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Client").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Somebody who has just come.
+    pub(crate) fn new(address: SocketAddr, inspector: Inspector, peer: Option<Peer>) -> Self {
+        Self { address, inspector, requests: AtomicU64::new(0), peer, conversation: Mutex::default() }
+    }
+
+    /// Leaves a conversation to the connection, for when its last answer is written.
+    fn converse(&self, conversation: BoxFuture<'static, ()>) {
+        *self.conversation.lock().unwrap_or_else(PoisonError::into_inner) = Some(conversation);
+    }
+
+    /// The conversation that goes on.
+    pub(crate) fn conversation(&self) -> Option<BoxFuture<'static, ()>> {
+        self.conversation.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// What a request speaks, told by its content type.
@@ -86,7 +118,10 @@ impl Spoken {
 impl Edge {
     /// Answers a request. Whatever happens becomes an answer.
     pub(crate) async fn serve(&self, request: Request<Incoming>, client: &Client) -> Response<Body> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        if let Some(peer) = &client.peer {
+            head.extensions.insert(peer.clone());
+        }
         let spoken = Spoken::by(&head.headers);
         let mut record = Record::begin(&head.method, &head.headers, self.requests.clone());
         record.protocol = spoken.name();
@@ -128,6 +163,11 @@ impl Edge {
             (Err(error), Spoken::Rest) => Err(error),
             (Err(error), Spoken::Grpc) => Ok(reply::of_error_to_grpc(&error)),
             (Err(error), Spoken::GrpcWeb) => Ok(reply::of_error_to_grpc_web(&error)),
+            (Ok(()), Spoken::Rest) if socket::is_asked(&head) => match cors {
+                // A page may open a socket to anywhere; only the origin that it names keeps strangers' pages out.
+                Cors::Refused => Err(Error::OriginRefused),
+                Cors::NoPage | Cors::Allowed(_) => self.socket(head, &path, client, record),
+            },
             (Ok(()), Spoken::Rest) => self.rest(head, path, body, client, record).await,
             (Ok(()), Spoken::Grpc) => Ok(self.grpc(head, body, client, record).await),
             (Ok(()), Spoken::GrpcWeb) => Ok(self.grpc_web(head, body, client, record).await),
@@ -154,7 +194,8 @@ impl Edge {
         let mut headers = head.headers.clone();
         guard::strip_untrusted(&mut headers);
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
+        let scheme = if client.peer.is_some() { "https" } else { "http" };
+        headers.insert("x-forwarded-proto", HeaderValue::from_static(scheme));
         if let Ok(address) = HeaderValue::try_from(client.address.ip().to_canonical().to_string()) {
             headers.insert("x-forwarded-for", address);
         }

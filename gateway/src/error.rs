@@ -77,6 +77,9 @@ pub enum Error {
     /// The caller sent too many requests.
     #[error("too many requests, try again in {} s", .0.as_secs_f32().ceil())]
     RateLimited(Duration),
+    /// A page of an origin that is not allowed asks for a socket.
+    #[error("pages of this origin may not open sockets here")]
+    OriginRefused,
     /// The edge is shutting down.
     #[error("the edge is draining")]
     Draining,
@@ -121,6 +124,7 @@ impl Error {
             | Self::Unreachable { .. }
             | Self::DeadlineExceeded(_)
             | Self::RateLimited(_)
+            | Self::OriginRefused
             | Self::Draining
             | Self::PageTokenInvalid(_)
             | Self::SettingsInvalid(_) => fault::http_status(self.kind().code()),
@@ -142,6 +146,7 @@ impl Fault for Error {
             | Self::PageTokenInvalid(_)
             | Self::SettingsInvalid(_) => Kind::InvalidInput,
             Self::BodyTooLarge(_) | Self::RateLimited(_) => Kind::Exhausted,
+            Self::OriginRefused => Kind::Denied,
             Self::Starting | Self::Unreachable { .. } | Self::Draining => Kind::Unavailable,
             Self::DeadlineExceeded(_) | Self::BodyTimeout(_) => Kind::Deadline,
             Self::AnswerMalformed { .. } => Kind::Internal,
@@ -166,6 +171,7 @@ impl Fault for Error {
             Self::DeadlineExceeded(_) => "EDGE_DEADLINE_EXCEEDED",
             Self::AnswerMalformed { .. } => "ANSWER_MALFORMED",
             Self::RateLimited(_) => "RATE_LIMITED",
+            Self::OriginRefused => "ORIGIN_REFUSED",
             Self::Draining => "EDGE_DRAINING",
             Self::PageTokenInvalid(_) => "PAGE_TOKEN_INVALID",
             Self::SettingsInvalid(_) => "SETTINGS_INVALID",

@@ -33,11 +33,43 @@ pub(crate) fn framed(message: &[u8]) -> Bytes {
     frame.freeze()
 }
 
+/// How the messages of a body are packed, where one of them says that it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Packing {
+    /// None may be.
+    Plain,
+    /// By gzip.
+    Gzip,
+}
+
+impl Packing {
+    /// What a header says, such as `grpc-encoding`.
+    pub(crate) fn of(headers: &HeaderMap, name: &str) -> Self {
+        match headers.get(name) {
+            Some(packing) if packing == "gzip" => Self::Gzip,
+            Some(_) | None => Self::Plain,
+        }
+    }
+}
+
+/// Unpacks gzip, to `bytes_max` at most. `None` for what is no gzip, or larger.
+fn unpack(packed: &[u8], bytes_max: usize) -> Option<Bytes> {
+    use std::io::Read as _;
+    let mut plain = Vec::with_capacity(packed.len().saturating_mul(2).min(bytes_max));
+    let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
+    flate2::read::GzDecoder::new(packed).take(limit).read_to_end(&mut plain).ok()?;
+    (plain.len() <= bytes_max).then(|| plain.into())
+}
+
 /// Reads the messages of an answer.
 #[derive(Debug)]
 pub(crate) struct Frames {
     body: Body,
+    /// The beginning of a message that arrived in pieces.
     buffer: BytesMut,
+    /// What arrived last. A message that is whole in it is handed on without a copy.
+    arrived: Bytes,
+    packing: Packing,
     trailers: Option<HeaderMap>,
     message_bytes_max: usize,
     is_ended: bool,
@@ -46,7 +78,21 @@ pub(crate) struct Frames {
 impl Frames {
     /// Reads messages of at most `message_bytes_max` from a body.
     pub(crate) fn new(body: Body, message_bytes_max: usize) -> Self {
-        Self { body, buffer: BytesMut::new(), trailers: None, message_bytes_max, is_ended: false }
+        Self {
+            body,
+            buffer: BytesMut::new(),
+            arrived: Bytes::new(),
+            packing: Packing::Plain,
+            trailers: None,
+            message_bytes_max,
+            is_ended: false,
+        }
+    }
+
+    /// Reads messages that may be packed.
+    pub(crate) fn packed(mut self, packing: Packing) -> Self {
+        self.packing = packing;
+        self
     }
 
     /// The next message; `None` at the end, when the trailers are there. Cancel safe: what was read stays.
@@ -56,7 +102,7 @@ impl Frames {
                 return Ok(Some(message));
             }
             if self.is_ended {
-                return if self.buffer.is_empty() {
+                return if self.buffer.is_empty() && self.arrived.is_empty() {
                     Ok(None)
                 } else {
                     Err(Broken::Protocol("its answer ends within a message"))
@@ -66,7 +112,7 @@ impl Frames {
                 None => self.is_ended = true,
                 Some(Err(status)) => return Err(Broken::Body(status)),
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.buffer.extend_from_slice(&data),
+                    Ok(data) => self.arrived = data,
                     Err(frame) => {
                         self.trailers = frame.into_trailers().ok();
                         self.is_ended = true;
@@ -76,22 +122,55 @@ impl Frames {
         }
     }
 
+    /// A message that is there whole. After `None`, nothing is left in `arrived`.
     fn buffered(&mut self) -> Result<Option<Bytes>, Broken> {
-        let Some(prefix) = self.buffer.first_chunk::<PREFIX>() else { return Ok(None) };
-        let [flag, length @ ..] = *prefix;
-        if flag != 0 {
-            return Err(Broken::Protocol("its answer is compressed, which was not asked for"));
+        if self.buffer.is_empty() {
+            let Some(length) = self.length(&self.arrived)? else {
+                self.keep();
+                return Ok(None);
+            };
+            if self.arrived.len() >= PREFIX + length {
+                let flag = self.arrived[0];
+                self.arrived.advance(PREFIX);
+                let message = self.arrived.split_to(length);
+                return self.plain(flag, message).map(Some);
+            }
         }
-        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-        if length > self.message_bytes_max {
-            return Err(Broken::Protocol("its answer is larger than the edge turns into JSON"));
-        }
+        self.keep();
+        let Some(length) = self.length(&self.buffer)? else { return Ok(None) };
         if self.buffer.len() < PREFIX + length {
             self.buffer.reserve(PREFIX + length - self.buffer.len());
             return Ok(None);
         }
+        let flag = self.buffer[0];
         self.buffer.advance(PREFIX);
-        Ok(Some(self.buffer.split_to(length).freeze()))
+        let message = self.buffer.split_to(length).freeze();
+        self.plain(flag, message).map(Some)
+    }
+
+    /// Keeps what arrived behind what arrived before.
+    fn keep(&mut self) {
+        self.buffer.extend_from_slice(&self.arrived);
+        self.arrived = Bytes::new();
+    }
+
+    fn length(&self, bytes: &[u8]) -> Result<Option<usize>, Broken> {
+        let Some([_, length @ ..]) = bytes.first_chunk::<PREFIX>() else { return Ok(None) };
+        let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+        if length > self.message_bytes_max {
+            return Err(Broken::Protocol("its answer is larger than the edge turns into JSON"));
+        }
+        Ok(Some(length))
+    }
+
+    fn plain(&self, flag: u8, message: Bytes) -> Result<Bytes, Broken> {
+        match (flag, self.packing) {
+            (0, _) => Ok(message),
+            (_, Packing::Plain) => Err(Broken::Protocol("its answer is compressed in a way that it does not name")),
+            (1, Packing::Gzip) => unpack(&message, self.message_bytes_max)
+                .ok_or(Broken::Protocol("its answer cannot be unpacked, or is larger than the edge turns into JSON")),
+            (_, Packing::Gzip) => Err(Broken::Protocol("its answer has a flag that nobody knows")),
+        }
     }
 
     /// The status in the trailers; UNKNOWN if there is none, as gRPC says.
@@ -182,6 +261,23 @@ mod tests {
             assert!(passes(&[0, 10, 3, 0, 10]));
             assert!(!passes(&[3, 11]));
         }
+    }
+
+    #[tokio::test]
+    async fn packed_messages_are_unpacked_and_a_bomb_is_not() {
+        let read = async |plain: &[u8], bytes_max: usize, packing| {
+            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut packed, plain).unwrap();
+            let packed = packed.finish().unwrap();
+            let mut frame = vec![1];
+            frame.extend(u32::try_from(packed.len()).unwrap().to_be_bytes());
+            frame.extend(packed);
+            let body = Body::new(http_body_util::Full::new(Bytes::from(frame)));
+            Frames::new(body, bytes_max).packed(packing).next().await
+        };
+        assert_eq!(read(b"hello", 100, Packing::Gzip).await.unwrap().unwrap(), "hello");
+        assert!(read(&[0; 100_000], 1000, Packing::Gzip).await.is_err());
+        assert!(read(b"hello", 100, Packing::Plain).await.is_err());
     }
 
     #[tokio::test]

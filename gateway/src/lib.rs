@@ -7,7 +7,8 @@
 //! REST becomes gRPC and comes back as JSON, by `google.api.http` as its specification says, and stricter where others
 //! were bitten: a field that the path binds cannot be said otherwise in query or body, unknown parameters and fields are
 //! refused, one request has one reading. Streams of answers come as NDJSON, server-sent events or a JSON array, by
-//! `Accept`. gRPC and gRPC-Web pass through as bytes.
+//! `Accept`; streams of requests are read from lines, arrays and files as they arrive; both at once go over WebSocket too.
+//! gRPC and gRPC-Web pass through as bytes.
 //!
 //! What it never does: keep state that another edge would need, decode a gRPC message that merely passes, or route by a
 //! contract it could not read whole.
@@ -49,7 +50,7 @@ use ninefold_proto::ninefold::gateway::v1::gateway_service_server::GatewayServic
 use tokio::net::TcpListener;
 
 pub use codec::Codec;
-pub use config::{Config, RateLimit};
+pub use config::{Certificate, Config, RateLimit, Tls};
 pub use edge::bindings::Bindings;
 pub use error::Error;
 
@@ -85,6 +86,7 @@ impl Gateway {
     #[expect(clippy::unused_async, reason = "roles start alike; what a start needs may come to wait")]
     pub async fn start(config: Config, deps: Deps, listener: TcpListener, scope: &Scope) -> Result<Self, Error> {
         config.check()?;
+        let tls = config.tls.as_ref().map(Tls::open).transpose()?;
         let limiter = config.rate_limit.as_ref().map(Limiter::start).transpose()?;
         let published: Arc<ArcSwap<Published>> = Arc::default();
         let discovery = Discovery::start(deps.registry, Interest::All, scope);
@@ -101,6 +103,7 @@ impl Gateway {
             requests: Requests::new(),
             limiter,
             sampler,
+            tls,
             stop: door.stop(),
         });
         door.run("gateway.serve", |stop| server::run(listener, edge, stop));

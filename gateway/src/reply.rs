@@ -57,6 +57,7 @@ pub(crate) fn of_error(error: &Error) -> Response<Body> {
         | Error::DeadlineExceeded(_)
         | Error::AnswerMalformed { .. }
         | Error::RateLimited(_)
+        | Error::OriginRefused
         | Error::Draining
         | Error::PageTokenInvalid(_)
         | Error::SettingsInvalid(_) => {}

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use hyper::service::service_fn;
@@ -12,6 +11,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use ninefold::lifecycle::Stop;
 use ninefold::serve::greeted;
+use ninefold::tls::Peer;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -61,8 +62,6 @@ pub(crate) async fn run(listener: TcpListener, edge: Arc<Edge>, stop: Stop) {
 async fn connection(stream: TcpStream, address: SocketAddr, edge: Arc<Edge>) {
     // A connection that cannot be set up so is slower, not broken.
     let _ = stream.set_nodelay(true);
-    let inspector = Inspector::new(edge.config.headers_bytes_max + edge.config.target_bytes_max);
-    let client = Arc::new(Client { address, inspector: inspector.clone(), requests: AtomicU64::new(0) });
     let stop = edge.stop.clone();
     tokio::select! {
         biased;
@@ -73,15 +72,46 @@ async fn connection(stream: TcpStream, address: SocketAddr, edge: Arc<Edge>) {
         }
         () = stop.asked() => return,
     }
+    let Some(tls) = edge.tls.clone() else { return converse(stream, address, None, edge).await };
+    let shaken = tokio::select! {
+        shaken = tls.accept(stream) => shaken,
+        () = stop.asked() => return,
+    };
+    match shaken {
+        Ok((stream, peer)) => converse(stream, address, Some(peer), edge).await,
+        Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+    }
+}
+
+/// Answers the requests of a connection, and holds what it becomes.
+async fn converse<S>(stream: S, address: SocketAddr, peer: Option<Peer>, edge: Arc<Edge>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let inspector = Inspector::new(edge.config.headers_bytes_max + edge.config.target_bytes_max);
+    let is_behind_tls = peer.is_some();
+    let client = Arc::new(Client::new(address, inspector.clone(), peer));
+    let stop = edge.stop.clone();
+    let headers_timeout = edge.config.headers_timeout;
     let builder = builder(&edge.config);
+    let asked = client.clone();
     let service = service_fn(move |request| {
-        let (edge, client) = (edge.clone(), client.clone());
+        let (edge, client) = (edge.clone(), asked.clone());
         async move { Ok::<_, Infallible>(edge.serve(request, &client).await) }
     });
+    let heard = inspector.clone();
+    let silence = async {
+        tokio::time::sleep(headers_timeout).await;
+        if !is_behind_tls || heard.has_heard() {
+            std::future::pending::<()>().await;
+        }
+    };
     let stream = TokioIo::new(Inspected::new(stream, inspector));
-    let mut served = pin!(builder.serve_connection(stream, service));
+    let mut served = pin!(builder.serve_connection_with_upgrades(stream, service));
     let outcome = tokio::select! {
         outcome = &mut served => outcome,
+        // Behind TLS nobody can look at the first word without taking it.
+        () = silence => return,
         () = stop.asked() => {
             served.as_mut().graceful_shutdown();
             served.await
@@ -89,6 +119,9 @@ async fn connection(stream: TcpStream, address: SocketAddr, edge: Arc<Edge>) {
     };
     if let Err(error) = outcome {
         tracing::debug!(error = &*error, "a connection broke");
+    }
+    if let Some(conversation) = client.conversation() {
+        conversation.await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! JSON to Protobuf and back, by the binding of a route. Pure: no I/O.
 
 pub(crate) mod direct;
+pub(crate) mod elements;
 pub(crate) mod query;
 pub(crate) mod status;
 pub(crate) mod stream;
@@ -32,7 +33,7 @@ use crate::{path, value};
 const HTTP_BODY: &str = "google.api.HttpBody";
 
 /// What a body is that is nothing else.
-const OCTETS: Cow<'static, str> = Cow::Borrowed("application/octet-stream");
+pub(crate) const OCTETS: Cow<'static, str> = Cow::Borrowed("application/octet-stream");
 /// What an answer is that is a message.
 const JSON: Cow<'static, str> = Cow::Borrowed("application/json");
 /// Most path variables of a usual request.
@@ -69,10 +70,38 @@ pub(crate) fn request(method: &Method, binding: &Binding, parts: &Parts<'_>) -> 
     if let Some(message) = request_directly(method, binding, parts) {
         return Ok(message);
     }
-    let mut message = read_body(&method.input, &binding.body, parts)?;
+    let message = read_body(&method.input, &binding.body, parts)?;
+    bind(message, binding, &binding.body, parts)
+}
+
+/// Makes one message of a stream of requests out of its JSON. Where the binding names no place for a body, which only
+/// sockets can have, it is the whole message.
+///
+/// # Errors
+/// As for [`request`].
+pub(crate) fn element(method: &Method, binding: &Binding, parts: &Parts<'_>) -> Result<Bytes, Error> {
+    if binding.body != Body::Nowhere {
+        return request(method, binding, parts);
+    }
+    let message = read_body(&method.input, &Body::Whole, parts)?;
+    bind(message, binding, &Body::Whole, parts)
+}
+
+/// Makes one message of a stream of requests out of a whole message, to which the path has to agree.
+///
+/// # Errors
+/// As for [`request`].
+pub(crate) fn whole_element(method: &Method, binding: &Binding, parts: &Parts<'_>) -> Result<Bytes, Error> {
+    let message = DynamicMessage::decode(method.input.clone(), parts.body.clone())
+        .map_err(|error| Error::invalid("", format!("is no {}: {error}", method.input.full_name())))?;
+    bind(message, binding, &Body::Whole, parts)
+}
+
+/// Sets what path and query say; `body` is where the body went.
+fn bind(mut message: DynamicMessage, binding: &Binding, body: &Body, parts: &Parts<'_>) -> Result<Bytes, Error> {
     let mut violations = Vec::new();
     let bound = bind_path(binding, parts.path, &mut violations);
-    query::apply(&mut message, binding, &bound, parts.query, &mut violations);
+    query::apply(&mut message, body, &bound, parts.query, &mut violations);
     for (field, bound) in bound {
         match value::at(&message, field) {
             Some(given) if given != bound => {

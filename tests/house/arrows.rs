@@ -101,6 +101,8 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("redb", &["ninefold-store"]),
     // Descriptors of strangers: checked at the store, turned into JSON at the door and at the terminal.
     ("prost-reflect", &["ninefold-contract", "ninefold-gateway", "ninefold-cli"]),
+    // Pages talk through the door by WebSocket, and nobody else does.
+    ("tokio-tungstenite", &["ninefold-gateway"]),
     ("bb8*", &["ninefold-gateway"]),
     ("jsonwebtoken", &["ninefold-gateway"]),
     ("datafusion*", &["ninefold-monitor"]),

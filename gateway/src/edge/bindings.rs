@@ -14,19 +14,18 @@ use ninefold::connect::deadline;
 use ninefold::lifecycle::Stop;
 use ninefold::tonic::Status;
 use ninefold::tonic::body::Body;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tower::ServiceExt as _;
 
-use super::rest::{self, Call, OF_THE_BODY, Pace};
-use super::write_timeout;
+use super::rest::{self, Call, Pace, Patience};
 use crate::access::Outcome;
 use crate::config::Config;
 use crate::contract;
 use crate::error::Error;
-use crate::frames::{Frames, framed};
+use crate::frames::{Frames, Packing};
 use crate::routes::{Kept, Route, Routes};
 use crate::table::Found;
-use crate::{guard, reply, transcode};
+use crate::{guard, reply};
 
 /// The name that answers of the platform itself go by.
 const PLATFORM: &str = "platform";
@@ -95,32 +94,27 @@ impl Inner {
         };
         let binding = route.binding.as_deref().expect("routes in the REST table have a binding");
         rest::check_encoding(&head.headers)?;
-        let body = rest::read(&self.config, body).await?;
-        let query = head.uri.query().unwrap_or_default();
-        let parts = transcode::Parts { path: &path, query, headers: &head.headers, body };
-        let message = transcode::request(&route.method, binding, &parts)?;
-
         let time = self.time_for(route, &head);
-        let end = Instant::now() + time.unwrap_or(self.config.deadline);
-        let call = Call { route, binding, outcome: Outcome::default() };
-        let sent = self.link.clone().oneshot(request(&head, route, &message, time));
-        // A stream may go on for ever, but must begin in time.
-        let answer = timeout_at(end, sent).await.map_err(|_| Error::DeadlineExceeded(self.config.deadline))?;
-        let answer = match answer {
+        let (message, upload) = rest::message(&self.config, route, &path, &head, body).await?;
+        let end = time.map(|time| (time, Instant::now() + time));
+        let patience = Patience { deadline: self.config.deadline, end, upload };
+        let call = Call { route, binding, outcome: Outcome::default(), upload: patience.upload.clone() };
+        let answer = match patience.within(self.link.clone().oneshot(request(&head, route, message, time))).await? {
             Ok(answer) => answer,
-            Err(error) => return Ok(call.fail(&Status::from_error(error))),
+            Err(error) => return call.failed(&Status::from_error(error)),
         };
         let (answer, body) = answer.into_parts();
         if let Some(status) = rest::failed_at_once(&answer) {
-            return Ok(call.fail(&status));
+            return call.failed(&status);
         }
-        let frames = Frames::new(body, self.config.answer_bytes_max);
+        let packing = Packing::of(&answer.headers, "grpc-encoding");
+        let frames = Frames::new(body, self.config.answer_bytes_max).packed(packing);
         let mut response = if route.method.is_server_streaming {
-            let pace = Pace { stop: self.stop.clone(), heartbeat: self.config.heartbeat, end: time.map(|_| end) };
-            rest::stream(&call, frames, &head.headers, pace)
+            let end = end.map(|(_, end)| end);
+            let pace = Pace { stop: self.stop.clone(), heartbeat: self.config.heartbeat, end };
+            rest::stream(&call, frames, &head.headers, pace).await?
         } else {
-            let one = timeout_at(end, call.one(frames)).await;
-            one.unwrap_or(Err(Error::DeadlineExceeded(self.config.deadline)))?
+            patience.within(call.one(frames)).await??
         };
         rest::copy_metadata(&answer.headers, response.headers_mut());
         Ok(response)
@@ -130,27 +124,25 @@ impl Inner {
     fn time_for(&self, route: &Route, head: &Parts) -> Option<Duration> {
         let asked = deadline::left(&head.headers);
         let most = self.config.deadline;
-        if route.method.is_server_streaming { asked } else { Some(asked.unwrap_or(most).min(most)) }
+        if route.method.is_server_streaming || route.method.is_client_streaming {
+            asked
+        } else {
+            Some(asked.unwrap_or(most).min(most))
+        }
     }
 }
 
 /// The call that a request becomes. What says who asks stays with it.
-fn request(head: &Parts, route: &Route, message: &[u8], time: Option<Duration>) -> Request<Body> {
-    let mut request = Request::new(reply::body(framed(message)));
+fn request(head: &Parts, route: &Route, message: Body, time: Option<Duration>) -> Request<Body> {
+    let mut request = Request::new(message);
     *request.method_mut() = Method::POST;
     *request.uri_mut() = route.method.path.clone().into();
     *request.version_mut() = Version::HTTP_2;
     let mut headers = head.headers.clone();
     guard::strip_hop_by_hop(&mut headers);
-    for name in OF_THE_BODY {
-        headers.remove(name);
-    }
-    for name in ["grpc-encoding", "grpc-accept-encoding", "host"] {
-        headers.remove(name);
-    }
+    headers.remove(header::HOST);
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    write_timeout(&mut headers, time);
+    rest::dress(&mut headers, time);
     *request.headers_mut() = headers;
     // Who is at the other end, as the server knows it.
     *request.extensions_mut() = head.extensions.clone();

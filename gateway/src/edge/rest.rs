@@ -14,15 +14,16 @@ use ninefold::lifecycle::Stop;
 use ninefold::link::BoxError;
 use ninefold::tonic::body::Body;
 use ninefold::tonic::{Code, Status};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use tower::ServiceExt as _;
 
+use super::upload::{self, Upload};
 use super::{Client, Edge, write_timeout};
 use crate::access::{Outcome, Record};
 use crate::binding::Binding;
 use crate::config::Config;
 use crate::error::Error;
-use crate::frames::{Broken, Frames, framed};
+use crate::frames::{Broken, Frames, Packing, framed};
 use crate::path::Path;
 use crate::routes::Route;
 use crate::table::Found;
@@ -37,7 +38,7 @@ const SHOWN_MAX: usize = 256;
 const BODY_PAUSES_MAX: u32 = 10;
 
 /// Headers that speak of the REST body or of its forms, and mean nothing to the call.
-pub(super) const OF_THE_BODY: [header::HeaderName; 8] = [
+const OF_THE_BODY: [header::HeaderName; 8] = [
     header::CONTENT_TYPE,
     header::CONTENT_ENCODING,
     header::CONTENT_LENGTH,
@@ -53,6 +54,8 @@ pub(super) struct Call<'r> {
     pub(super) route: &'r Route,
     pub(super) binding: &'r Binding,
     pub(super) outcome: Outcome,
+    /// What is still being said.
+    pub(super) upload: Option<Upload>,
 }
 
 impl Edge {
@@ -81,45 +84,33 @@ impl Edge {
         let binding = route.binding.as_deref().expect("routes in the REST table have a binding");
         let channel = published.channels.get(&route.service).cloned().ok_or(Error::Starting)?;
         check_encoding(&head.headers)?;
-        let body = read(&self.config, body).await?;
-        let query = head.uri.query().unwrap_or_default();
-        let parts = transcode::Parts { path: &path, query, headers: &head.headers, body };
-        let message = transcode::request(&route.method, binding, &parts)?;
-
         let time = self.time_for(route, &head.headers);
-        let mut request = self.call(&head, route, client, record).map(|()| reply::body(framed(&message)));
-        let headers = request.headers_mut();
-        for name in OF_THE_BODY {
-            headers.remove(name);
-        }
-        headers.remove("grpc-encoding");
-        headers.remove("grpc-accept-encoding");
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        write_timeout(headers, time);
+        let (message, upload) = message(&self.config, route, &path, &head, body).await?;
+        let mut request = self.call(&head, route, client, record).map(|()| message);
+        dress(request.headers_mut(), time);
         if head.method == Method::GET {
             // Safe by HTTP's own word.
             request.extensions_mut().insert(Idempotent);
         }
-        let call = Call { route, binding, outcome: record.outcome.clone() };
-        let end = time.map(|time| (time, Instant::now() + time));
-        let answer = self.send(channel, request, end, record).await?;
+        let patience =
+            Patience { deadline: self.config.deadline, end: time.map(|time| (time, Instant::now() + time)), upload };
+        let call = Call { route, binding, outcome: record.outcome.clone(), upload: patience.upload.clone() };
+        let answer = self.send(channel, request, &patience, record).await?;
         let (answer, mut body) = answer.into_parts();
         if self.sampler.draws() {
             body = self.sampler.watch(body, route, true);
         }
         if let Some(status) = failed_at_once(&answer) {
-            return Ok(call.fail(&status));
+            return call.failed(&status);
         }
-        let frames = Frames::new(body, self.config.answer_bytes_max);
+        let frames =
+            Frames::new(body, self.config.answer_bytes_max).packed(Packing::of(&answer.headers, "grpc-encoding"));
         let mut response = if route.method.is_server_streaming {
-            let pace = Pace { stop: self.stop.clone(), heartbeat: self.config.heartbeat, end: end.map(|(_, end)| end) };
-            stream(&call, frames, &head.headers, pace)
+            let end = patience.end.map(|(_, end)| end);
+            let pace = Pace { stop: self.stop.clone(), heartbeat: self.config.heartbeat, end };
+            stream(&call, frames, &head.headers, pace).await?
         } else {
-            let unary = call.one(frames);
-            match end {
-                Some((time, end)) => timeout_at(end, unary).await.unwrap_or(Err(Error::DeadlineExceeded(time)))?,
-                None => unary.await?,
-            }
+            patience.within(call.one(frames)).await??
         };
         copy_metadata(&answer.headers, response.headers_mut());
         Ok(response)
@@ -130,16 +121,86 @@ impl Edge {
         &self,
         channel: Channel,
         request: http::Request<Body>,
-        end: Option<(Duration, Instant)>,
+        patience: &Patience,
         record: &mut Record,
     ) -> Result<Response<Body>, Error> {
-        // A stream may go on for ever, but must begin in time.
-        let (time, end) = end.unwrap_or((self.config.deadline, Instant::now() + self.config.deadline));
-        let answer = timeout_at(end, channel.oneshot(request)).await;
-        let Ok(answer) = answer.map_err(|_| Error::DeadlineExceeded(time))?;
+        let Ok(answer) = patience.within(channel.oneshot(request)).await?;
         record.answered_by(answer.extensions().get());
         Ok(answer)
     }
+}
+
+/// How long an answer may take.
+pub(super) struct Patience {
+    /// Longest time for an answer to begin, once all was said.
+    pub(super) deadline: Duration,
+    /// The time that the whole call has, and when it is over.
+    pub(super) end: Option<(Duration, Instant)>,
+    /// What is still being said.
+    pub(super) upload: Option<Upload>,
+}
+
+impl Patience {
+    /// Waits for a part of the answer.
+    pub(super) async fn within<T>(&self, waited: impl Future<Output = T>) -> Result<T, Error> {
+        let (time, end) = self.end.unwrap_or((self.deadline, Instant::now() + self.deadline));
+        let late = async {
+            match (&self.upload, self.end) {
+                // A stream may go on for ever, but when all was said the answer must begin in time.
+                (Some(upload), None) => {
+                    upload.ended().await;
+                    tokio::time::sleep(self.deadline).await;
+                }
+                (Some(_) | None, _) => tokio::time::sleep_until(end).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            waited = waited => Ok(waited),
+            () = late => Err(Error::DeadlineExceeded(time)),
+        }
+    }
+}
+
+/// The body of the call that a request becomes: one message, or a stream of them.
+pub(super) async fn message<B>(
+    config: &Config,
+    route: &Route,
+    path: &Path,
+    head: &Parts,
+    body: B,
+) -> Result<(Body, Option<Upload>), Error>
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let binding = route.binding.as_deref().expect("routes in the REST table have a binding");
+    let query = head.uri.query().unwrap_or_default();
+    if route.method.is_client_streaming {
+        let around = upload::Around {
+            route: route.clone(),
+            path: path.clone(),
+            query: query.to_owned(),
+            headers: head.headers.clone(),
+        };
+        let (body, upload) = upload::start(config, around, Body::new(body))?;
+        return Ok((body, Some(upload)));
+    }
+    let body = read(config, body).await?;
+    let parts = transcode::Parts { path, query, headers: &head.headers, body };
+    let message = transcode::request(&route.method, binding, &parts)?;
+    Ok((reply::body(framed(&message)), None))
+}
+
+/// Makes the headers of a request those of a call.
+pub(super) fn dress(headers: &mut HeaderMap, time: Option<Duration>) {
+    for name in OF_THE_BODY {
+        headers.remove(name);
+    }
+    headers.remove("grpc-encoding");
+    headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity,gzip"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    write_timeout(headers, time);
 }
 
 /// Reads a body whole, within its bounds.
@@ -184,7 +245,15 @@ pub(super) struct Pace {
 }
 
 /// Answers with a stream, in the form that the client asked for.
-pub(super) fn stream(call: &Call<'_>, frames: Frames, asked: &HeaderMap, pace: Pace) -> Response<Body> {
+pub(super) async fn stream(
+    call: &Call<'_>,
+    frames: Frames,
+    asked: &HeaderMap,
+    pace: Pace,
+) -> Result<Response<Body>, Error> {
+    if transcode::answers_http_body(&call.route.method.output, call.binding) {
+        return call.pieces(frames, pace).await;
+    }
     let form = Form::chosen_by(asked);
     let writer = Writer {
         frames,
@@ -192,6 +261,7 @@ pub(super) fn stream(call: &Call<'_>, frames: Frames, asked: &HeaderMap, pace: P
         form,
         route: call.route.clone(),
         outcome: call.outcome.clone(),
+        upload: call.upload.clone(),
         pace,
     };
     let parts = futures_util::stream::unfold(Some(writer), |writer| async move {
@@ -205,7 +275,7 @@ pub(super) fn stream(call: &Call<'_>, frames: Frames, asked: &HeaderMap, pace: P
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // Asks proxies in front to hand on each message as it comes.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    response
+    Ok(response)
 }
 
 impl Call<'_> {
@@ -225,7 +295,7 @@ impl Call<'_> {
         }
         let status = frames.status();
         if status.code() != Code::Ok {
-            return Ok(self.fail(&status));
+            return self.failed(&status);
         }
         let message = message.ok_or_else(|| broken("it answers with no message where one is promised"))?;
         let answer = transcode::answer(&self.route.method, self.binding, message).map_err(broken)?;
@@ -239,8 +309,16 @@ impl Call<'_> {
 
     fn broken(&self, broken: Broken) -> Result<Response<Body>, Error> {
         match broken {
-            Broken::Body(status) => Ok(self.fail(&status)),
+            Broken::Body(status) => self.failed(&status),
             Broken::Protocol(what) => Err(Error::AnswerMalformed { service: self.route.service.to_string(), what }),
+        }
+    }
+
+    /// Answers with the status that a call failed with, unless it failed for what the caller sent.
+    pub(super) fn failed(&self, status: &Status) -> Result<Response<Body>, Error> {
+        match self.upload.as_ref().and_then(Upload::given_up) {
+            Some(error) => Err(error),
+            None => Ok(self.fail(status)),
         }
     }
 
@@ -259,6 +337,7 @@ struct Writer {
     form: Form,
     route: Route,
     outcome: Outcome,
+    upload: Option<Upload>,
     pace: Pace,
 }
 
@@ -308,6 +387,8 @@ impl Writer {
     }
 
     fn fail(&mut self, status: &Status) -> (Bytes, bool) {
+        let given_up = self.upload.as_ref().and_then(Upload::given_up).map(|error| fault::status(&error));
+        let status = given_up.as_ref().unwrap_or(status);
         self.outcome.set(status.code());
         let contract = self.route.method.output.parent_pool();
         (self.encoder.error(&status::json(status, Some(contract))), true)

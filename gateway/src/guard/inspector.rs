@@ -62,6 +62,12 @@ impl Inspector {
         state.violation.filter(|(at, _)| *at <= request).map(|(_, why)| why)
     }
 
+    /// Whether anything has arrived.
+    pub(crate) fn has_heard(&self) -> bool {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        !matches!(&state.phase, Phase::Start(seen) if seen.is_empty())
+    }
+
     fn take(&self, bytes: &[u8]) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take(bytes);
     }

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use ninefold::fault::Violation;
 use prost_reflect::{DynamicMessage, Kind, ReflectMessage as _, Value};
 
-use crate::binding::{Binding, Body, FieldPath};
+use crate::binding::{Body, FieldPath};
 use crate::{path, value};
 
 /// Most parameters of one request.
@@ -18,7 +18,7 @@ const PARAMETERS_MAX: usize = 1024;
 /// Sets the fields that a query names.
 pub(crate) fn apply(
     message: &mut DynamicMessage,
-    binding: &Binding,
+    body: &Body,
     bound: &[(&FieldPath, Value)],
     query: &str,
     violations: &mut Vec<Violation>,
@@ -37,7 +37,7 @@ pub(crate) fn apply(
                 continue;
             }
         };
-        if let Err(why) = apply_one(message, binding, bound, &mut given, &name, &text) {
+        if let Err(why) = apply_one(message, body, bound, &mut given, &name, &text) {
             violations.push(Violation::new(shown(&name), why));
         }
     }
@@ -45,7 +45,7 @@ pub(crate) fn apply(
 
 fn apply_one(
     message: &mut DynamicMessage,
-    binding: &Binding,
+    body: &Body,
     bound: &[(&FieldPath, Value)],
     given: &mut Vec<FieldPath>,
     name: &str,
@@ -69,9 +69,9 @@ fn apply_one(
     if let Some((_, bound)) = bound.iter().find(|(variable, _)| **variable == path) {
         return if *bound == parsed { Ok(()) } else { Err("differs from what the path says".to_owned()) };
     }
-    match &binding.body {
+    match body {
         Body::Whole => return Err("is not a parameter of this route: its fields are in the body".to_owned()),
-        Body::Field(body) if path.is_within(body) => return Err("is given in the body".to_owned()),
+        Body::Field(of_body) if path.is_within(of_body) => return Err("is given in the body".to_owned()),
         Body::Field(_) | Body::Nowhere => {}
     }
     if !field.is_list() {

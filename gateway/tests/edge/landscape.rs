@@ -20,6 +20,8 @@ use ninefold_gateway::{Config, Deps, Gateway};
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 
+use crate::talk::{self, Talk};
+
 pub(crate) const CONFIG: &str = "ninefold.config.v1.ConfigService";
 pub(crate) const CONTRACT: &str = "ninefold.contract.v1.ContractService";
 
@@ -46,6 +48,15 @@ impl Landscape {
         house.offer("sha256:1", ninefold::proto::DESCRIPTOR_SET);
         house.join("keeper", "a", "sha256:1", &[CONFIG]).await;
         house.until_routed("GET", "/v1/documents").await;
+        house
+    }
+
+    /// One edge, and one instance of a service with every shape of stream, as `talker`.
+    pub(crate) async fn talking(config: Config) -> Self {
+        let house = Self::empty(config).await;
+        house.offer("sha256:talk", &talk::contract());
+        house.join("talker", "t", "sha256:talk", &[talk::TALK]).await;
+        house.until_routed("GET", "/files/x").await;
         house
     }
 
@@ -79,6 +90,7 @@ impl Landscape {
         routes.add_service(contract::contract_service_server::ContractServiceServer::new(Contracts(
             self.contracts.clone(),
         )));
+        routes.add_service(Talk(self.backend.clone()));
         let routes = routes.routes();
         self.scope.child("instance").spawn("test.serve", ninefold::lifecycle::OnError::Log, |stop| async move {
             ninefold::serve::run(listener, routes, ServeConfig::default(), stop.asked()).await

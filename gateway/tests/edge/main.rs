@@ -16,6 +16,12 @@ mod rest;
 #[cfg(test)]
 mod rollout;
 #[cfg(test)]
+mod shapes;
+#[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod talk;
+#[cfg(test)]
+mod tls;
 #[cfg(test)]
 mod web;

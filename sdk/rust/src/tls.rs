@@ -3,6 +3,7 @@
 //! Renewing a certificate needs no restart: each new connection looks, at most once a second, whether one of the files
 //! has changed. Files that cannot be used any more are told of once, and what was read before stays.
 
+mod by_name;
 mod files;
 
 use std::fmt;
@@ -13,12 +14,14 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::either::Either;
 
 use crate::error::Error;
+use by_name::ByName;
 use files::{Reloading, certificates, private_key, roots};
 
 /// Longest time for the peer of a new connection to finish its handshake.
@@ -30,7 +33,7 @@ const ALPN_HTTP1: &[u8] = b"http/1.1";
 /// A connection to somebody, with or without TLS.
 pub type Stream = Either<TcpStream, Box<tokio_rustls::client::TlsStream<TcpStream>>>;
 /// A connection from somebody.
-pub(crate) type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
+pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
 
 /// What a door shows, and whom it lets in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,13 +67,25 @@ impl ServerTls {
     /// # Errors
     /// [`Error::Tls`] with the file that cannot be used.
     pub fn new(files: ServerFiles) -> Result<Self, Error> {
-        let watched = [Some(&files.cert), Some(&files.key), files.client_ca.as_ref()];
-        let watched: Vec<PathBuf> = watched.into_iter().flatten().cloned().collect();
-        Ok(Self(Arc::new(Reloading::new(watched, move || server_config(&files))?)))
+        Self::with_more(files, Vec::new())
     }
 
-    /// Shakes hands with the peer of a new connection.
-    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<(ServerStream, Peer)> {
+    /// As [`new`](Self::new), with more certificates and their keys: each is shown to who names one of its hosts, that of
+    /// `files` to everybody else.
+    ///
+    /// # Errors
+    /// [`Error::Tls`] with the file that cannot be used.
+    pub fn with_more(files: ServerFiles, more: Vec<(PathBuf, PathBuf)>) -> Result<Self, Error> {
+        let watched = [Some(&files.cert), Some(&files.key), files.client_ca.as_ref()].into_iter().flatten();
+        let watched = watched.chain(more.iter().flat_map(|(cert, key)| [cert, key])).cloned().collect();
+        Ok(Self(Arc::new(Reloading::new(watched, move || server_config(&files, &more))?)))
+    }
+
+    /// Shakes hands with the peer of a new connection, and tells what its certificate says.
+    ///
+    /// # Errors
+    /// When the peer speaks no TLS, shows nothing that is vouched for, or does not finish within ten seconds.
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<(ServerStream, Peer)> {
         let accepted = TlsAcceptor::from(self.0.current()).accept(stream);
         let stream = tokio::time::timeout(HANDSHAKE_MAX, accepted).await??;
         let peer = Peer::of(stream.get_ref().1);
@@ -168,7 +183,7 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn server_config(files: &ServerFiles) -> Result<rustls::ServerConfig, Wrong> {
+fn server_config(files: &ServerFiles, more: &[(PathBuf, PathBuf)]) -> Result<rustls::ServerConfig, Wrong> {
     let builder = rustls::ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("the provider has suites for the default versions");
@@ -180,10 +195,13 @@ fn server_config(files: &ServerFiles) -> Result<rustls::ServerConfig, Wrong> {
             builder.with_client_cert_verifier(verifier.build().map_err(|error| Wrong::new(path, error))?)
         }
     };
-    let chain = certificates(&files.cert)?;
-    let mut config = builder
-        .with_single_cert(chain, private_key(&files.key)?)
-        .map_err(|error| Wrong::new(&files.cert, format!("does not go with {}: {error}", files.key.display())))?;
+    let mut shown = Vec::with_capacity(1 + more.len());
+    for (cert, key) in std::iter::once((&files.cert, &files.key)).chain(more.iter().map(|(cert, key)| (cert, key))) {
+        let certified = CertifiedKey::from_der(certificates(cert)?, private_key(key)?, &provider())
+            .map_err(|error| Wrong::new(cert, format!("does not go with {}: {error}", key.display())))?;
+        shown.push(Arc::new(certified));
+    }
+    let mut config = builder.with_cert_resolver(Arc::new(ByName::new(shown)));
     config.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_HTTP1.to_vec()];
     Ok(config)
 }
