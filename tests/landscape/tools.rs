@@ -24,6 +24,16 @@ pub fn python(program: &str) -> Result<PathBuf> {
     if path.exists() { Ok(path) } else { bail!("{} is missing: run ./check once, which installs it", path.display()) }
 }
 
+/// A program that `./check` puts into the tools' own folder of programs, such as `h2spec`.
+///
+/// # Errors
+/// When it is not there.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let root = folder().unwrap_or_else(|| repository().join(".check"));
+    let path = root.join("bin").join(name);
+    if path.exists() { Ok(path) } else { bail!("{} is missing: run ./check once, which installs it", path.display()) }
+}
+
 /// The `node_modules` of the tests.
 ///
 /// # Errors

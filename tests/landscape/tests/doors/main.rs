@@ -7,6 +7,7 @@ mod curl;
 mod dns;
 mod envoy;
 mod grpc;
+mod h2spec;
 mod policies;
 mod prometheus;
 mod refusals;
