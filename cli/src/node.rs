@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ninefold::lifecycle::Scope;
-use ninefold::telemetry::{self, Identity, Telemetry};
+use ninefold::telemetry::{self, Identity, Journal, Telemetry};
 use ninefold::tls::ServerTls;
 use ninefold::tonic::service::RoutesBuilder;
 use ninefold::{Credentials, Link, fault};
@@ -127,7 +127,8 @@ pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 /// Starts the node's own telemetry: to itself by OTLP, and to people on stderr what they should see.
-fn tell(facts: &Facts, credentials: &Credentials) -> Result<Telemetry, Failure> {
+/// Gives what the edge tells its requests to, which is kept under its own name.
+fn tell(facts: &Facts, credentials: &Credentials) -> Result<(Telemetry, Journal), Failure> {
     let failed = |error: ninefold::Error| Failure::Failed(fault::chain(&error));
     let itself = facts.own_otlp().parse().expect("an address makes a URL");
     let mut config = telemetry::Config::from_env(&[itself], credentials).map_err(failed)?;
@@ -135,8 +136,14 @@ fn tell(facts: &Facts, credentials: &Credentials) -> Result<Telemetry, Failure> 
     let is_told = ["NINEFOLD_LOG", "RUST_LOG"].iter().any(|name| std::env::var_os(name).is_some());
     config.printed = Some(if is_told { config.filter.clone() } else { "warn".to_owned() });
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    telemetry::start(&config, &Identity { service: "ninefold".to_owned(), instance_id: facts.node.clone(), version })
-        .map_err(failed)
+    let identity = |service: &str| Identity {
+        service: service.to_owned(),
+        instance_id: facts.node.clone(),
+        version: version.clone(),
+    };
+    let telemetry = telemetry::start(&config, &identity("ninefold")).map_err(failed)?;
+    let journal = telemetry.journal(&config, &identity("edge")).map_err(failed)?;
+    Ok((telemetry, journal))
 }
 
 impl Node {
@@ -170,9 +177,9 @@ impl Node {
         };
         warn(&settings.openness);
         let ring = Ring::default();
-        let telemetry = tell(&facts, &passes::own(&ring, &name, settings.access.authentication)?)?;
+        let (telemetry, journal) = tell(&facts, &passes::own(&ring, &name, settings.access.authentication)?)?;
         let scope = Scope::root("node");
-        match start_roles(settings, doors, &mut facts, ring, &scope).await {
+        match start_roles(settings, doors, &mut facts, ring, journal, &scope).await {
             Ok(platform) => Ok(Self { scope, telemetry, platform, facts }),
             Err(failure) => {
                 scope.close(CLOSE_DEADLINE).await;
@@ -244,6 +251,7 @@ async fn start_roles(
     doors: Doors,
     facts: &mut Facts,
     ring: Ring,
+    journal: Journal,
     scope: &Scope,
 ) -> Result<Platform, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::Failed(fault::chain(error));
@@ -282,7 +290,14 @@ async fn start_roles(
     let control = Control::start(settings.control, control_deps, &scope.child("control"))
         .await
         .map_err(|error| failed(&error))?;
-    let gateway_deps = ninefold_gateway::Deps { registry: link.clone(), contract: link.clone() };
+    let gateway_deps = ninefold_gateway::Deps {
+        registry: link.clone(),
+        contract: link.clone(),
+        config: link.clone(),
+        node: facts.node.clone(),
+        witness: Arc::new(witness::ToRegistry(registry.clone())),
+        journal,
+    };
     let gateway = Gateway::start(settings.gateway, gateway_deps, doors.edge, &scope.child("gateway"))
         .await
         .map_err(|error| failed(&error))?;

@@ -1,21 +1,24 @@
-//! Remembers one request from its first byte to the last of its answer: a span, a trace id, one line in the log.
+//! Remembers one request from its first byte to the last of its answer: a span, a trace id, a measurement, one entry in the
+//! access log.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use ninefold::connect::AnsweredBy;
 use ninefold::telemetry::Requests;
+use ninefold::telemetry::journal::{Entry, Gravity, Value};
 use ninefold::tonic::body::Body;
 use ninefold::tonic::{Code, Status};
 use ninefold::{fault, telemetry};
 use tracing::Span;
 use tracing::field::Empty;
+
+use crate::journal::Journal;
 
 /// A code that nobody said yet.
 const UNKNOWN: i32 = -1;
@@ -49,6 +52,57 @@ impl Outcome {
     }
 }
 
+/// How many bytes of a body came. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bytes(Arc<AtomicU64>);
+
+impl Bytes {
+    /// Counts some.
+    pub(crate) fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// A body that is counted while it passes.
+    pub(crate) fn counting(&self, body: Body) -> Body {
+        Body::new(Counted { body, count: self.clone() })
+    }
+
+    fn get(&self) -> i64 {
+        self.0.load(Ordering::Relaxed).try_into().unwrap_or(i64::MAX)
+    }
+}
+
+/// A body that is counted.
+struct Counted {
+    body: Body,
+    count: Bytes,
+}
+
+impl http_body::Body for Counted {
+    type Data = bytes::Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame {
+            this.count.add(frame.data_ref().map_or(0, bytes::Bytes::len));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// What is remembered of a request.
 #[derive(Debug)]
 pub(crate) struct Record {
@@ -58,12 +112,24 @@ pub(crate) struct Record {
     pub(crate) outcome: Outcome,
     /// What the request speaks, such as `rest`.
     pub(crate) protocol: &'static str,
+    /// Where it is told. `None` for nowhere.
+    pub(crate) journal: Option<Journal>,
+    /// Who asks, as far as that was proven.
+    pub(crate) identity: String,
+    /// How much of its body came.
+    pub(crate) received: Bytes,
     trace_id: String,
     is_recorded: bool,
     requests: Requests,
     verb: &'static str,
     began: Instant,
     template: String,
+    method: String,
+    service: String,
+    sent_at: Option<Duration>,
+    answered_at: Option<Duration>,
+    began_to_answer: Option<Duration>,
+    answer_bytes: u64,
     answered_by: Option<AnsweredBy>,
     status: StatusCode,
     is_ended: bool,
@@ -92,12 +158,21 @@ impl Record {
             span,
             outcome: Outcome::default(),
             protocol: "rest",
+            journal: None,
+            identity: String::new(),
+            received: Bytes::default(),
             trace_id,
             is_recorded,
             requests,
             verb,
             began: Instant::now(),
             template: String::new(),
+            method: String::new(),
+            service: String::new(),
+            sent_at: None,
+            answered_at: None,
+            began_to_answer: None,
+            answer_bytes: 0,
             answered_by: None,
             // What holds if the client goes away before there is an answer.
             status: fault::http_status(Code::Cancelled),
@@ -106,15 +181,23 @@ impl Record {
     }
 
     /// Notes the route that the request takes.
-    pub(crate) fn routed(&mut self, template: &str, method: &str) {
+    pub(crate) fn routed(&mut self, template: &str, method: &str, service: &str) {
         template.clone_into(&mut self.template);
+        method.clone_into(&mut self.method);
+        service.clone_into(&mut self.service);
         telemetry::rename(&self.span, format!("{} {template}", self.verb));
         self.span.record("http.route", template);
         self.span.record("rpc.method", method);
     }
 
-    /// Notes who answered.
+    /// Notes that the call of a request is made.
+    pub(crate) fn sent(&mut self) {
+        self.sent_at = Some(self.began.elapsed());
+    }
+
+    /// Notes who answered, at the head of the answer.
     pub(crate) fn answered_by(&mut self, answered_by: Option<&AnsweredBy>) {
+        self.answered_at = Some(self.began.elapsed());
         self.answered_by = answered_by.cloned();
     }
 
@@ -139,6 +222,15 @@ impl Record {
             verb: self.verb,
             began: self.began,
             template: self.template.clone(),
+            method: self.method.clone(),
+            service: self.service.clone(),
+            sent_at: self.sent_at,
+            answered_at: self.answered_at,
+            began_to_answer: self.began_to_answer,
+            answer_bytes: self.answer_bytes,
+            journal: self.journal.take(),
+            identity: self.identity.clone(),
+            received: self.received.clone(),
             answered_by: self.answered_by.clone(),
             status: StatusCode::SWITCHING_PROTOCOLS,
             is_ended: self.is_ended,
@@ -157,6 +249,7 @@ impl Record {
         let id = HeaderValue::try_from(self.trace_id.as_str()).expect("hex digits are a header value");
         answer.headers_mut().insert(telemetry::TRACE_ID_HEADER, id);
         self.status = answer.status();
+        self.began_to_answer = Some(self.began.elapsed());
         self.outcome.note(answer.headers());
         if answer.body().is_end_stream() {
             self.end(false);
@@ -169,37 +262,95 @@ impl Record {
             return;
         }
         let duration = self.began.elapsed();
-        let duration_ms = (duration.as_secs_f64() * 1e6).round() / 1e3;
-        self.requests.record(self.verb, &self.template, self.status.as_u16(), duration);
         let code = self.outcome.code();
         let is_our_failure = self.status.is_server_error()
             || matches!(
                 code,
                 Some(Code::Unknown | Code::Internal | Code::Unavailable | Code::DataLoss | Code::DeadlineExceeded)
             );
+        let error = is_our_failure.then(|| match code {
+            Some(code) if code != Code::Ok => word(code),
+            Some(_) | None => "HTTP",
+        });
+        self.requests.record(self.verb, &self.template, self.status.as_u16(), error, duration);
         self.span.record("http.response.status_code", self.status.as_u16());
         if is_our_failure {
             self.span.record("otel.status_code", "ERROR");
         }
-        let (instance, address) = match &self.answered_by {
-            Some(answered_by) => (&*answered_by.instance_id, &*answered_by.address),
-            None => ("", ""),
+        if let Some(journal) = self.journal.take().filter(|one| one.tells(&self.template, is_our_failure, duration)) {
+            journal.write(self.entry(code, is_our_failure, is_cut, duration));
+        }
+    }
+
+    /// The request in the words of the access log.
+    fn entry(&mut self, code: Option<Code>, is_our_failure: bool, is_cut: bool, duration: Duration) -> Entry {
+        let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+        let status = self.status.as_u16();
+        let shown = if self.template.is_empty() { "(no route)" } else { &self.template };
+        let body = format!("{} {shown} {status} in {} ms", self.verb, millis(duration));
+        let gravity = match () {
+            () if is_our_failure => Gravity::Error,
+            () if self.status.is_client_error() || is_cut => Gravity::Warn,
+            () => Gravity::Info,
         };
-        self.span.in_scope(|| {
-            tracing::info!(
-                http.request.method = self.verb,
-                http.route = self.template,
-                http.response.status_code = self.status.as_u16(),
-                grpc.code = code.map(tracing::field::debug),
-                protocol = self.protocol,
-                upstream.instance = instance,
-                upstream.address = address,
-                trace_id = self.trace_id,
-                duration_ms,
-                cut = is_cut,
-                "request answered"
-            );
-        });
+        let mut values = Vec::with_capacity(20);
+        values.extend([
+            ("http.request.method", Value::Word(self.verb)),
+            ("http.response.status_code", Value::Number(status.into())),
+            ("network.protocol", Value::Word(self.protocol)),
+            ("duration_ms", Value::Real(millis(duration))),
+            ("request_bytes", Value::Number(self.received.get())),
+            ("answer_bytes", Value::Number(self.answer_bytes.try_into().unwrap_or(i64::MAX))),
+        ]);
+        let texts = [
+            ("http.route", std::mem::take(&mut self.template)),
+            ("rpc.method", std::mem::take(&mut self.method)),
+            ("upstream.service", std::mem::take(&mut self.service)),
+            ("identity", std::mem::take(&mut self.identity)),
+        ];
+        values.extend(
+            texts.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name, Value::Text(text))),
+        );
+        if let Some(code) = code {
+            values.push(("grpc.code", Value::Word(word(code))));
+        }
+        if let Some(answered_by) = &self.answered_by {
+            values.push(("upstream.instance", Value::Text(answered_by.instance_id.to_string())));
+            values.push(("upstream.address", Value::Text(answered_by.address.to_string())));
+        }
+        if let (Some(sent), Some(answered)) = (self.sent_at, self.answered_at) {
+            values.push(("upstream_ms", Value::Real(millis(answered.saturating_sub(sent)))));
+        }
+        if let Some(first) = self.began_to_answer {
+            values.push(("first_byte_ms", Value::Real(millis(first))));
+        }
+        if is_cut {
+            values.push(("cut", Value::Bool(true)));
+        }
+        Entry { gravity, body, trace_id: self.trace_id.clone(), values }
+    }
+}
+
+/// A code as gRPC writes it.
+const fn word(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 
@@ -241,10 +392,13 @@ struct Followed {
 }
 
 impl http_body::Body for Followed {
-    type Data = Bytes;
+    type Data = bytes::Bytes;
     type Error = Status;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
         let this = self.get_mut();
         let entered = this.record.span.enter();
         let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
@@ -254,6 +408,7 @@ impl http_body::Body for Followed {
                 if let Some(trailers) = frame.trailers_ref() {
                     this.record.outcome.note(trailers);
                 }
+                this.record.answer_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
                 if this.body.is_end_stream() {
                     this.record.end(false);
                 }

@@ -1,16 +1,19 @@
 //! Settings of the edge.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ninefold::settings::duration;
 use ninefold::tls::{ServerFiles, ServerTls};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::journal;
+use crate::traffic;
 
 /// How the edge answers.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Longest time for a call that is not a stream. A caller's own `grpc-timeout` may be shorter.
@@ -58,11 +61,15 @@ pub struct Config {
     pub rate_limit: Option<RateLimit>,
     /// TLS at the door: HTTP/2 and HTTP/1.1 behind it, nothing without it. Absent for plain HTTP/1.1 and h2c.
     pub tls: Option<Tls>,
+    /// How requests to services are steered, by the service's name.
+    pub traffic: BTreeMap<String, traffic::Service>,
+    /// Which requests are told in the access log.
+    pub access_log: journal::Config,
 }
 
 /// What the edge shows, and whom it asks for a certificate. Files are looked at again when they change; ones that cannot be
 /// used are told of, and what was read before stays.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// The certificate and its intermediates, in PEM. Shown to who names no host, or one that no certificate has.
@@ -81,7 +88,7 @@ pub struct Tls {
 }
 
 /// A certificate and its key.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
     /// The certificate and its intermediates, in PEM.
@@ -125,12 +132,14 @@ impl Default for Config {
             sample_percent: 0,
             rate_limit: None,
             tls: None,
+            traffic: BTreeMap::new(),
+            access_log: journal::Config::default(),
         }
     }
 }
 
 /// How many requests one client may send. A client is an IP address (of IPv6, its /64 network).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimit {
     /// Requests a second, over time.
@@ -210,6 +219,10 @@ impl Config {
         }
         if self.tls.as_ref().is_some_and(|tls| tls.client_required && tls.client_ca.is_none()) {
             wrong.push("tls: client_required needs client_ca".to_owned());
+        }
+        wrong.extend(self.access_log.mistakes().into_iter().map(|wrong| format!("access_log.{wrong}")));
+        for (service, traffic) in &self.traffic {
+            wrong.extend(traffic.mistakes().into_iter().map(|wrong| format!("traffic.{service}.{wrong}")));
         }
         if wrong.is_empty() { Ok(()) } else { Err(Error::SettingsInvalid(wrong)) }
     }

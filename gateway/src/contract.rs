@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use prost::Message as _;
@@ -44,6 +45,8 @@ pub(crate) struct Method {
     pub(crate) is_client_streaming: bool,
     /// Whether the answer is a stream.
     pub(crate) is_server_streaming: bool,
+    /// Longest time that its contract gives it.
+    pub(crate) timeout: Option<Duration>,
     /// Its HTTP bindings; none for a method that is exposed as gRPC alone.
     pub(crate) bindings: Vec<Arc<Binding>>,
 }
@@ -127,6 +130,7 @@ impl Contract {
             writing: None,
             is_client_streaming: descriptor.is_client_streaming(),
             is_server_streaming: descriptor.is_server_streaming(),
+            timeout: options.traffic.and_then(|traffic| traffic.timeout).and_then(|time| time.try_into().ok()),
             bindings: Vec::new(),
         };
         Some((method, options.http))
@@ -191,9 +195,11 @@ struct MethodOptions {
     http: Option<HttpRule>,
     #[prost(enumeration = "Exposure", tag = "50901")]
     exposure: i32,
+    #[prost(message, optional, tag = "50910")]
+    traffic: Option<Traffic>,
 }
 
-use ninefold_proto::ninefold::gateway::v1::Exposure;
+use ninefold_proto::ninefold::gateway::v1::{Exposure, Traffic};
 
 /// `google.api.HttpRule`.
 #[derive(Clone, PartialEq, prost::Message)]

@@ -29,24 +29,29 @@ use tracing::Instrument as _;
 use cors::Cors;
 
 use crate::access::Record;
-use crate::config::Config;
+use crate::config::{Config, Tls};
 use crate::contracts::Published;
 use crate::error::Error;
 use crate::guard::{self, inspector::Inspector};
+use crate::journal::Journal;
 use crate::limit::Limiter;
 use crate::reply;
 use crate::routes::Route;
 use crate::sample::Sampler;
+use crate::traffic::mirror::Draft;
+use crate::traffic::{Asker, Maintenance, Steered, Traffic};
 
-/// What all requests share.
-#[derive(Debug)]
+/// What all requests share. A request holds the one that it began with to its end; new settings make a new one.
+#[derive(Clone, Debug)]
 pub(crate) struct Edge {
     pub(crate) config: Config,
     pub(crate) published: Arc<ArcSwap<Published>>,
     pub(crate) requests: Requests,
-    pub(crate) limiter: Option<Limiter>,
+    pub(crate) limiter: Option<Arc<Limiter>>,
     pub(crate) sampler: Sampler,
     pub(crate) tls: Option<ServerTls>,
+    pub(crate) traffic: Traffic,
+    pub(crate) journal: Journal,
     pub(crate) stop: Stop,
 }
 
@@ -116,6 +121,31 @@ impl Spoken {
 }
 
 impl Edge {
+    /// The same with other settings. What they do not change stays, and so does what was counted.
+    ///
+    /// # Errors
+    /// [`Error::SettingsInvalid`] with all that is wrong.
+    pub(crate) fn renewed(&self, config: Config) -> Result<Self, Error> {
+        config.check()?;
+        let limiter = match &config.rate_limit {
+            limit if *limit == self.config.rate_limit => self.limiter.clone(),
+            limit => limit.as_ref().map(Limiter::start).transpose()?.map(Arc::new),
+        };
+        let tls = match &config.tls {
+            tls if *tls == self.config.tls => self.tls.clone(),
+            tls => tls.as_ref().map(Tls::open).transpose()?,
+        };
+        Ok(Self {
+            limiter,
+            tls,
+            sampler: self.sampler.drawing(config.sample_percent),
+            traffic: self.traffic.renewed(&config.traffic),
+            journal: self.journal.renewed(&config.access_log),
+            config,
+            ..self.clone()
+        })
+    }
+
     /// Answers a request. Whatever happens becomes an answer.
     pub(crate) async fn serve(&self, request: Request<Incoming>, client: &Client) -> Response<Body> {
         let (mut head, body) = request.into_parts();
@@ -125,6 +155,7 @@ impl Edge {
         let spoken = Spoken::by(&head.headers);
         let mut record = Record::begin(&head.method, &head.headers, self.requests.clone());
         record.protocol = spoken.name();
+        record.journal = Some(self.journal.clone());
         let span = record.span.clone();
         let cors = Cors::of(&head, &self.config.origins);
         let answered = self.answer(head, body, spoken, &cors, client, &mut record).instrument(span.clone()).await;
@@ -185,8 +216,25 @@ impl Edge {
         guard::check(head, &self.config)
     }
 
+    /// Where a request goes, and how long it may take.
+    ///
+    /// # Errors
+    /// [`Error::Maintenance`] where that is what is answered instead.
+    fn steer(&self, head: &Parts, route: &Route, client: &Client) -> Result<Steered, Error> {
+        let asker = Asker { headers: &head.headers, claims: head.extensions.get(), address: client.address.ip() };
+        let steered = self.traffic.steer(route, &asker);
+        steered.map_err(|Maintenance { text, retry_after, .. }| Error::Maintenance { text, retry_after })
+    }
+
+    /// The copy of a call that others hear, if any do.
+    fn copied(&self, steered: &Steered, call: &Request<()>, route: &Route) -> Option<Draft> {
+        // What has no end in sight is not copied.
+        let heard = steered.mirror.as_ref().filter(|_| !route.method.is_client_streaming)?;
+        Some(self.traffic.mirrors.copy(call, heard.channel.clone(), heard.subset.clone()))
+    }
+
     /// The head of the call that a request becomes.
-    fn call(&self, head: &Parts, route: &Route, client: &Client, record: &Record) -> Request<()> {
+    fn call(&self, head: &Parts, route: &Route, client: &Client, steered: &Steered, record: &Record) -> Request<()> {
         let mut call = Request::new(());
         *call.method_mut() = http::Method::POST;
         *call.uri_mut() = route.method.path.clone().into();
@@ -207,14 +255,18 @@ impl Edge {
         record.trace(&mut headers);
         *call.headers_mut() = headers;
         call.extensions_mut().insert(Among(route.among.clone()));
+        if let Some(subset) = &steered.subset {
+            call.extensions_mut().insert(subset.clone());
+        }
         call
     }
 
     /// The time that a call has: what its caller says, and for calls that are no streams what the edge says at most.
-    fn time_for(&self, route: &Route, headers: &HeaderMap) -> Option<Duration> {
+    fn time_for(&self, route: &Route, headers: &HeaderMap, steered: &Steered) -> Option<Duration> {
         let asked = deadline::left(headers);
         let is_stream = route.method.is_server_streaming || route.method.is_client_streaming;
-        if is_stream { asked } else { Some(asked.unwrap_or(self.config.deadline).min(self.config.deadline)) }
+        let most = steered.timeout.unwrap_or(self.config.deadline);
+        if is_stream { asked } else { Some(asked.unwrap_or(most).min(most)) }
     }
 }
 

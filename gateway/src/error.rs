@@ -80,6 +80,14 @@ pub enum Error {
     /// A page of an origin that is not allowed asks for a socket.
     #[error("pages of this origin may not open sockets here")]
     OriginRefused,
+    /// The service is not to be called for now.
+    #[error("{}", if text.is_empty() { "the service is being worked on" } else { text })]
+    Maintenance {
+        /// What callers are told.
+        text: String,
+        /// When to come again.
+        retry_after: Option<Duration>,
+    },
     /// The edge is shutting down.
     #[error("the edge is draining")]
     Draining,
@@ -125,6 +133,7 @@ impl Error {
             | Self::DeadlineExceeded(_)
             | Self::RateLimited(_)
             | Self::OriginRefused
+            | Self::Maintenance { .. }
             | Self::Draining
             | Self::PageTokenInvalid(_)
             | Self::SettingsInvalid(_) => fault::http_status(self.kind().code()),
@@ -147,7 +156,7 @@ impl Fault for Error {
             | Self::SettingsInvalid(_) => Kind::InvalidInput,
             Self::BodyTooLarge(_) | Self::RateLimited(_) => Kind::Exhausted,
             Self::OriginRefused => Kind::Denied,
-            Self::Starting | Self::Unreachable { .. } | Self::Draining => Kind::Unavailable,
+            Self::Starting | Self::Unreachable { .. } | Self::Maintenance { .. } | Self::Draining => Kind::Unavailable,
             Self::DeadlineExceeded(_) | Self::BodyTimeout(_) => Kind::Deadline,
             Self::AnswerMalformed { .. } => Kind::Internal,
         }
@@ -172,6 +181,7 @@ impl Fault for Error {
             Self::AnswerMalformed { .. } => "ANSWER_MALFORMED",
             Self::RateLimited(_) => "RATE_LIMITED",
             Self::OriginRefused => "ORIGIN_REFUSED",
+            Self::Maintenance { .. } => "MAINTENANCE",
             Self::Draining => "EDGE_DRAINING",
             Self::PageTokenInvalid(_) => "PAGE_TOKEN_INVALID",
             Self::SettingsInvalid(_) => "SETTINGS_INVALID",
@@ -183,6 +193,10 @@ impl Fault for Error {
     }
 
     fn retry_after(&self) -> Option<Duration> {
-        if let Self::RateLimited(delay) = self { Some(*delay) } else { None }
+        match self {
+            Self::RateLimited(delay) => Some(*delay),
+            Self::Maintenance { retry_after, .. } => *retry_after,
+            _ => None,
+        }
     }
 }

@@ -24,7 +24,9 @@ mod edge;
 mod error;
 mod frames;
 mod guard;
+mod journal;
 mod limit;
+mod live;
 mod path;
 mod pattern;
 mod reply;
@@ -35,46 +37,96 @@ mod service;
 mod table;
 #[cfg(test)]
 mod testing;
+mod traffic;
 mod transcode;
 mod value;
 
+use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use ninefold::Link;
 use ninefold::connect::{self, Discovery, Interest};
 use ninefold::lifecycle::Scope;
-use ninefold::telemetry::Requests;
+use ninefold::telemetry::{Journal, Requests};
 use ninefold::tonic::service::RoutesBuilder;
 use ninefold_proto::ninefold::gateway::v1::gateway_service_server::GatewayServiceServer;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 pub use codec::Codec;
 pub use config::{Certificate, Config, RateLimit, Tls};
 pub use edge::bindings::Bindings;
 pub use error::Error;
+pub use journal::Config as AccessLog;
+pub use traffic::{
+    Canary, Condition, Instances, Maintenance, Method as MethodTraffic, Mirror, Service as ServiceTraffic, Source,
+};
 
 use contracts::{Follower, Published};
 use edge::Edge;
-use limit::Limiter;
 use sample::Sampler;
+use traffic::Traffic;
+use traffic::mirror::Mirrors;
 
 /// Who the edge is where calls are counted.
 const CALLER: &str = "edge";
 
+/// What happened to the edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noticed {
+    /// It has new settings.
+    SettingsChanged,
+    /// It was given settings with mistakes; those before them hold.
+    SettingsRefused,
+}
+
+/// Something that happened to the edge, for whoever keeps the story of the landscape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// What.
+    pub noticed: Noticed,
+    /// Why, as a sentence fragment.
+    pub reason: String,
+    /// Name of the node that the edge is a part of.
+    pub observer: String,
+}
+
+/// Remembers notices. Must not block.
+pub trait Witness: Send + Sync {
+    /// Takes a notice.
+    fn note(&self, notice: Notice);
+}
+
 /// What the edge needs of others.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Deps {
+    /// Where settings that change are kept.
+    pub config: Link,
+    /// Name of the node.
+    pub node: String,
+    /// Where notices go.
+    pub witness: Arc<dyn Witness>,
+    /// Where requests are told.
+    pub journal: Journal,
     /// Where instances are known.
     pub registry: Link,
     /// Where contracts are kept.
     pub contract: Link,
 }
 
+impl fmt::Debug for Deps {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Deps").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
 /// The edge, at work until its scope closes.
 #[derive(Clone, Debug)]
 pub struct Gateway {
-    published: Arc<ArcSwap<Published>>,
+    edge: Arc<ArcSwap<Edge>>,
+    base: Arc<Config>,
+    discovery: Discovery,
 }
 
 impl Gateway {
@@ -86,32 +138,55 @@ impl Gateway {
     #[expect(clippy::unused_async, reason = "roles start alike; what a start needs may come to wait")]
     pub async fn start(config: Config, deps: Deps, listener: TcpListener, scope: &Scope) -> Result<Self, Error> {
         config.check()?;
-        let tls = config.tls.as_ref().map(Tls::open).transpose()?;
-        let limiter = config.rate_limit.as_ref().map(Limiter::start).transpose()?;
         let published: Arc<ArcSwap<Published>> = Arc::default();
         let discovery = Discovery::start(deps.registry, Interest::All, scope);
         let (calling, contract) = (discovery.clone(), deps.contract.clone());
         let sampler = Sampler::start(config.sample_percent, contract.clone(), scope);
         scope.run("gateway.report_calls", |stop| connect::report_calls(calling, contract, CALLER.to_owned(), stop));
-        let follower = Follower::new(discovery, deps.contract, published.clone(), config.linger);
-        scope.child("gateway.follow").run("gateway.follow", |stop| follower.run(stop));
+        let mirrors = Mirrors::start(scope);
+        let following = scope.child("gateway.follow");
         // Youngest, so it closes first: no request loses its connection to a service while it drains.
         let door = scope.child("gateway.serve");
-        let edge = Arc::new(Edge {
-            config,
+        let edge = Edge {
+            config: Config::default(),
             published: published.clone(),
             requests: Requests::new(),
-            limiter,
+            limiter: None,
             sampler,
-            tls,
+            tls: None,
+            traffic: Traffic::new(mirrors, discovery.clone()),
+            journal: journal::Journal::new(AccessLog::default(), deps.journal),
             stop: door.stop(),
+        };
+        let edge = Arc::new(ArcSwap::from_pointee(edge.renewed(config.clone())?));
+        let base = Arc::new(config);
+        let (first, is_first) = oneshot::channel();
+        let settings = live::Follower {
+            edge: edge.clone(),
+            base: Config::clone(&base),
+            config: deps.config,
+            node: deps.node,
+            witness: deps.witness,
+        };
+        let own = following.clone();
+        following.run("gateway.follow_settings", |stop| settings.run(own, first, stop));
+        let follower = Follower::new(discovery.clone(), deps.contract, published, base.linger);
+        following.run("gateway.follow", |stop| async move {
+            // No request is routed before it is known by what it is answered.
+            let _ = is_first.await;
+            follower.run(stop).await;
         });
-        door.run("gateway.serve", |stop| server::run(listener, edge, stop));
-        Ok(Self { published })
+        let live = edge.clone();
+        door.run("gateway.serve", |stop| server::run(listener, live, stop));
+        Ok(Self { edge, base, discovery })
     }
 
     /// Adds `GatewayService` to the routes of the platform.
     pub fn add_to(&self, routes: &mut RoutesBuilder) {
-        routes.add_service(GatewayServiceServer::new(service::Service { published: self.published.clone() }));
+        routes.add_service(GatewayServiceServer::new(service::Service {
+            edge: self.edge.clone(),
+            base: self.base.clone(),
+            discovery: self.discovery.clone(),
+        }));
     }
 }

@@ -58,6 +58,7 @@ pub(crate) fn of_error(error: &Error) -> Response<Body> {
         | Error::AnswerMalformed { .. }
         | Error::RateLimited(_)
         | Error::OriginRefused
+        | Error::Maintenance { .. }
         | Error::Draining
         | Error::PageTokenInvalid(_)
         | Error::SettingsInvalid(_) => {}

@@ -54,10 +54,13 @@ impl Sampler {
     /// Draws `percent` of all calls, and tells the contract role behind `contract` what it finds, in a task of `scope`.
     pub(crate) fn start(percent: u32, contract: Link, scope: &Scope) -> Self {
         let (seen, waiting) = mpsc::channel(WAITING_MAX);
-        if percent > 0 {
-            scope.run("gateway.sample", |stop| read(waiting, contract, stop));
-        }
+        scope.run("gateway.sample", |stop| read(waiting, contract, stop));
         Self { percent, seen }
+    }
+
+    /// The same, that draws another share.
+    pub(crate) fn drawing(&self, percent: u32) -> Self {
+        Self { percent, seen: self.seen.clone() }
     }
 
     /// Whether the next call is looked into.

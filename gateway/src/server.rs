@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -34,14 +35,15 @@ const WINDOW_BYTES: (u32, u32) = (256 << 10, 1 << 20);
 
 /// Answers connections until it is asked to stop; then takes no more, tells clients to go elsewhere, and waits for the
 /// requests in flight, for `drain` at the longest.
-pub(crate) async fn run(listener: TcpListener, edge: Arc<Edge>, stop: Stop) {
+pub(crate) async fn run(listener: TcpListener, edge: Arc<ArcSwap<Edge>>, stop: Stop) {
     let mut connections = JoinSet::new();
     loop {
+        let connections_max = edge.load().config.connections_max;
         tokio::select! {
             () = stop.asked() => break,
             // Nothing is lost when these two are dropped: both are cancel safe.
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < edge.config.connections_max => match accepted {
+            accepted = listener.accept(), if connections.len() < connections_max => match accepted {
                 Ok((stream, address)) => _ = connections.spawn(connection(stream, address, edge.clone())),
                 Err(error) => {
                     tracing::warn!(%error, "could not accept a connection");
@@ -51,7 +53,7 @@ pub(crate) async fn run(listener: TcpListener, edge: Arc<Edge>, stop: Stop) {
         }
     }
     drop(listener);
-    let end = Instant::now() + edge.config.drain;
+    let end = Instant::now() + edge.load().config.drain;
     while let Ok(Some(_)) = tokio::time::timeout_at(end, connections.join_next()).await {}
     if !connections.is_empty() {
         tracing::warn!(connections = connections.len(), "requests did not finish in time and are dropped");
@@ -59,7 +61,8 @@ pub(crate) async fn run(listener: TcpListener, edge: Arc<Edge>, stop: Stop) {
     }
 }
 
-async fn connection(stream: TcpStream, address: SocketAddr, edge: Arc<Edge>) {
+async fn connection(stream: TcpStream, address: SocketAddr, live: Arc<ArcSwap<Edge>>) {
+    let edge = live.load_full();
     // A connection that cannot be set up so is slower, not broken.
     let _ = stream.set_nodelay(true);
     let stop = edge.stop.clone();
@@ -72,19 +75,25 @@ async fn connection(stream: TcpStream, address: SocketAddr, edge: Arc<Edge>) {
         }
         () = stop.asked() => return,
     }
-    let Some(tls) = edge.tls.clone() else { return converse(stream, address, None, edge).await };
+    let Some(tls) = edge.tls.clone() else { return converse(stream, address, None, edge, live).await };
     let shaken = tokio::select! {
         shaken = tls.accept(stream) => shaken,
         () = stop.asked() => return,
     };
     match shaken {
-        Ok((stream, peer)) => converse(stream, address, Some(peer), edge).await,
+        Ok((stream, peer)) => converse(stream, address, Some(peer), edge, live).await,
         Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
     }
 }
 
 /// Answers the requests of a connection, and holds what it becomes.
-async fn converse<S>(stream: S, address: SocketAddr, peer: Option<Peer>, edge: Arc<Edge>)
+async fn converse<S>(
+    stream: S,
+    address: SocketAddr,
+    peer: Option<Peer>,
+    edge: Arc<Edge>,
+    live: Arc<ArcSwap<Edge>>,
+)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -96,7 +105,8 @@ where
     let builder = builder(&edge.config);
     let asked = client.clone();
     let service = service_fn(move |request| {
-        let (edge, client) = (edge.clone(), asked.clone());
+        // Each request by what holds when it begins, whatever held when its connection did.
+        let (edge, client) = (live.load_full(), asked.clone());
         async move { Ok::<_, Infallible>(edge.serve(request, &client).await) }
     });
     let heard = inspector.clone();

@@ -3,28 +3,35 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use ninefold::connect::Discovery;
 use ninefold::fault;
 use ninefold::tonic::{Request, Response, Status};
 use ninefold_proto::ninefold::gateway::v1::gateway_service_server::GatewayService;
 use ninefold_proto::ninefold::gateway::v1::{
-    ListRoutesRequest, ListRoutesResponse, MatchRouteRequest, MatchRouteResponse, Route,
+    CheckSettingsRequest, CheckSettingsResponse, ListRoutesRequest, ListRoutesResponse, MatchRouteRequest,
+    MatchRouteResponse, Route,
 };
 
-use crate::contracts::Published;
+use crate::config::Config;
+use crate::edge::Edge;
 use crate::error::Error;
+use crate::live;
 use crate::path::{self, Path};
 
 /// Answers `GatewayService`.
 #[derive(Debug)]
 pub(crate) struct Service {
-    pub(crate) published: Arc<ArcSwap<Published>>,
+    pub(crate) edge: Arc<ArcSwap<Edge>>,
+    /// What the node was told at its start.
+    pub(crate) base: Arc<Config>,
+    pub(crate) discovery: Discovery,
 }
 
 #[ninefold::tonic::async_trait]
 impl GatewayService for Service {
     async fn list_routes(&self, request: Request<ListRoutesRequest>) -> Result<Response<ListRoutesResponse>, Status> {
         let request = request.into_inner();
-        let published = self.published.load();
+        let published = self.edge.load().published.load_full();
         let routes = published.routes.words(&request.service);
         let size = ninefold::page::size(request.page_size).map_err(|error| fault::status(&error))?;
         let page = page(routes, size, &request.page_token).map_err(|error| fault::status(&error))?;
@@ -34,9 +41,20 @@ impl GatewayService for Service {
         Ok(Response::new(ListRoutesResponse { routes, next_page_token, refusals: refusals.cloned().collect() }))
     }
 
+    async fn check_settings(
+        &self,
+        request: Request<CheckSettingsRequest>,
+    ) -> Result<Response<CheckSettingsResponse>, Status> {
+        let overlaid = live::overlay(&self.base, &request.into_inner().content);
+        let config = overlaid.map_err(|error| fault::status(&error))?;
+        let effective = serde_json::to_string(&config);
+        let effective = effective.map_err(|error| fault::status(&Error::SettingsInvalid(vec![error.to_string()])))?;
+        Ok(Response::new(CheckSettingsResponse { effective }))
+    }
+
     async fn match_route(&self, request: Request<MatchRouteRequest>) -> Result<Response<MatchRouteResponse>, Status> {
         let MatchRouteRequest { verb, path } = request.into_inner();
-        let published = self.published.load();
+        let published = self.edge.load().published.load_full();
         let raw = path.split(['?', '#']).next().unwrap_or_default();
         let found = Path::parse(raw)
             .map_err(|path::Malformed(why)| Error::invalid("path", why))

@@ -7,6 +7,7 @@ use ninefold_proto::ninefold::config::v1::{
     DiffRevisionsRequest, Document, GetDocumentRequest, ListAcknowledgementsRequest, ListDocumentsRequest,
     ListRevisionsRequest, PutDocumentRequest, RollbackDocumentRequest, WatchDocumentRequest,
 };
+use ninefold_proto::ninefold::gateway::v1::CheckSettingsRequest;
 use serde_json::{Map, Value};
 
 use crate::args::{ConfigCommand, DocumentArgs};
@@ -133,6 +134,11 @@ pub(super) struct Write {
     pub(super) dry_run: bool,
 }
 
+/// Whether a document holds the settings of the edge.
+fn is_of_the_edge(name: &DocumentArgs) -> bool {
+    name.service == "edge" && name.environment == "default"
+}
+
 impl Write {
     pub(super) async fn put(
         &self,
@@ -140,6 +146,11 @@ impl Write {
         content: String,
         expected: Option<i64>,
     ) -> Result<Document, Coded> {
+        if is_of_the_edge(&self.name) {
+            // Nothing is written that the edge would refuse.
+            let request = CheckSettingsRequest { content: content.clone() };
+            platform.ask(platform.gateway().check_settings(request)).await.map_err(|failure| Coded(failure, None))?;
+        }
         let request = PutDocumentRequest {
             service: self.name.service.clone(),
             environment: self.name.environment.clone(),

@@ -15,11 +15,12 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use super::own::Own;
 use super::{Client, Edge, Spoken, write_timeout};
-use crate::access::{Outcome, Record};
+use crate::access::{Bytes, Outcome, Record};
 use crate::error::Error;
 use crate::frames::Bounded;
 use crate::routes::Route;
 use crate::sample::Sampler;
+use crate::traffic::mirror::Draft;
 use crate::{guard, reply};
 
 impl Edge {
@@ -86,10 +87,11 @@ impl Edge {
                 Error::Starting
             });
         };
-        record.routed(route.template(), &route.method.name);
+        record.routed(route.template(), &route.method.name, &route.service);
+        let steered = self.steer(head, route, client)?;
         let channel = published.channels.get(&route.service).cloned().ok_or(Error::Starting)?;
-        let mut call = self.call(head, route, client, record);
-        let time = self.time_for(route, &head.headers);
+        let mut call = self.call(head, route, client, &steered, record);
+        let time = self.time_for(route, &head.headers, &steered);
         let headers = call.headers_mut();
         write_timeout(headers, time);
         if spoken == Spoken::GrpcWeb {
@@ -100,7 +102,18 @@ impl Edge {
         }
         let outcome = record.outcome.clone();
         let looked_into = self.sampler.draws().then(|| (self.sampler.clone(), Route::clone(route)));
-        Ok(Passage { call, channel, outcome, message_bytes_max: self.config.body_bytes_max, looked_into })
+        let copy = self.copied(&steered, &call, route);
+        let received = record.received.clone();
+        record.sent();
+        Ok(Passage {
+            call,
+            channel,
+            outcome,
+            message_bytes_max: self.config.body_bytes_max,
+            looked_into,
+            copy,
+            received,
+        })
     }
 }
 
@@ -112,6 +125,10 @@ struct Passage {
     message_bytes_max: usize,
     /// Who looks into its messages, if anybody does.
     looked_into: Option<(Sampler, Route)>,
+    /// What others hear of it.
+    copy: Option<Draft>,
+    /// Counts what came of its body.
+    received: Bytes,
 }
 
 impl Passage {
@@ -120,6 +137,10 @@ impl Passage {
         let mut body = Body::new(Bounded::new(body, self.message_bytes_max, is_too_large.clone()));
         if let Some((sampler, route)) = &self.looked_into {
             body = sampler.watch(body, route, false);
+        }
+        body = self.received.counting(body);
+        if let Some(copy) = self.copy {
+            body = copy.follow(body);
         }
         let Ok(mut answer) = self.channel.oneshot(self.call.map(|()| body)).await;
         if let Some((sampler, route)) = &self.looked_into {

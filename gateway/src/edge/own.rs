@@ -47,7 +47,7 @@ impl Own {
 impl Edge {
     /// Answers a call of the edge's own.
     pub(super) async fn own(&self, own: Own, path: &str, body: Incoming, record: &mut Record) -> Response<Body> {
-        record.routed(path, path.trim_start_matches('/'));
+        record.routed(path, path.trim_start_matches('/'), "edge");
         let mut questions = Frames::new(Body::new(body), QUESTION_BYTES_MAX);
         match own {
             Own::Reflection => self.reflect(questions),

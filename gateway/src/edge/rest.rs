@@ -80,14 +80,20 @@ impl Edge {
                 return Err(Error::RouteUnknown { verb: shown(head.method.as_str()), path: shown(head.uri.path()) });
             }
         };
-        record.routed(route.template(), &route.method.name);
+        record.routed(route.template(), &route.method.name, &route.service);
+        let steered = self.steer(&head, route, client)?;
         let binding = route.binding.as_deref().expect("routes in the REST table have a binding");
         let channel = published.channels.get(&route.service).cloned().ok_or(Error::Starting)?;
         check_encoding(&head.headers)?;
-        let time = self.time_for(route, &head.headers);
-        let (message, upload) = message(&self.config, route, &path, &head, body).await?;
-        let mut request = self.call(&head, route, client, record).map(|()| message);
-        dress(request.headers_mut(), time);
+        let time = self.time_for(route, &head.headers, &steered);
+        let body = record.received.counting(Body::new(body));
+        let (mut message, upload) = message(&self.config, route, &path, &head, body).await?;
+        let mut call = self.call(&head, route, client, &steered, record);
+        dress(call.headers_mut(), time);
+        if let Some(copy) = self.copied(&steered, &call, route) {
+            message = copy.follow(message);
+        }
+        let mut request = call.map(|()| message);
         if head.method == Method::GET {
             // Safe by HTTP's own word.
             request.extensions_mut().insert(Idempotent);
@@ -124,6 +130,7 @@ impl Edge {
         patience: &Patience,
         record: &mut Record,
     ) -> Result<Response<Body>, Error> {
+        record.sent();
         let Ok(answer) = patience.within(channel.oneshot(request)).await?;
         record.answered_by(answer.extensions().get());
         Ok(answer)

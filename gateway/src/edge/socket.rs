@@ -128,14 +128,16 @@ impl Edge {
             return Err(Error::RouteUnknown { verb: "WebSocket".to_owned(), path: rest::shown(head.uri.path()) });
         };
         record.protocol = "websocket";
-        record.routed(route.template(), &route.method.name);
+        record.routed(route.template(), &route.method.name, &route.service);
+        let steered = self.steer(&head, route, client)?;
         let channel = published.channels.get(&route.service).cloned().ok_or(Error::Starting)?;
         let (accept, subprotocol, written) = handshake(&head.headers)?;
         let upgrade = head.extensions.remove::<OnUpgrade>();
         let upgrade = upgrade.ok_or(Error::RequestMalformed("this connection cannot be upgraded"))?;
 
-        let time = self.time_for(route, &head.headers);
-        let mut call = self.call(&head, route, client, record);
+        let time = self.time_for(route, &head.headers, &steered);
+        let mut call = self.call(&head, route, client, &steered, record);
+        record.sent();
         for name in OF_THE_SOCKET {
             call.headers_mut().remove(name);
         }

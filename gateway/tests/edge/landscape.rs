@@ -14,13 +14,16 @@ use ninefold::proto::ninefold::config::v1 as config;
 use ninefold::proto::ninefold::contract::v1 as contract;
 use ninefold::proto::ninefold::registry::v1 as registry;
 use ninefold::serve::{Listener, ServeConfig};
+use ninefold::telemetry::Journal;
+use ninefold::telemetry::journal::Entry;
 use ninefold::tonic::service::Routes;
 use ninefold::tonic::{Code, Request, Response, Status, Streaming, async_trait};
-use ninefold_gateway::{Config, Deps, Gateway};
+use ninefold_gateway::{Config, Deps, Gateway, Notice, Witness};
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 
 use crate::talk::{self, Talk};
+use crate::documents::Documents;
 
 pub(crate) const CONFIG: &str = "ninefold.config.v1.ConfigService";
 pub(crate) const CONTRACT: &str = "ninefold.contract.v1.ContractService";
@@ -33,6 +36,12 @@ pub(crate) struct Landscape {
     pub(crate) edge: SocketAddr,
     pub(crate) backend: Arc<Backend>,
     pub(crate) gateway: Gateway,
+    /// Central configuration.
+    pub(crate) documents: Documents,
+    /// The access log.
+    pub(crate) told: Arc<Mutex<Vec<Entry>>>,
+    /// What the edge noticed.
+    pub(crate) notices: Notices,
     instances: watch::Sender<Vec<registry::Instance>>,
     contracts: Arc<Mutex<HashMap<String, Vec<u8>>>>,
 }
@@ -67,12 +76,23 @@ impl Landscape {
         let contracts: Arc<Mutex<HashMap<String, Vec<u8>>>> = Arc::default();
         let registry = registry::registry_service_server::RegistryServiceServer::new(Registry(instances.clone()));
         let store = contract::contract_service_server::ContractServiceServer::new(Contracts(contracts.clone()));
-        let deps = Deps { registry: Link::from(Routes::new(registry)), contract: Link::from(Routes::new(store)) };
+        let documents = Documents::default();
+        let settings = config::config_service_server::ConfigServiceServer::new(documents.clone());
+        let (told, notices): (Arc<Mutex<Vec<Entry>>>, Notices) = Default::default();
+        let journal = told.clone();
+        let deps = Deps {
+            registry: Link::from(Routes::new(registry)),
+            contract: Link::from(Routes::new(store)),
+            config: Link::from(Routes::new(settings)),
+            node: "node-1".to_owned(),
+            witness: Arc::new(notices.clone()),
+            journal: Journal::to(move |entry| journal.lock().unwrap().push(entry)),
+        };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let edge = listener.local_addr().unwrap();
         let door = scope.child("gateway");
         let gateway = Gateway::start(config, deps, listener, &door).await.unwrap();
-        Self { scope, door, edge, backend: Arc::default(), gateway, instances, contracts }
+        Self { scope, door, edge, backend: Arc::default(), gateway, instances, contracts, documents, told, notices }
     }
 
     /// Hands a contract in.
@@ -82,6 +102,18 @@ impl Landscape {
 
     /// Starts an instance and registers it.
     pub(crate) async fn join(&self, service: &str, id: &str, digest: &str, protobuf_services: &[&str]) {
+        self.join_as(service, id, digest, protobuf_services, "").await;
+    }
+
+    /// As [`join`](Self::join), with a version.
+    pub(crate) async fn join_as(
+        &self,
+        service: &str,
+        id: &str,
+        digest: &str,
+        protobuf_services: &[&str],
+        version: &str,
+    ) {
         let listener = Listener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.address();
         let keeper = Keeper { id: id.to_owned(), backend: self.backend.clone() };
@@ -102,6 +134,7 @@ impl Landscape {
                 addresses: vec![registry::Address { host: "127.0.0.1".to_owned(), port: address.port().into() }],
                 protobuf_services: protobuf_services.iter().map(|name| (*name).to_owned()).collect(),
                 contract_digest: digest.to_owned(),
+                version: version.to_owned(),
                 state: registry::InstanceState::Serving.into(),
                 ..registry::Instance::default()
             });
@@ -148,9 +181,19 @@ impl Landscape {
     }
 }
 
+/// What the edge noticed.
+#[derive(Clone, Default)]
+pub(crate) struct Notices(pub(crate) Arc<Mutex<Vec<Notice>>>);
+
+impl Witness for Notices {
+    fn note(&self, notice: Notice) {
+        self.0.lock().unwrap().push(notice);
+    }
+}
+
 struct Registry(watch::Sender<Vec<registry::Instance>>);
 
-fn not_here<T>() -> Result<Response<T>, Status> {
+pub(crate) fn not_here<T>() -> Result<Response<T>, Status> {
     Err(Status::unimplemented("not a part of this test"))
 }
 
@@ -312,6 +355,8 @@ impl contract::contract_service_server::ContractService for Contracts {
 pub(crate) struct Backend {
     /// Metadata of the last call.
     pub(crate) seen: Mutex<http::HeaderMap>,
+    /// Id of the instance and metadata of each call to get a document.
+    pub(crate) calls: Mutex<Vec<(String, http::HeaderMap)>>,
     /// Streams that are open.
     pub(crate) streams: Arc<()>,
 }
@@ -359,6 +404,8 @@ impl config::config_service_server::ConfigService for Keeper {
         request: Request<config::GetDocumentRequest>,
     ) -> Result<Response<config::GetDocumentResponse>, Status> {
         self.note(&request);
+        let call = (self.id.clone(), request.metadata().clone().into_headers());
+        self.backend.calls.lock().unwrap().push(call);
         let request = request.into_inner();
         match request.service.as_str() {
             "missing" => return Err(fault::status(&Missing(request.service))),

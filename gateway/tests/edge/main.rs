@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod client;
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod grpc;
 #[cfg(test)]
 mod guard;
@@ -11,6 +13,8 @@ mod guard;
 mod landscape;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod operations;
 #[cfg(test)]
 mod rest;
 #[cfg(test)]

@@ -78,8 +78,19 @@ pub(crate) async fn follow<T>(follow: Follow, platform: Link, scope: &Scope) -> 
 where
     T: DeserializeOwned + Default + Send + Sync + 'static,
 {
-    let mut follower = Follower { follow, client: ConfigServiceClient::new(platform), revision: 0, verdict: None };
-    let (value, known) = follower.first::<T>().await;
+    let read = |document: &Document| serde_json::from_str(&document.content).map_err(|error| error.to_string());
+    follow_with(follow, platform, scope, read, T::default()).await
+}
+
+/// As [`follow`], with a reader that may refuse more than a type does, and with what holds while there is no document.
+async fn follow_with<T, R>(follow: Follow, platform: Link, scope: &Scope, read: R, otherwise: T) -> Live<T>
+where
+    T: Send + Sync + 'static,
+    R: Fn(&Document) -> Result<T, String> + Send + Sync + 'static,
+{
+    let client = ConfigServiceClient::new(platform);
+    let mut follower = Follower { follow, client, read, revision: 0, verdict: None };
+    let (value, known) = follower.first(otherwise).await;
     let (send, receive) = watch::channel(Arc::new(value));
     scope.run("config.follow", |stop| async move {
         tokio::select! {
@@ -90,18 +101,43 @@ where
     Live(receive)
 }
 
-struct Follower {
+/// Follows a document of a part of the platform itself, read by `read`, which tells why it refuses one: the value stays
+/// what it was then, and whoever wrote the document sees why. Waits a second at the longest; `otherwise` holds while there
+/// is no document that can be used.
+pub async fn follow_document<T, R>(
+    service: &str,
+    environment: &str,
+    instance_id: &str,
+    platform: Link,
+    scope: &Scope,
+    read: R,
+    otherwise: T,
+) -> Live<T>
+where
+    T: Send + Sync + 'static,
+    R: Fn(&Document) -> Result<T, String> + Send + Sync + 'static,
+{
+    let [service, environment, instance_id] = [service, environment, instance_id].map(str::to_owned);
+    let follow = Follow { service, environment, instance_id, cache: None };
+    follow_with(follow, platform, scope, read, otherwise).await
+}
+
+struct Follower<R> {
     follow: Follow,
     client: ConfigServiceClient<Link>,
+    read: R,
     /// Newest revision that was offered.
     revision: i64,
     /// What was last said of it.
     verdict: Option<Acknowledgement>,
 }
 
-impl Follower {
+impl<R> Follower<R> {
     /// The value to start with, and whether it came from the platform.
-    async fn first<T: DeserializeOwned + Default>(&mut self) -> (T, bool) {
+    async fn first<T>(&mut self, otherwise: T) -> (T, bool)
+    where
+        R: Fn(&Document) -> Result<T, String>,
+    {
         let request = GetDocumentRequest {
             service: self.follow.service.clone(),
             environment: self.follow.environment.clone(),
@@ -114,27 +150,31 @@ impl Follower {
                 Some(value) => return (value, true),
                 None => "the document was refused",
             },
-            Ok(None) => return (T::default(), true),
-            Err(status) if status.code() == Code::NotFound => return (T::default(), true),
+            Ok(None) => return (otherwise, true),
+            Err(status) if status.code() == Code::NotFound => return (otherwise, true),
             Err(_) => "the platform is away",
         };
         let Some(cache) = &self.follow.cache else {
             tracing::warn!(reason = refused, "starting with the default config");
-            return (T::default(), false);
+            return (otherwise, false);
         };
-        match cache.load::<T>().await {
+        let kept = cache.load().await.and_then(|document| Some(((self.read)(&document).ok()?, document.revision)));
+        match kept {
             Some((value, revision)) => {
                 tracing::warn!(reason = refused, revision, "starting with the last good config");
                 (value, false)
             }
             None => {
                 tracing::warn!(reason = refused, "starting with the default config");
-                (T::default(), false)
+                (otherwise, false)
             }
         }
     }
 
-    async fn keep<T: DeserializeOwned>(mut self, send: watch::Sender<Arc<T>>, known: bool) {
+    async fn keep<T>(mut self, send: watch::Sender<Arc<T>>, known: bool)
+    where
+        R: Fn(&Document) -> Result<T, String>,
+    {
         let mut random = fastrand::Rng::new();
         let mut pause = RETRY_MIN;
         let mut warned = !known;
@@ -153,7 +193,10 @@ impl Follower {
     }
 
     /// Follows the document until the stream ends; tells why, and whether anything was heard.
-    async fn listen<T: DeserializeOwned>(&mut self, send: &watch::Sender<Arc<T>>) -> (Status, bool) {
+    async fn listen<T>(&mut self, send: &watch::Sender<Arc<T>>) -> (Status, bool)
+    where
+        R: Fn(&Document) -> Result<T, String>,
+    {
         let request = WatchDocumentRequest {
             service: self.follow.service.clone(),
             environment: self.follow.environment.clone(),
@@ -189,9 +232,12 @@ impl Follower {
     }
 
     /// Reads a document, keeps it if it is good, and notes what is to be said of it.
-    async fn read<T: DeserializeOwned>(&mut self, document: &Document) -> Option<T> {
-        let read = serde_json::from_str(&document.content);
-        let refusal = read.as_ref().err().map(ToString::to_string).unwrap_or_default();
+    async fn read<T>(&mut self, document: &Document) -> Option<T>
+    where
+        R: Fn(&Document) -> Result<T, String>,
+    {
+        let read = (self.read)(document);
+        let refusal = read.as_ref().err().cloned().unwrap_or_default();
         self.revision = document.revision;
         if refusal.is_empty() {
             if let Some(cache) = &self.follow.cache {

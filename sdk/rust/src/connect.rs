@@ -39,6 +39,7 @@ mod replay;
 mod restraint;
 pub(crate) mod ring;
 mod shelf;
+mod subset;
 mod throttle;
 mod told;
 mod trace;
@@ -59,6 +60,7 @@ pub use platform::{platform, platform_as};
 pub use policy::{Idempotency, Policy};
 pub use priority::Priority;
 pub(crate) use shelf::file_of;
+pub use subset::{Selector, Subset};
 
 /// A server's word on when to repeat a call, in milliseconds, or not to.
 pub(crate) const PUSHBACK: &str = "grpc-retry-pushback-ms";

@@ -6,6 +6,7 @@
 mod context;
 mod count;
 mod export;
+pub mod journal;
 mod lines;
 mod printer;
 mod process;
@@ -22,6 +23,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub use context::{continue_trace, extract, inject, rename, trace_id};
 pub use count::Count;
+pub use journal::Journal;
 pub(crate) use process::cpu_seconds;
 pub use requests::Requests;
 pub use served::{Served, TRACE_ID_HEADER};
@@ -210,6 +212,14 @@ pub fn start(config: &Config, identity: &Identity) -> Result<Telemetry, Error> {
 }
 
 impl Telemetry {
+    /// Opens a journal that is kept under the name of `identity`, which may be another than that of the process.
+    ///
+    /// # Errors
+    /// [`Error::Telemetry`] if an exporter cannot be made.
+    pub fn journal(&self, config: &Config, identity: &Identity) -> Result<Journal, Error> {
+        self.exporters.as_ref().map_or_else(|| Ok(Journal::silent()), |exporters| exporters.journal(config, identity))
+    }
+
     /// Sends and writes what still waits, for `deadline` at the longest.
     pub async fn flush(&self, deadline: Duration) {
         if let Some(exporters) = &self.exporters {

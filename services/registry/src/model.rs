@@ -315,6 +315,10 @@ pub(crate) enum EventKind {
     XdsRefused,
     /// Something was not told by xDS, as its clients would refuse it.
     XdsWithheld,
+    /// The edge has new settings.
+    EdgeChanged,
+    /// The edge was given settings with mistakes.
+    EdgeRefused,
     /// Its contract is not accepted.
     ContractRefused,
     /// It is not well.

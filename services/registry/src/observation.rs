@@ -11,6 +11,10 @@ pub enum Observed {
     XdsRefused,
     /// Something was not told by xDS, as its clients would refuse it.
     XdsWithheld,
+    /// The edge has new settings.
+    EdgeChanged,
+    /// The edge was given settings with mistakes.
+    EdgeRefused,
 }
 
 /// Something that a part of the node saw happen to a service, now.
@@ -31,6 +35,8 @@ impl From<Observation> for Event {
         let kind = match seen.observed {
             Observed::XdsRefused => EventKind::XdsRefused,
             Observed::XdsWithheld => EventKind::XdsWithheld,
+            Observed::EdgeChanged => EventKind::EdgeChanged,
+            Observed::EdgeRefused => EventKind::EdgeRefused,
         };
         Self {
             time: SystemTime::now(),

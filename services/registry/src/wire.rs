@@ -251,6 +251,8 @@ pub(crate) fn to_event(event: Event) -> proto::Event {
         EventKind::StoreFound => proto::EventKind::StoreFound,
         EventKind::XdsRefused => proto::EventKind::XdsRefused,
         EventKind::XdsWithheld => proto::EventKind::XdsWithheld,
+        EventKind::EdgeChanged => proto::EventKind::EdgeChanged,
+        EventKind::EdgeRefused => proto::EventKind::EdgeRefused,
         EventKind::ContractRefused => proto::EventKind::ContractRefused,
         EventKind::NotServing => proto::EventKind::NotServing,
         EventKind::OverrideSet => proto::EventKind::OverrideSet,

@@ -4,7 +4,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ninefold_proto::ninefold::config::v1::Document;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt as _;
 
@@ -56,10 +55,10 @@ impl Cache {
         tokio::fs::rename(&self.draft, &self.file).await
     }
 
-    /// The last good document, if there is one that still reads as a `T`.
-    pub(crate) async fn load<T: DeserializeOwned>(&self) -> Option<(T, i64)> {
+    /// The last good document, if there is one.
+    pub(crate) async fn load(&self) -> Option<Document> {
         let text = tokio::fs::read(&self.file).await.ok()?;
-        let kept: Kept = serde_json::from_slice(&text).ok()?;
-        Some((serde_json::from_str(&kept.content).ok()?, kept.revision))
+        let Kept { revision, content } = serde_json::from_slice(&text).ok()?;
+        Some(Document { revision, content, ..Document::default() })
     }
 }

@@ -23,7 +23,7 @@ use crate::connect::policy::{Hedging, Policy};
 use crate::connect::pool::{Ask, Pool};
 use crate::connect::priority::{self, Priority};
 use crate::connect::replay::Replay;
-use crate::connect::{Among, Idempotent, deadline, trace};
+use crate::connect::{Among, Idempotent, Subset, deadline, trace};
 use crate::fault;
 use crate::telemetry;
 
@@ -33,6 +33,7 @@ pub(crate) struct Call {
     method: Arc<Method>,
     policy: Arc<Policy>,
     among: Option<Arc<BTreeSet<String>>>,
+    subset: Option<Subset>,
     priority: Priority,
     is_idempotent: bool,
     started: Instant,
@@ -49,6 +50,7 @@ pub(crate) struct Course {
     pub(crate) head: http::request::Parts,
     pub(crate) body: Replay,
     among: Option<Arc<BTreeSet<String>>>,
+    subset: Option<Subset>,
     pub(crate) priority: Priority,
     is_idempotent: bool,
     pub(crate) started: Instant,
@@ -75,6 +77,7 @@ impl Call {
         let said = extensions.get::<Priority>().copied().or_else(|| priority::of(request.headers()));
         Self {
             among: extensions.get::<Among>().map(|among| among.0.clone()),
+            subset: extensions.get::<Subset>().cloned(),
             priority: said.or_else(priority::current).unwrap_or_default(),
             is_idempotent: method.manners.is_idempotent || extensions.get::<Idempotent>().is_some(),
             channel: channel.clone(),
@@ -105,6 +108,7 @@ impl Call {
             head,
             body,
             among: self.among,
+            subset: self.subset,
             priority: self.priority,
             is_idempotent: self.is_idempotent,
             started: self.started,
@@ -149,6 +153,7 @@ impl Course {
 
     fn ask(&self) -> Ask<'_> {
         Ask::new(self.head.uri.path(), &self.head.headers, &self.policy, self.among.as_deref())
+            .within(self.subset.as_ref())
     }
 
     async fn run(&self) -> Result<Response, Error> {

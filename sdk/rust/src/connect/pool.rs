@@ -21,6 +21,7 @@ use crate::connect::error::Error;
 use crate::connect::landscape::{Instance, State};
 use crate::connect::policy::{self, BalancingMethod, Policy};
 use crate::connect::restraint::Restraint;
+use crate::connect::subset::Subset;
 use chart::Chart;
 pub(crate) use methods::MethodPermit;
 use methods::Methods;
@@ -62,6 +63,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) path: &'a str,
     /// Contract digests, of which the instance must keep one.
     pub(crate) among: Option<&'a BTreeSet<String>>,
+    /// What the instance must say of itself.
+    subset: Option<&'a Subset>,
     /// For consistent hashing.
     key: Option<u64>,
 }
@@ -81,7 +84,19 @@ impl<'a> Ask<'a> {
             | BalancingMethod::WeightedRoundRobin
             | BalancingMethod::LeastRequest => None,
         };
-        Self { path, among, key: key.map(|value| balance::hash(value.as_bytes())) }
+        Self { path, among, subset: None, key: key.map(|value| balance::hash(value.as_bytes())) }
+    }
+}
+
+impl<'a> Ask<'a> {
+    /// The same, of instances of a subset.
+    pub(crate) fn within(self, subset: Option<&'a Subset>) -> Self {
+        Self { subset, ..self }
+    }
+
+    fn is_of(&self, instance: &Instance) -> bool {
+        self.among.is_none_or(|among| among.contains(&instance.contract_digest))
+            && self.subset.is_none_or(|subset| subset.has(instance))
     }
 }
 
@@ -254,7 +269,11 @@ impl Pool {
         };
         let ticket = match self.quick_pick(ask, tried) {
             Some(ticket) => ticket,
-            None => self.seek(ask, tried)?,
+            None => match (self.seek(ask, tried), ask.subset) {
+                // Rather another one than none.
+                (Err(_), Some(subset)) if !subset.is_strict => self.seek(&ask.within(None), tried)?,
+                (sought, _) => sought?,
+            },
         };
         Ok(match permit {
             Some(permit) => ticket.with_method(permit),
@@ -264,7 +283,7 @@ impl Pool {
 
     /// The usual case: takes no lock and allocates nothing.
     fn quick_pick(&self, ask: &Ask<'_>, tried: &[Key]) -> Option<Ticket> {
-        if ask.among.is_some() || !tried.is_empty() {
+        if ask.among.is_some() || ask.subset.is_some() || !tried.is_empty() {
             return None;
         }
         self.freshen();
@@ -281,7 +300,7 @@ impl Pool {
             let is_eligible = |endpoint: &Arc<Endpoint>| {
                 !tried.iter().any(|key| endpoint.is_key(key))
                     && !refused.iter().any(|other| Arc::ptr_eq(other, endpoint))
-                    && ask.among.is_none_or(|among| among.contains(&endpoint.instance().contract_digest))
+                    && ask.is_of(&endpoint.instance())
             };
             let Some(endpoint) = chart.pick_among(fastrand::u64(..), is_eligible) else { break };
             if let Some(ticket) = endpoint.admit(chart.is_panic) {
@@ -305,7 +324,7 @@ impl Pool {
             if matches!(readiness, Readiness::Out) {
                 continue;
             }
-            if ask.among.is_some_and(|among| !among.contains(&endpoint.instance().contract_digest)) {
+            if !ask.is_of(&endpoint.instance()) {
                 is_any_left_out = true;
                 continue;
             }

@@ -1,8 +1,10 @@
 //! What leaves by OTLP over gRPC: spans, log records, measurements.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
+use opentelemetry::logs::LoggerProvider as _;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_otlp::{LogExporter, MetricExporter, RetryPolicy, SpanExporter, WithTonicConfig as _};
@@ -16,7 +18,7 @@ use tonic::service::Interceptor;
 use tonic::{Request, Status};
 use tracing_opentelemetry::OpenTelemetryLayer;
 
-use super::{Config, Identity, process, rotate};
+use super::{Config, Identity, Journal, process, rotate};
 use crate::credentials::Credentials;
 use crate::error::Error;
 
@@ -29,6 +31,7 @@ pub(super) struct Exporters {
     spans: SdkTracerProvider,
     logs: SdkLoggerProvider,
     measurements: SdkMeterProvider,
+    journals: Mutex<Vec<SdkLoggerProvider>>,
 }
 
 impl Exporters {
@@ -42,11 +45,7 @@ impl Exporters {
         let channel = rotate::channel(&config.endpoints, &config.credentials);
         let signature = Signature(config.credentials.clone());
         let resource = resource(identity);
-        // Long enough for a platform that restarts; meanwhile what is new waits in the queue, and drops when that is full.
-        let retry = RetryPolicy::default()
-            .with_max_retries(5)
-            .with_initial_delay(Duration::from_millis(200))
-            .with_max_delay(Duration::from_secs(1));
+        let retry = patience();
 
         let exporter = SpanExporter::builder()
             .with_tonic()
@@ -62,19 +61,7 @@ impl Exporters {
             BatchSpanProcessor::builder(exporter.build().map_err(failed("spans"))?).with_batch_config(batch).build();
         let spans = SdkTracerProvider::builder().with_span_processor(processor).with_resource(resource.clone()).build();
 
-        let exporter = LogExporter::builder()
-            .with_tonic()
-            .with_channel(channel.clone())
-            .with_interceptor(signature.clone())
-            .with_retry_policy(retry.clone());
-        let batch = LogBatch::default()
-            .with_max_queue_size(config.queue_max)
-            .with_max_export_batch_size(BATCH_MAX)
-            .with_scheduled_delay(config.batch_delay)
-            .build();
-        let processor =
-            BatchLogProcessor::builder(exporter.build().map_err(failed("logs"))?).with_batch_config(batch).build();
-        let logs = SdkLoggerProvider::builder().with_log_processor(processor).with_resource(resource.clone()).build();
+        let logs = keeper(config, identity)?;
 
         let exporter = MetricExporter::builder()
             .with_tonic()
@@ -85,7 +72,15 @@ impl Exporters {
             .with_interval(config.measure_every)
             .build();
         let measurements = SdkMeterProvider::builder().with_reader(reader).with_resource(resource).build();
-        Ok(Self { spans, logs, measurements })
+        Ok(Self { spans, logs, measurements, journals: Mutex::default() })
+    }
+
+    /// Opens a journal under another name.
+    pub(super) fn journal(&self, config: &Config, identity: &Identity) -> Result<Journal, Error> {
+        let keeper = keeper(config, identity)?;
+        let journal = Journal::of(keeper.logger("ninefold"));
+        self.journals.lock().unwrap_or_else(PoisonError::into_inner).push(keeper);
+        Ok(journal)
     }
 
     /// The layer that turns spans into exported spans.
@@ -116,10 +111,12 @@ impl Exporters {
     /// Sends what waits, for `deadline` at the longest.
     pub(super) async fn flush(&self, deadline: Duration) {
         let (done, is_done) = oneshot::channel();
+        let journals = self.journals.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (spans, logs, measurements) = (self.spans.clone(), self.logs.clone(), self.measurements.clone());
         // A thread rather than a blocking task: a runtime that shuts down waits for those, however long they take.
         let flusher = std::thread::Builder::new().name("ninefold.flush".to_owned()).spawn(move || {
             // What cannot be sent is lost; there is no later to keep it for.
+            journals.iter().for_each(|journal| drop(journal.force_flush()));
             let _ = (logs.force_flush(), spans.force_flush(), measurements.force_flush());
             let _ = done.send(());
         });
@@ -127,6 +124,32 @@ impl Exporters {
             let _ = tokio::time::timeout(deadline, is_done).await;
         }
     }
+}
+
+/// What sends log records in the name of `identity`.
+fn keeper(config: &Config, identity: &Identity) -> Result<SdkLoggerProvider, Error> {
+    let exporter = LogExporter::builder()
+        .with_tonic()
+        .with_channel(rotate::channel(&config.endpoints, &config.credentials))
+        .with_interceptor(Signature(config.credentials.clone()))
+        .with_retry_policy(patience())
+        .build()
+        .map_err(|error| Error::Telemetry { what: "logs", source: error.into() })?;
+    let batch = LogBatch::default()
+        .with_max_queue_size(config.queue_max)
+        .with_max_export_batch_size(BATCH_MAX)
+        .with_scheduled_delay(config.batch_delay)
+        .build();
+    let processor = BatchLogProcessor::builder(exporter).with_batch_config(batch).build();
+    Ok(SdkLoggerProvider::builder().with_log_processor(processor).with_resource(resource(identity)).build())
+}
+
+/// Long enough for a platform that restarts; meanwhile what is new waits in the queue, and drops when that is full.
+fn patience() -> RetryPolicy {
+    RetryPolicy::default()
+        .with_max_retries(5)
+        .with_initial_delay(Duration::from_millis(200))
+        .with_max_delay(Duration::from_secs(1))
 }
 
 /// Signs every export with the token as it is then.

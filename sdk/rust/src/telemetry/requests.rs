@@ -29,13 +29,24 @@ impl Requests {
     }
 
     /// Counts a request. `method` and `route` become labels, so they must come from closed sets: a known method, and the
-    /// template of a route, never a path.
-    pub fn record(&self, method: &'static str, route: &str, status: u16, duration: Duration) {
-        let labels = [
+    /// template of a route, never a path. `error` is the kind of failure, such as a gRPC code in words, if it was one.
+    pub fn record(
+        &self,
+        method: &'static str,
+        route: &str,
+        status: u16,
+        error: Option<&'static str>,
+        duration: Duration,
+    ) {
+        let [method, route, status] = [
             KeyValue::new("http.request.method", method),
             KeyValue::new("http.route", route.to_owned()),
             KeyValue::new("http.response.status_code", i64::from(status)),
         ];
-        self.duration.record(duration.as_secs_f64(), &labels);
+        let duration = duration.as_secs_f64();
+        match error {
+            Some(error) => self.duration.record(duration, &[method, route, status, KeyValue::new("error.type", error)]),
+            None => self.duration.record(duration, &[method, route, status]),
+        }
     }
 }

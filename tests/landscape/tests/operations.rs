@@ -1,0 +1,67 @@
+//! Operators work on the edge while it works: settings, what is told of requests, what a request would meet.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tests_landscape::{Landscape, http, until};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn the_edge_is_steered_live_and_tells_each_request() -> Result<()> {
+    let house = Landscape::demo(&["--no-traffic"]).await?;
+    let edge = house.address("edge");
+    let status = async || Ok::<_, anyhow::Error>(house.get("/v1/products/1").await?.status);
+    ensure!(status().await? == 200, "the shop is open");
+
+    // Mistakes are told all at once, and nothing is written.
+    let refused = house.run(&["config", "set", "edge", "deadline=0s", "headers_max=1", "colour=red"]).await?;
+    ensure!(refused.code != 0 && refused.stderr.contains("colour"), "{refused:?}");
+    let refused = house.run(&["config", "set", "edge", "deadline=0s", "headers_max=1"]).await?;
+    for place in ["deadline", "headers_max"] {
+        ensure!(refused.code != 0 && refused.stderr.contains(place), "{place} is not told: {refused:?}");
+    }
+    // Who goes past the command line is refused by the edge itself, and sees it.
+    let body = serde_json::json!({"content": r#"{"deadline": "soon"}"#, "author": "somebody"});
+    let platform = house.address("platform");
+    let put = http::request(&platform, "PUT", "/v1/documents/edge/default", &[], Some(body));
+    ensure!(put.await?.status == 200);
+    until("the refusal is acknowledged", PATIENCE, async || {
+        let acks = house.ask(&["config", "acks", "edge"]).await?;
+        Ok(acks[0]["refusal"].as_str().is_some_and(|refusal| refusal.contains("deadline")))
+    })
+    .await?;
+    ensure!(status().await? == 200, "the last good settings hold");
+
+    house
+        .ask(&[
+            "config",
+            "set",
+            "edge",
+            "deadline=",
+            "traffic.product-composite.maintenance={\"text\":\"back soon\",\"retry_after\":\"60s\"}",
+        ])
+        .await?;
+    until("the shop is closed", PATIENCE, async || Ok(status().await? == 503)).await?;
+    let answer = house.get("/v1/products/1").await?;
+    ensure!(answer.text().contains("back soon") && answer.text().contains("MAINTENANCE"), "{}", answer.text());
+    house.ask(&["config", "set", "edge", "traffic.product-composite.maintenance="]).await?;
+    until("the shop is open again", PATIENCE, async || Ok(status().await? == 200)).await?;
+    let story = house.ask(&["why", "edge"]).await?.to_string();
+    ensure!(story.contains("edge changed") || story.contains("edge_changed"), "{story}");
+    ensure!(story.contains("deadline"), "the refusal is a part of the story: {story}");
+
+    // One entry a request, found by its trace.
+    let answer = http::request(&edge, "GET", "/v1/products/2?secret=1", &[], None).await?;
+    ensure!(answer.status == 200, "{}", answer.text());
+    until("the access log tells the request", PATIENCE, async || {
+        let lines = house.ask(&["logs", "edge", "--text", "/v1/products/{product_id}"]).await?;
+        let text = lines.to_string();
+        ensure!(!text.contains("secret"), "what a caller sent is nobody's business: {text}");
+        Ok(["http.route", "upstream.instance", "upstream_ms", "first_byte_ms", "request_bytes", "grpc.code"]
+            .iter()
+            .all(|name| text.contains(name)))
+    })
+    .await?;
+    house.stop().await
+}
