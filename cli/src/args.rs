@@ -137,6 +137,12 @@ pub(crate) enum Command {
         #[arg(short = 'n', long, default_value_t = 50)]
         lines: usize,
     },
+    /// Tell what would become of a request at the edge, without sending it.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  ninefold route test GET /v1/products/1\n  ninefold route test POST /v1/products -d '{\"name\":\"x\"}' -H 'x-beta: yes' --identity-claim groups=staff"
+    )]
+    Route(RouteCommand),
     /// List the routes of the edge, or tell which one a request would take.
     #[command(after_help = "Examples:\n  ninefold routes\n  ninefold routes GET /v1/products/1")]
     Routes {
@@ -552,4 +558,29 @@ mod tests {
     fn no_two_options_of_a_command_have_the_same_name() {
         Cli::command().debug_assert();
     }
+}
+
+/// What is asked of routes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RouteCommand {
+    /// Tell which route matches, why others do not, what would be sent, what is declared for it, and who would answer.
+    Test(RouteTestArgs),
+}
+
+/// A request that is not sent.
+#[derive(Debug, Args)]
+pub(crate) struct RouteTestArgs {
+    /// HTTP method.
+    pub(crate) verb: String,
+    /// Path and query.
+    pub(crate) path: String,
+    /// A header, as `name: value`; again for more.
+    #[arg(short = 'H', long = "header", value_name = "HEADER")]
+    pub(crate) headers: Vec<String>,
+    /// The body.
+    #[arg(short = 'd', long)]
+    pub(crate) data: Option<String>,
+    /// A claim of the caller's identity, as `name=value`; again for more.
+    #[arg(long = "identity-claim", value_name = "CLAIM")]
+    pub(crate) claims: Vec<String>,
 }

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory as _;
 
-use crate::args::{Cli, Command, XdsCommand};
+use crate::args::{Cli, Command, RouteCommand, XdsCommand};
 use crate::client::Platform;
 use crate::exit::Failure;
 
@@ -76,6 +76,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Routes { verb: Some(verb), path: Some(path) } => {
             commands::routes::find(&platform, &verb, &path, format).await
         }
+        Command::Route(RouteCommand::Test(args)) => commands::routes::test(&platform, args, format).await,
         Command::Routes { .. } => commands::routes::list(&platform, format).await,
         Command::Xds { command: Some(XdsCommand::Bootstrap(args)) } => commands::xds::bootstrap(&platform, &args),
         Command::Xds { command: None } => commands::xds::list(&platform, format).await,

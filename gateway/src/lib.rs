@@ -22,6 +22,7 @@ mod contract;
 mod contracts;
 mod edge;
 mod error;
+mod explain;
 mod frames;
 mod guard;
 mod journal;

@@ -55,7 +55,8 @@ impl Route {
         self.binding.as_ref().map_or(self.method.path.as_str(), |binding| binding.pattern.text())
     }
 
-    fn words(&self) -> wire::Route {
+    /// The route in the words of the contract.
+    pub(crate) fn words(&self) -> wire::Route {
         let (verb, body, protocol) = match &self.binding {
             Some(binding) => (binding.verb.clone(), binding.body_text(), wire::RouteProtocol::Rest),
             None => ("POST".to_owned(), String::new(), wire::RouteProtocol::Grpc),
@@ -204,6 +205,11 @@ impl Routes {
     /// The route of a REST request.
     pub(crate) fn rest(&self, verb: &str, path: Path) -> Found<'_, Arc<Route>> {
         self.rest.find(verb, path)
+    }
+
+    /// All routes of REST.
+    pub(crate) fn rest_routes(&self) -> &[Arc<Route>] {
+        self.rest.values()
     }
 
     /// The route of a gRPC call, by its path.

@@ -15,6 +15,7 @@ use ninefold_proto::ninefold::gateway::v1::{
 use crate::config::Config;
 use crate::edge::Edge;
 use crate::error::Error;
+use crate::explain;
 use crate::live;
 use crate::path::{self, Path};
 
@@ -53,7 +54,13 @@ impl GatewayService for Service {
     }
 
     async fn match_route(&self, request: Request<MatchRouteRequest>) -> Result<Response<MatchRouteResponse>, Status> {
-        let MatchRouteRequest { verb, path } = request.into_inner();
+        let request = request.into_inner();
+        if request.explain {
+            let view = self.discovery.landscape().borrow().clone();
+            let explained = explain::explain(&self.edge.load(), &view, request);
+            return explained.map(Response::new).map_err(|error| fault::status(&error));
+        }
+        let MatchRouteRequest { verb, path, .. } = request;
         let published = self.edge.load().published.load_full();
         let raw = path.split(['?', '#']).next().unwrap_or_default();
         let found = Path::parse(raw)
@@ -64,7 +71,7 @@ impl GatewayService for Service {
             })
             .map_err(|error| fault::status(&error))?;
         let (route, bindings) = found;
-        Ok(Response::new(MatchRouteResponse { route: Some(route), bindings }))
+        Ok(Response::new(MatchRouteResponse { route: Some(route), bindings, ..MatchRouteResponse::default() }))
     }
 }
 

@@ -17,7 +17,7 @@ use ninefold::connect::{Channel, Discovery, Selector, Subset};
 
 use crate::routes::Route;
 use mirror::Mirrors;
-pub(crate) use plan::Asker;
+pub(crate) use plan::{Asker, Claims};
 pub use settings::{Canary, Condition, Instances, Maintenance, Method, Mirror, Service, Source};
 
 /// All that is declared, as requests look it up. Clones are the same.

@@ -88,7 +88,7 @@ impl Asker<'_> {
         let Some(value) = self.claims.and_then(|claims| claims.0.get(name)) else { return false };
         let is = |value: &Value, wanted: &str| match value {
             Value::String(text) => text == wanted,
-            other => other.to_string() == wanted,
+            other => serde_json::from_str::<Value>(wanted).is_ok_and(|wanted| wanted == *other),
         };
         match (wanted, value) {
             (None, _) => true,

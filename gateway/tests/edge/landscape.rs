@@ -159,6 +159,7 @@ impl Landscape {
                 let asked = ninefold::proto::ninefold::gateway::v1::MatchRouteRequest {
                     verb: verb.to_owned(),
                     path: path.to_owned(),
+                    ..Default::default()
                 };
                 if client.match_route(asked).await.is_ok() == is_routed {
                     return;

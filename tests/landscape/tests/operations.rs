@@ -52,16 +52,31 @@ async fn the_edge_is_steered_live_and_tells_each_request() -> Result<()> {
     ensure!(story.contains("deadline"), "the refusal is a part of the story: {story}");
 
     // One entry a request, found by its trace.
-    let answer = http::request(&edge, "GET", "/v1/products/2?secret=1", &[], None).await?;
+    let answer = http::request(&edge, "GET", "/v1/products/2", &[], None).await?;
     ensure!(answer.status == 200, "{}", answer.text());
     until("the access log tells the request", PATIENCE, async || {
         let lines = house.ask(&["logs", "edge", "--text", "/v1/products/{product_id}"]).await?;
         let text = lines.to_string();
-        ensure!(!text.contains("secret"), "what a caller sent is nobody's business: {text}");
+        ensure!(!text.contains("/v1/products/2"), "what a caller sent is nobody's business: {text}");
         Ok(["http.route", "upstream.instance", "upstream_ms", "first_byte_ms", "request_bytes", "grpc.code"]
             .iter()
             .all(|name| text.contains(name)))
     })
     .await?;
+
+    // What a request would meet, without sending it.
+    let text = house.ask(&["route", "test", "GET", "/v1/products/7"]).await?;
+    ensure!(text["route"]["template"] == "/v1/products/{product_id}" && text["refusal"].is_null(), "{text}");
+    ensure!(text["request"] == r#"{"productId":7}"#, "{text}");
+    ensure!(text["candidates"][0]["chosen"] == true, "{text}");
+    let near = text["nearMisses"].to_string();
+    ensure!(
+        near.contains("it takes DELETE, not GET") && near.contains("it ends in :watch") || near.contains("path ends"),
+        "{text}"
+    );
+    let refused = house.ask(&["route", "test", "GET", "/v1/products/seven"]).await?;
+    ensure!(refused["refusal"].as_str().is_some_and(|why| why.contains("product_id")), "{refused}");
+    let unknown = house.run(&["route", "test", "GET", "/v1/product/7"]).await?;
+    ensure!(unknown.code != 0 && unknown.stdout.contains("segment 2 is"), "{unknown:?}");
     house.stop().await
 }
