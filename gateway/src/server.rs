@@ -87,13 +87,7 @@ async fn connection(stream: TcpStream, address: SocketAddr, live: Arc<ArcSwap<Ed
 }
 
 /// Answers the requests of a connection, and holds what it becomes.
-async fn converse<S>(
-    stream: S,
-    address: SocketAddr,
-    peer: Option<Peer>,
-    edge: Arc<Edge>,
-    live: Arc<ArcSwap<Edge>>,
-)
+async fn converse<S>(stream: S, address: SocketAddr, peer: Option<Peer>, edge: Arc<Edge>, live: Arc<ArcSwap<Edge>>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

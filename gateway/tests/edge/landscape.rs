@@ -22,8 +22,8 @@ use ninefold_gateway::{Config, Deps, Gateway, Notice, Witness};
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 
-use crate::talk::{self, Talk};
 use crate::documents::Documents;
+use crate::talk::{self, Talk};
 
 pub(crate) const CONFIG: &str = "ninefold.config.v1.ConfigService";
 pub(crate) const CONTRACT: &str = "ninefold.contract.v1.ContractService";
