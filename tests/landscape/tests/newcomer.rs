@@ -39,12 +39,7 @@ async fn a_stranger_reads_a_product_and_follows_its_trace_across_four_processes(
             names.dedup();
             names
         };
-        ensure!(
-            of("spans") == spans && of("records") == lines,
-            "spans {:?}, lines {:?}",
-            of("spans"),
-            of("records")
-        );
+        ensure!(of("spans") == spans && of("records") == lines, "spans {:?}, lines {:?}", of("spans"), of("records"));
         Ok(true)
     })
     .await?;
