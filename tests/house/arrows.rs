@@ -23,7 +23,9 @@ const OURS: &[(&str, &[&str])] = &[
     ("ninefold-contract", &["ninefold", "ninefold-proto", "ninefold-store"]),
     ("ninefold-registry", &["ninefold", "ninefold-proto", "ninefold-store"]),
     ("ninefold-config", &["ninefold", "ninefold-proto", "ninefold-store"]),
-    ("ninefold-monitor", &["ninefold", "ninefold-proto", "ninefold-store"]),
+    // What PromQL means: pure, and used by whoever keeps series.
+    ("ninefold-promql", &[]),
+    ("ninefold-monitor", &["ninefold", "ninefold-proto", "ninefold-store", "ninefold-promql"]),
     ("ninefold-control", &["ninefold", "ninefold-proto", "ninefold-store"]),
     // Who may talk to the platform. It stands around every door but uses no other role: who may call a method is in the
     // method's own contract, and who calls travels to the roles as a `Caller`, which is a word of the SDK, because a
@@ -108,7 +110,7 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("datafusion*", &["ninefold-monitor"]),
     ("parquet", &["ninefold-monitor"]),
     ("object_store", &["ninefold-monitor"]),
-    ("promql-parser", &["ninefold-monitor"]),
+    ("promql-parser", &["ninefold-promql"]),
     ("clickhouse", &["ninefold-monitor"]),
     ("sqlx", &["ninefold-monitor", "shop-backend", "shop-product", "shop-recommendation", "shop-review"]),
     ("bollard", &["ninefold-control"]),

@@ -1,0 +1,213 @@
+//! Aggregations: many rows become one for each group, or the few that stand out.
+
+use std::collections::HashMap;
+
+use promql_parser::parser::{AggregateExpr, LabelModifier};
+
+use crate::error::Error;
+use crate::eval::{Eval, Part, Row, joined};
+use crate::labels::{Labels, NAME};
+use crate::math::{self, least_first};
+use crate::model::{Point, show};
+
+/// Rows that are taken together.
+struct Group {
+    labels: Labels,
+    rows: Vec<Row>,
+}
+
+impl Eval<'_> {
+    pub(crate) fn aggregate(&self, aggregate: &AggregateExpr) -> Result<Part, Error> {
+        let name = aggregate.op.to_string();
+        let rows = self.vector(&name, &aggregate.expr)?;
+        let groups = grouped(rows, aggregate.modifier.as_ref());
+        self.touch(groups.len().saturating_mul(self.steps()))?;
+        let param = || {
+            let missing = || Error::Argument { function: name.clone(), what: "lacks its parameter".to_owned() };
+            aggregate.param.as_deref().ok_or_else(missing)
+        };
+        let rows = match name.as_str() {
+            "topk" | "bottomk" | "limitk" | "limit_ratio" => {
+                let many = self.scalar(&name, param()?)?;
+                groups.into_iter().flat_map(|group| chosen(&name, group, &many)).collect()
+            }
+            "count_values" => {
+                let label = self.text(&name, param()?)?;
+                if !is_label(&label) {
+                    return Err(Error::Argument { function: name, what: format!("{label:?} is no name of a label") });
+                }
+                let rows = groups.iter().flat_map(|group| self.counted(group, &label)).collect();
+                joined(rows)?
+            }
+            "quantile" => {
+                let q = self.scalar(&name, param()?)?;
+                self.folded(groups, |step, points| {
+                    let mut values = floats(points);
+                    (!values.is_empty()).then(|| math::quantile(q[step], &mut values).into())
+                })
+            }
+            _ => {
+                let fold = fold(&name).ok_or_else(|| Error::Unsupported(name.clone()))?;
+                self.folded(groups, |_, points| fold(points))
+            }
+        };
+        Ok(Part::Vector(rows))
+    }
+
+    fn folded(&self, groups: Vec<Group>, fold: impl Fn(usize, &[&Point]) -> Option<Point>) -> Vec<Row> {
+        let of = |group: Group| {
+            let mut points = Vec::with_capacity(group.rows.len());
+            let each = (0..self.steps()).map(|step| {
+                points.clear();
+                points.extend(group.rows.iter().filter_map(|row| row.points[step].as_ref()));
+                if points.is_empty() { None } else { fold(step, &points) }
+            });
+            Row { points: each.collect(), labels: group.labels }
+        };
+        groups.into_iter().map(of).collect()
+    }
+
+    fn counted(&self, group: &Group, label: &str) -> Vec<Row> {
+        let mut rows = HashMap::<String, Vec<Option<Point>>>::new();
+        for step in 0..self.steps() {
+            for point in group.rows.iter().filter_map(|row| row.points[step].as_ref()) {
+                let Point::Float(value) = point else { continue };
+                let counts = rows.entry(show(*value)).or_insert_with(|| vec![None; self.steps()]);
+                let before = counts[step].as_ref().and_then(Point::float).unwrap_or_default();
+                counts[step] = Some((before + 1.0).into());
+            }
+        }
+        let mut rows: Vec<Row> =
+            rows.into_iter().map(|(value, points)| Row { labels: group.labels.with(label, &value), points }).collect();
+        rows.sort_by(|left, right| left.labels.cmp(&right.labels));
+        rows
+    }
+}
+
+fn is_label(name: &str) -> bool {
+    !name.is_empty()
+}
+
+fn grouped(rows: Vec<Row>, modifier: Option<&LabelModifier>) -> Vec<Group> {
+    let labels = |row: &Row| match modifier {
+        None => Labels::default(),
+        Some(LabelModifier::Include(by)) => row.labels.only(&by.labels),
+        Some(LabelModifier::Exclude(without)) => row.labels.without(&without.labels).without(&[NAME]),
+    };
+    let mut places = HashMap::<Labels, usize>::new();
+    let mut groups = Vec::<Group>::new();
+    for row in rows {
+        let labels = labels(&row);
+        let at = *places.entry(labels.clone()).or_insert_with(|| {
+            groups.push(Group { labels, rows: Vec::new() });
+            groups.len() - 1
+        });
+        groups[at].rows.push(row);
+    }
+    groups
+}
+
+fn floats(points: &[&Point]) -> Vec<f64> {
+    points.iter().filter_map(|point| point.float()).collect()
+}
+
+/// All points if all are floats, or all together if all are histograms. `None` of a mixture.
+fn total(points: &[&Point]) -> Option<Point> {
+    let values = floats(points);
+    if values.len() == points.len() {
+        return Some(math::sum(values.into_iter()).into());
+    }
+    let mut sum = None;
+    for point in points {
+        let Point::Histogram(histogram) = point else { return None };
+        sum = Some(match sum {
+            None => (**histogram).clone(),
+            Some(sum) => histogram.plus(&sum)?,
+        });
+    }
+    sum.map(Point::from)
+}
+
+/// How the points of a group at a step become one.
+type Fold = fn(&[&Point]) -> Option<Point>;
+
+fn fold(name: &str) -> Option<Fold> {
+    fn of_floats(points: &[&Point], make: impl Fn(&[f64]) -> f64) -> Option<Point> {
+        let values = floats(points);
+        (!values.is_empty()).then(|| make(&values).into())
+    }
+    fn extreme(points: &[&Point], is_better: impl Fn(f64, f64) -> bool) -> Option<Point> {
+        let best = |best: f64, next: f64| if is_better(next, best) || best.is_nan() { next } else { best };
+        floats(points).into_iter().reduce(best).map(Point::from)
+    }
+    Some(match name {
+        "sum" => total,
+        "avg" => |points| {
+            let values = floats(points);
+            if values.len() == points.len() {
+                return Some(math::mean(&values).into());
+            }
+            match total(points)? {
+                Point::Histogram(sum) => Some(sum.scaled(1.0 / math::count(points.len())).into()),
+                Point::Float(_) => None,
+            }
+        },
+        "count" => |points| Some(math::count(points.len()).into()),
+        "group" => |_| Some(1.0.into()),
+        "min" => |points| extreme(points, |new, old| new < old),
+        "max" => |points| extreme(points, |new, old| new > old),
+        "stddev" => |points| of_floats(points, |values| math::variance(values).sqrt()),
+        "stdvar" => |points| of_floats(points, math::variance),
+        _ => return None,
+    })
+}
+
+/// Those rows of a group that stand out, at the steps where they do. At one step: the first is the one that does most.
+fn chosen(name: &str, group: Group, many: &[f64]) -> Vec<Row> {
+    let mut keeps = vec![vec![false; many.len()]; group.rows.len()];
+    let mut places = vec![0; group.rows.len()];
+    for (step, many) in many.iter().enumerate() {
+        let there = |at: &usize| group.rows[*at].points[step].is_some();
+        let mut order: Vec<usize> = (0..group.rows.len()).filter(there).collect();
+        let value = |at: usize| group.rows[at].points[step].as_ref().and_then(Point::float);
+        if matches!(name, "topk" | "bottomk") {
+            order.retain(|at| value(*at).is_some());
+            let key = |at: usize| value(at).unwrap_or(f64::NAN);
+            order.sort_by(|left, right| {
+                let (left, right) = (key(*left), key(*right));
+                // What is no number stands out least.
+                let by_nan = left.is_nan().cmp(&right.is_nan());
+                by_nan.then(if name == "topk" { least_first(&right, &left) } else { least_first(&left, &right) })
+            });
+        }
+        if name == "limit_ratio" {
+            order.retain(|at| in_ratio(&group.rows[*at].labels, *many));
+        } else {
+            order.truncate(math::whole(*many));
+        }
+        for (place, at) in order.into_iter().enumerate() {
+            keeps[at][step] = true;
+            places[at] = place;
+        }
+    }
+    let mut rows: Vec<(usize, Row)> = Vec::new();
+    for ((row, keeps), place) in group.rows.into_iter().zip(keeps).zip(places) {
+        if keeps.iter().any(|keeps| *keeps) {
+            let points = row.points.into_iter().zip(keeps).map(|(point, keeps)| point.filter(|_| keeps)).collect();
+            rows.push((place, Row { labels: row.labels, points }));
+        }
+    }
+    if many.len() == 1 {
+        rows.sort_by_key(|(place, _)| *place);
+    }
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+/// Whether a series is among a share of all, always the same ones: positive shares and negative ones complete each other.
+fn in_ratio(labels: &Labels, ratio: f64) -> bool {
+    use std::hash::{Hash as _, Hasher as _};
+    let mut hasher = std::hash::DefaultHasher::new();
+    labels.hash(&mut hasher);
+    let at = f64::from(u32::try_from(hasher.finish() >> 32).unwrap_or_default()) / 4_294_967_296.0;
+    if ratio >= 0.0 { at < ratio } else { at >= 1.0 + ratio }
+}
