@@ -119,11 +119,8 @@ pub(crate) fn fraction(lower: f64, upper: f64, buckets: &[UpTo]) -> f64 {
 mod tests {
     use super::*;
 
-    const BUCKETS: [UpTo; 3] = [
-        UpTo { bound: 1.0, count: 5.0 },
-        UpTo { bound: 2.0, count: 15.0 },
-        UpTo { bound: f64::INFINITY, count: 20.0 },
-    ];
+    const BUCKETS: [UpTo; 3] =
+        [UpTo { bound: 1.0, count: 5.0 }, UpTo { bound: 2.0, count: 15.0 }, UpTo { bound: f64::INFINITY, count: 20.0 }];
 
     #[test]
     fn quantiles_lie_between_the_bounds() {

@@ -115,7 +115,11 @@ impl Eval<'_> {
     fn over_ranges(&self, name: &str, reader: Reader, keeps: bool, args: &[&Expr]) -> Result<Vec<Row>, Error> {
         let is_range = |expr: &&&Expr| matches!(bare(expr), Expr::MatrixSelector(_) | Expr::Subquery(_));
         let Some(of) = args.iter().find(is_range) else {
-            return Err(Error::Type { place: name.to_owned(), wanted: "a range vector", given: "something without a range" });
+            return Err(Error::Type {
+                place: name.to_owned(),
+                wanted: "a range vector",
+                given: "something without a range",
+            });
         };
         let more = args.iter().filter(|expr| !is_range(expr)).map(|expr| self.scalar(name, expr));
         let more: Vec<Vec<f64>> = more.collect::<Result<_, _>>()?;
@@ -161,7 +165,12 @@ impl Eval<'_> {
     }
 
     /// A function of numbers, with more numbers beside.
-    fn numbers(&self, name: &str, args: &[&Expr], make: impl Fn(f64, &[f64]) -> Option<f64>) -> Result<Vec<Row>, Error> {
+    fn numbers(
+        &self,
+        name: &str,
+        args: &[&Expr],
+        make: impl Fn(f64, &[f64]) -> Option<f64>,
+    ) -> Result<Vec<Row>, Error> {
         let rows = self.vector(name, args[0])?;
         let more: Vec<Vec<f64>> = args[1..].iter().map(|expr| self.scalar(name, expr)).collect::<Result<_, _>>()?;
         let of = |row: Row| {
@@ -185,7 +194,11 @@ impl Eval<'_> {
             if least > most {
                 return None;
             }
-            if least.is_nan() || most.is_nan() || value.is_nan() { Some(f64::NAN) } else { Some(value.clamp(least, most)) }
+            if least.is_nan() || most.is_nan() || value.is_nan() {
+                Some(f64::NAN)
+            } else {
+                Some(value.clamp(least, most))
+            }
         })
     }
 
@@ -296,7 +309,9 @@ impl Eval<'_> {
     fn label_replace(&self, args: &[&Expr]) -> Result<Vec<Row>, Error> {
         const ME: &str = "label_replace";
         let wrong = |what: String| Error::Argument { function: ME.to_owned(), what };
-        let [of, into, replacement, from, pattern] = *args else { return Err(wrong("takes five arguments".to_owned())) };
+        let [of, into, replacement, from, pattern] = *args else {
+            return Err(wrong("takes five arguments".to_owned()));
+        };
         let rows = self.vector(ME, of)?;
         let (into, replacement) = (self.text(ME, into)?, self.text(ME, replacement)?);
         let (from, pattern) = (self.text(ME, from)?, self.text(ME, pattern)?);
@@ -340,7 +355,9 @@ impl Eval<'_> {
         for row in &rows {
             let points = row.points.iter().enumerate().map(|(step, point)| match point {
                 Some(Point::Histogram(histogram)) if is_quantile => Some(histogram.quantile(numbers[0][step]).into()),
-                Some(Point::Histogram(histogram)) => Some(histogram.fraction(numbers[0][step], numbers[1][step]).into()),
+                Some(Point::Histogram(histogram)) => {
+                    Some(histogram.fraction(numbers[0][step], numbers[1][step]).into())
+                }
                 Some(Point::Float(_)) | None => None,
             });
             answers.push(Row { labels: row.labels.without_name(), points: points.collect() });

@@ -30,8 +30,10 @@ pub enum Error {
     #[error("{0} is not supported")]
     Unsupported(String),
     /// Several series of the side that may have one match.
-    #[error("{many} series on the {side} side match {group}, where one may: say which labels match with on() or ignoring(), \
-             or group_left/group_right if the other side is the one")]
+    #[error(
+        "{many} series on the {side} side match {group}, where one may: say which labels match with on() or ignoring(), \
+             or group_left/group_right if the other side is the one"
+    )]
     Ambiguous {
         /// `left` or `right`.
         side: &'static str,

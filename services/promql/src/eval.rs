@@ -347,7 +347,8 @@ pub(crate) fn unique(rows: &[Row]) -> Result<(), Error> {
     let mut by_labels = HashMap::<&Labels, Vec<&Row>>::new();
     for row in rows {
         let same = by_labels.entry(&row.labels).or_default();
-        let meets = |other: &&Row| row.points.iter().zip(&other.points).any(|(one, two)| one.is_some() && two.is_some());
+        let meets =
+            |other: &&Row| row.points.iter().zip(&other.points).any(|(one, two)| one.is_some() && two.is_some());
         if same.iter().any(meets) {
             return Err(Error::Duplicate(row.labels.clone()));
         }

@@ -68,7 +68,8 @@ impl Histogram {
     fn edges(&self, index: i32) -> (f64, f64) {
         if self.is_custom() {
             let at = usize::try_from(index).unwrap_or_default();
-            let lower = if at == 0 { f64::NEG_INFINITY } else { self.bounds.get(at - 1).copied().unwrap_or(f64::INFINITY) };
+            let lower =
+                if at == 0 { f64::NEG_INFINITY } else { self.bounds.get(at - 1).copied().unwrap_or(f64::INFINITY) };
             return (lower, self.bounds.get(at).copied().unwrap_or(f64::INFINITY));
         }
         let edge = |index: i32| (f64::from(index) * f64::from(-self.schema).exp2()).exp2();
@@ -253,7 +254,10 @@ impl Histogram {
         }
         let buckets = self.buckets();
         let below = |value: f64| -> f64 {
-            buckets.iter().map(|bucket| if bucket.lower >= value { 0.0 } else { bucket.count * self.share(bucket, value) }).sum()
+            buckets
+                .iter()
+                .map(|bucket| if bucket.lower >= value { 0.0 } else { bucket.count * self.share(bucket, value) })
+                .sum()
         };
         (below(upper) - below(lower)) / self.count
     }

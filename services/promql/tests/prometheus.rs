@@ -40,7 +40,8 @@ fn samples(seed: u64) -> Vec<Series> {
             });
         }
         for (share, bound) in [(0.2, "0.1"), (0.5, "0.25"), (0.8, "1"), (0.95, "2.5"), (1.0, "+Inf")] {
-            let labels = [(NAME, "latency_seconds_bucket"), ("service", service), ("instance", instance), ("le", bound)];
+            let labels =
+                [(NAME, "latency_seconds_bucket"), ("service", service), ("instance", instance), ("le", bound)];
             let mut value: f64 = 0.0;
             series(&labels, &mut |n| {
                 value += (share * f64::from(u8::try_from(n % 9).unwrap_or_default())).round();
@@ -94,9 +95,8 @@ fn same(left: &[Told], right: &[Told]) -> bool {
     left.len() == right.len()
         && left.iter().zip(right).all(|(left, right)| {
             let values = left.values.iter().zip(&right.values);
-            left.labels == right.labels
-                && left.values.len() == right.values.len()
-                && { values }.all(|(left, right)| left.0 == right.0 && is_near(left.1, right.1))
+            left.labels == right.labels && left.values.len() == right.values.len() && { values }
+                .all(|(left, right)| left.0 == right.0 && is_near(left.1, right.1))
         })
 }
 

@@ -39,8 +39,12 @@ fn metrics(all: &[Series]) -> String {
     names.dedup();
     for series in all {
         let name = series.labels.get(NAME);
-        let labels: Vec<String> =
-            series.labels.iter().filter(|(label, _)| *label != NAME).map(|(label, value)| format!("{label}={value:?}")).collect();
+        let labels: Vec<String> = series
+            .labels
+            .iter()
+            .filter(|(label, _)| *label != NAME)
+            .map(|(label, value)| format!("{label}={value:?}"))
+            .collect();
         for sample in &series.samples {
             let value = show(sample.point.float().expect("a float"));
             let (seconds, millis) = (sample.at.div_euclid(1000), sample.at.rem_euclid(1000));
