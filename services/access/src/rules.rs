@@ -22,8 +22,17 @@ const FOREIGN: &[(&str, Audience, bool)] = &[
     ("/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources", Audience::Members, true),
     ("/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources", Audience::Members, true),
 ];
-/// Where OTLP over HTTP is taken.
-const OTLP: [&str; 3] = ["/v1/logs", "/v1/traces", "/v1/metrics"];
+/// Where OTLP over HTTP is taken, and Prometheus' remote write.
+const OTLP: [&str; 4] = ["/v1/logs", "/v1/traces", "/v1/metrics", "/api/v1/write"];
+/// Where Prometheus' query API takes questions that are too long for an address.
+const QUESTIONS: [&str; 6] = [
+    "/api/v1/query",
+    "/api/v1/query_range",
+    "/api/v1/series",
+    "/api/v1/labels",
+    "/api/v1/query_exemplars",
+    "/api/v1/format_query",
+];
 /// One question and one answer, so a stranger cannot keep a place with it.
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 
@@ -99,6 +108,9 @@ impl Rules {
         let what = format!("{} {path}", head.method);
         if head.method == Method::POST && OTLP.contains(&path) {
             return Rule::For { audience: Audience::Instances, is_scoped: true, what };
+        }
+        if head.method == Method::POST && QUESTIONS.contains(&path) {
+            return Rule::For { audience: Audience::Readers, is_scoped: false, what };
         }
         let is_read = matches!(head.method, Method::GET | Method::HEAD);
         let verb = if is_read { &Method::GET } else { &head.method };

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 const MIB: usize = 1024 * 1024;
 
-/// How much the monitor takes in and keeps. Every bound was chosen so that a node with full memory stays below 256 MiB.
+/// How much the monitor takes in and keeps. Every bound was chosen so that a node with full memory stays below 320 MiB.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -16,8 +16,13 @@ pub struct Config {
     pub spans_bytes_max: usize,
     /// Memory for the newest values of series; the longest silent are forgotten to stay below it.
     pub series_bytes_max: usize,
-    /// Most series; the longest silent are forgotten to stay below it.
+    /// Most series. Of their newest values the longest silent are forgotten to stay below it; samples of new ones are refused.
     pub series_max: usize,
+    /// Memory for the samples of series, which PromQL asks; the oldest are forgotten to stay below it.
+    pub samples_bytes_max: usize,
+    /// How long samples are kept, where there is memory for them.
+    #[serde(with = "ninefold::settings::duration")]
+    pub samples_age_max: Duration,
     /// Largest OTLP request, after decompression.
     pub body_bytes_max: usize,
     /// Most bytes of OTLP requests that are being read at a time; more are refused with a word when to come back.
@@ -38,6 +43,8 @@ impl Default for Config {
             spans_bytes_max: 64 * MIB,
             series_bytes_max: 64 * MIB,
             series_max: 100_000,
+            samples_bytes_max: 64 * MIB,
+            samples_age_max: Duration::from_secs(86_400),
             body_bytes_max: 4 * MIB,
             in_flight_bytes_max: 32 * MIB,
             body_wait: Duration::from_secs(10),

@@ -4,6 +4,7 @@
 
 pub(crate) mod grpc;
 pub(crate) mod http;
+mod remote_write;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::captured::nanos;
 use crate::config::Config;
 use crate::error::Error;
+use crate::metrics::{Metrics, Unkept, Written};
 use crate::tier::{Signal, Tier};
 use crate::wire::otlp::{self, Taken};
 
@@ -23,6 +25,7 @@ use crate::wire::otlp::{self, Taken};
 #[derive(Debug)]
 pub(crate) struct Ingest {
     tier: Arc<dyn Tier>,
+    metrics: Arc<Metrics>,
     room: Arc<Semaphore>,
     config: Config,
 }
@@ -61,10 +64,10 @@ impl Room {
 
 impl Ingest {
     /// Makes a door to a tier.
-    pub(crate) fn new(tier: Arc<dyn Tier>, config: Config) -> Self {
+    pub(crate) fn new(tier: Arc<dyn Tier>, metrics: Arc<Metrics>, config: Config) -> Self {
         // A single request must always fit, compressed and not.
         let bytes = config.in_flight_bytes_max.max(2 * config.body_bytes_max).min(Semaphore::MAX_PERMITS);
-        Self { tier, room: Arc::new(Semaphore::new(bytes)), config }
+        Self { tier, metrics, room: Arc::new(Semaphore::new(bytes)), config }
     }
 
     /// Room for a request, none of it taken yet.
@@ -99,10 +102,22 @@ impl Ingest {
     /// # Errors
     /// Those of [`Tier::append_measurements`].
     pub(crate) async fn metrics(&self, request: ExportMetricsServiceRequest) -> Result<Refused, Error> {
+        let unkept = self.metrics.take_otlp(&request.resource_metrics);
         let Taken { records, refused, why } = otlp::measurements(request.resource_metrics, nanos(SystemTime::now()));
         let taken = records.len();
         let outcome = self.tier.append_measurements(records).await;
+        // A point that is refused is refused by both; what only the samples' bounds leave out is told all the same.
+        let (refused, why) = if refused == 0 { (unkept.readings, unkept.why) } else { (refused, why) };
         self.settle(Signal::Measurements, taken, outcome, refused, why)
+    }
+
+    /// Puts readings into the metrics.
+    pub(crate) fn written(&self, written: Written) -> Unkept {
+        let unkept = self.metrics.take_written(written);
+        if unkept.readings > 0 {
+            self.tier.count_refused(Signal::Measurements, unkept.readings);
+        }
+        unkept
     }
 
     /// Counts a request that was turned away before its records were known, as one record.

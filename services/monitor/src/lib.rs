@@ -13,6 +13,7 @@ mod captured;
 mod follow;
 mod hot;
 mod ingest;
+mod metrics;
 mod service;
 mod wire;
 
@@ -29,6 +30,7 @@ pub use error::Error;
 
 use hot::Hot;
 use ingest::Ingest;
+use metrics::Metrics;
 use service::Service;
 use tier::Tier;
 
@@ -38,16 +40,19 @@ pub struct Monitor {
     service: Arc<Service>,
     ingest: Arc<Ingest>,
     lines: LineSink,
+    metrics: Arc<Metrics>,
 }
 
 impl Monitor {
     /// Starts with an empty memory.
     pub fn start(config: Config, scope: &Scope) -> Self {
         let tier: Arc<dyn Tier> = Arc::new(Hot::new(&config));
+        let metrics = Arc::new(Metrics::new(&config));
         Self {
             service: Arc::new(Service::new(tier.clone(), config.followers_max, scope)),
             lines: LineSink::start(config.captured_lines_max, tier.clone(), scope),
-            ingest: Arc::new(Ingest::new(tier, config)),
+            ingest: Arc::new(Ingest::new(tier, metrics.clone(), config)),
+            metrics,
         }
     }
 
@@ -65,9 +70,14 @@ impl Monitor {
         routes.routes()
     }
 
-    /// OTLP over HTTP: `POST /v1/logs`, `/v1/traces` and `/v1/metrics`.
+    /// OTLP over HTTP: `POST /v1/logs`, `/v1/traces` and `/v1/metrics`. And Prometheus' remote write: `POST /api/v1/write`.
     pub fn http_router(&self) -> axum::Router {
         ingest::http::router(self.ingest.clone())
+    }
+
+    /// Prometheus' query API: `/api/v1/query` and what is beside it.
+    pub fn query_router(&self) -> axum::Router {
+        metrics::router(self.metrics.clone())
     }
 
     /// Takes lines that programs of this node print.

@@ -76,6 +76,15 @@ impl Query {
         once
     }
 
+    /// What it selects, if it is an instant selector and nothing else; without a time: whoever asks says it.
+    pub fn selector(&self) -> Option<Selection> {
+        let mut bare = &self.expr;
+        while let Expr::Paren(paren) = bare {
+            bare = &paren.expr;
+        }
+        matches!(bare, Expr::VectorSelector(_)).then(|| self.needs(Span::instant(0), &Limits::default()).into_iter().next())?
+    }
+
     /// The query as it was understood.
     pub fn text(&self) -> String {
         self.expr.to_string()

@@ -25,4 +25,4 @@ pub use eval::Query;
 pub use histogram::{Bucket, CUSTOM, Histogram};
 pub use labels::{Labels, NAME};
 pub use model::{Answer, Limits, Point, STALE, Sample, Series, Span, is_stale, show};
-pub use scope::{Data, Selection};
+pub use scope::{Data, Selection, duration};

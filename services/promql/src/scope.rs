@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use promql_parser::label::Matchers;
 use promql_parser::parser::{AtModifier, Expr, Offset, SubqueryExpr, VectorSelector};
 
+use crate::error::Error;
 use crate::labels::{Labels, NAME};
 use crate::model::{Limits, Series, Span};
 
@@ -111,6 +112,14 @@ impl Scope<'_> {
             Expr::NumberLiteral(_) | Expr::StringLiteral(_) | Expr::Extension(_) => {}
         }
     }
+}
+
+/// Reads a duration as PromQL writes it, such as `1h30m`.
+///
+/// # Errors
+/// [`Error::Syntax`].
+pub fn duration(text: &str) -> Result<Duration, Error> {
+    promql_parser::util::parse_duration(text).map_err(Error::Syntax)
 }
 
 pub(crate) fn millis(duration: Duration) -> i64 {

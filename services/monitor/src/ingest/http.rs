@@ -36,6 +36,7 @@ pub(crate) fn router(ingest: Arc<Ingest>) -> Router {
         .route("/v1/logs", post(logs))
         .route("/v1/traces", post(traces))
         .route("/v1/metrics", post(metrics))
+        .merge(super::remote_write::routes())
         .with_state(ingest)
 }
 
@@ -92,7 +93,7 @@ impl Form {
     }
 }
 
-fn text(headers: &HeaderMap, name: &HeaderName) -> String {
+pub(super) fn text(headers: &HeaderMap, name: &HeaderName) -> String {
     headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default()
 }
 
@@ -140,7 +141,12 @@ async fn read<T: Message + Default + DeserializeOwned>(
     Ok((request, room))
 }
 
-async fn collect(mut body: Body, bytes_max: usize, room: &mut Room, signal: &'static str) -> Result<Vec<u8>, Error> {
+pub(super) async fn collect(
+    mut body: Body,
+    bytes_max: usize,
+    room: &mut Room,
+    signal: &'static str,
+) -> Result<Vec<u8>, Error> {
     let mut collected = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Error::TelemetryMalformed { signal, problem: error.to_string() })?;
@@ -212,7 +218,7 @@ fn refusal(form: &Form, error: &Error) -> Vec<u8> {
 }
 
 /// HTTP has closer words than the codes of gRPC for what can be wrong with a body.
-fn http_status(error: &Error) -> StatusCode {
+pub(super) fn http_status(error: &Error) -> StatusCode {
     match error {
         Error::TelemetryTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Error::TelemetryTypeUnsupported { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -281,7 +281,7 @@ fn put(attributes: &mut Attributes, name: String, value: String) {
 }
 
 /// A value as text: plain values as they are, lists and maps as JSON, bytes in base64.
-fn text(value: AnyValue) -> String {
+pub(crate) fn text(value: AnyValue) -> String {
     match value.value {
         Some(any_value::Value::StringValue(text)) => text,
         Some(any_value::Value::BoolValue(value)) => value.to_string(),
