@@ -10,4 +10,5 @@ mod grpc;
 mod h2spec;
 mod policies;
 mod prometheus;
+mod promql;
 mod refusals;
