@@ -327,7 +327,9 @@ async fn start_roles(
     // Through the same routes as gRPC, so that what guards a method guards it whatever is spoken.
     let bindings = Bindings::new(ninefold_proto::DESCRIPTOR_SET, Link::from(routes.clone()), door_scope.stop())
         .map_err(Failure::Failed)?;
-    let page = page::router(platform.clone(), facts.clone(), bindings).merge(dialect.http_router()).merge(monitor.query_router());
+    let page = page::router(platform.clone(), facts.clone(), bindings)
+        .merge(dialect.http_router())
+        .merge(monitor.query_router());
     doors.platform.open(Behind { routes, page, monitor: &monitor, access: &access, tls }, &door_scope);
     Ok(platform)
 }

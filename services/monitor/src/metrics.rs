@@ -130,7 +130,12 @@ impl Metrics {
     ///
     /// # Errors
     /// [`Unanswered`].
-    pub(crate) async fn answer(self: &Arc<Self>, query: Query, span: Span, asked: Asked) -> Result<Answered, Unanswered> {
+    pub(crate) async fn answer(
+        self: &Arc<Self>,
+        query: Query,
+        span: Span,
+        asked: Asked,
+    ) -> Result<Answered, Unanswered> {
         let end = Instant::now() + asked.time_max.unwrap_or(QUERY_TIME_MAX).min(QUERY_TIME_MAX);
         let waiting = tokio::time::timeout_at(end.into(), self.queries.clone().acquire_owned());
         let permit = waiting.await.map_err(|_| Wrong::Deadline)?;

@@ -82,7 +82,8 @@ impl Query {
         while let Expr::Paren(paren) = bare {
             bare = &paren.expr;
         }
-        matches!(bare, Expr::VectorSelector(_)).then(|| self.needs(Span::instant(0), &Limits::default()).into_iter().next())?
+        matches!(bare, Expr::VectorSelector(_))
+            .then(|| self.needs(Span::instant(0), &Limits::default()).into_iter().next())?
     }
 
     /// The query as it was understood.

@@ -37,7 +37,9 @@ impl Parameters {
 
     /// A time, in milliseconds since 1970.
     pub(crate) fn time(&self, name: &str) -> Result<Option<i64>, Odd> {
-        self.get(name).map(|text| time(text).ok_or_else(|| odd(name, text, "seconds since 1970 or RFC 3339"))).transpose()
+        self.get(name)
+            .map(|text| time(text).ok_or_else(|| odd(name, text, "seconds since 1970 or RFC 3339")))
+            .transpose()
     }
 
     /// A duration: seconds, or as PromQL writes it.

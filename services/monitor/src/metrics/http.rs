@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Request, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
-use axum::Router;
 use ninefold_promql::{Error as Wrong, Query, Span};
 use serde_json::{Value, json};
 
@@ -211,8 +211,12 @@ async fn metadata((State(metrics), request): Asking) -> Response {
         async {
             let parameters = parameters(request).await?;
             let limit = parameters.limit()?;
-            let about: BTreeMap<_, _> =
-                metrics.about(parameters.get("metric")).into_iter().take(limit).map(|(name, one)| (name, [one])).collect();
+            let about: BTreeMap<_, _> = metrics
+                .about(parameters.get("metric"))
+                .into_iter()
+                .take(limit)
+                .map(|(name, one)| (name, [one]))
+                .collect();
             Ok(json!(about).into())
         }
         .await,

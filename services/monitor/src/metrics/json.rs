@@ -38,7 +38,8 @@ fn instant(series: &Series) -> Option<Value> {
 fn range(series: &Series) -> Value {
     let mut object = Map::new();
     object.insert("metric".to_owned(), labels(&series.labels));
-    let of = |pick: &dyn Fn(&Sample) -> Option<Value>| -> Vec<Value> { series.samples.iter().filter_map(pick).collect() };
+    let of =
+        |pick: &dyn Fn(&Sample) -> Option<Value>| -> Vec<Value> { series.samples.iter().filter_map(pick).collect() };
     let values = of(&|sample| Some(json!([seconds(sample.at), show(sample.point.float()?)])));
     let histograms = of(&|sample| match &sample.point {
         Point::Float(_) => None,

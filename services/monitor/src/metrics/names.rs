@@ -42,15 +42,8 @@ const UNITS: &[(&str, &str)] = &[
     ("%", "percent"),
 ];
 /// Units behind a stroke, and their words.
-const PER: &[(&str, &str)] = &[
-    ("s", "second"),
-    ("m", "minute"),
-    ("h", "hour"),
-    ("d", "day"),
-    ("w", "week"),
-    ("mo", "month"),
-    ("y", "year"),
-];
+const PER: &[(&str, &str)] =
+    &[("s", "second"), ("m", "minute"), ("h", "hour"), ("d", "day"), ("w", "week"), ("mo", "month"), ("y", "year")];
 
 /// The name of a metric.
 pub(crate) fn metric(name: &str, unit: &str, kind: Kind) -> String {
@@ -80,8 +73,8 @@ pub(crate) fn metric(name: &str, unit: &str, kind: Kind) -> String {
 /// The name of a label.
 pub(crate) fn label(name: &str) -> String {
     let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    let is_odd = plain.starts_with(|first: char| first.is_ascii_digit())
-        || (plain.starts_with('_') && !plain.starts_with("__"));
+    let is_odd =
+        plain.starts_with(|first: char| first.is_ascii_digit()) || (plain.starts_with('_') && !plain.starts_with("__"));
     if is_odd { format!("key_{}", plain.trim_start_matches('_')) } else { plain }
 }
 

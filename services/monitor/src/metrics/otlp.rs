@@ -198,9 +198,8 @@ impl Writer<'_> {
     }
 
     fn labels(&self, name: &str, attributes: &[KeyValue], one_more: Option<(&str, &str)>) -> Labels {
-        let of_point = attributes
-            .iter()
-            .map(|pair| (names::label(&pair.key), pair.value.clone().map(text).unwrap_or_default()));
+        let of_point =
+            attributes.iter().map(|pair| (names::label(&pair.key), pair.value.clone().map(text).unwrap_or_default()));
         let more = one_more.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let named = [(NAME.to_owned(), name.to_owned())];
         Labels::new(of_point.chain(self.sender.labels.iter().cloned()).chain(more).chain(named))

@@ -217,9 +217,7 @@ impl Store {
 
     fn of_name(&self, name: Option<&str>) -> Box<dyn Iterator<Item = &Entry> + '_> {
         match name {
-            Some(name) => {
-                Box::new(self.names.get(name).into_iter().flatten().filter_map(|id| self.entries.get(id)))
-            }
+            Some(name) => Box::new(self.names.get(name).into_iter().flatten().filter_map(|id| self.entries.get(id))),
             None => Box::new(self.entries.values()),
         }
     }
