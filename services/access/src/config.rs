@@ -30,6 +30,8 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// Most tokens.
     pub tokens_max: usize,
+    /// Most API keys of the edge.
+    pub keys_max: usize,
 }
 
 /// How callers have to say who they are.
@@ -85,6 +87,7 @@ impl Default for Config {
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             tokens_max: 1000,
+            keys_max: 10_000,
         }
     }
 }
@@ -109,6 +112,7 @@ impl Config {
             "is \"off\" although client_ca is set: say \"mtls\" or \"token\"",
         );
         check(self.tokens_max > 0, "tokens_max", "is 0, must be at least 1");
+        check(self.keys_max > 0, "keys_max", "is 0, must be at least 1");
         for origin in &self.allowed_origins {
             let is_origin = origin.split_once("://").is_some_and(|(scheme, rest)| {
                 ["http", "https"].contains(&scheme) && !rest.is_empty() && !rest.contains(['/', '*'])

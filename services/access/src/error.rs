@@ -56,6 +56,21 @@ pub enum Error {
         /// The limit.
         max: usize,
     },
+    /// An API key that is asked for cannot be.
+    #[error("no key can be so: {}", list(.0))]
+    KeyInvalid(Vec<Violation>),
+    /// There is no such API key.
+    #[error("there is no key {0}")]
+    KeyUnknown(String),
+    /// There are as many API keys as there may be.
+    #[error("there are {max} keys, as many as there may be: revoke one")]
+    KeysFull {
+        /// The limit.
+        max: usize,
+    },
+    /// A public key that an edge publishes is none.
+    #[error("no key of an edge can be so: {0}")]
+    SignerInvalid(&'static str),
     /// A page token was not made by this list.
     #[error("the page token is not one of this list")]
     PageTokenInvalid,
@@ -99,10 +114,14 @@ impl Fault for Error {
             | Self::NamespaceDenied { .. }
             | Self::HostRefused(_)
             | Self::OriginRefused(_) => Kind::Denied,
-            Self::TokenInvalid(_) | Self::PageTokenInvalid | Self::Misconfigured(_) => Kind::InvalidInput,
+            Self::TokenInvalid(_)
+            | Self::KeyInvalid(_)
+            | Self::SignerInvalid(_)
+            | Self::PageTokenInvalid
+            | Self::Misconfigured(_) => Kind::InvalidInput,
             Self::PageSize(wrong) => wrong.kind(),
-            Self::TokenUnknown(_) => Kind::NotFound,
-            Self::TokensFull { .. } => Kind::Exhausted,
+            Self::TokenUnknown(_) | Self::KeyUnknown(_) => Kind::NotFound,
+            Self::TokensFull { .. } | Self::KeysFull { .. } => Kind::Exhausted,
             Self::File { .. } => Kind::Precondition,
             Self::Random(_) => Kind::Internal,
             Self::Store { source, .. } => source.kind(),
@@ -121,6 +140,10 @@ impl Fault for Error {
             Self::TokenInvalid(_) => "TOKEN_INVALID",
             Self::TokenUnknown(_) => "TOKEN_UNKNOWN",
             Self::TokensFull { .. } => "TOKENS_FULL",
+            Self::KeyInvalid(_) => "KEY_INVALID",
+            Self::KeyUnknown(_) => "KEY_UNKNOWN",
+            Self::KeysFull { .. } => "KEYS_FULL",
+            Self::SignerInvalid(_) => "SIGNER_INVALID",
             Self::PageTokenInvalid => "PAGE_TOKEN_INVALID",
             Self::PageSize(wrong) => wrong.reason(),
             Self::Misconfigured(_) => "ACCESS_MISCONFIGURED",
@@ -132,7 +155,7 @@ impl Fault for Error {
 
     fn violations(&self) -> Vec<Violation> {
         match self {
-            Self::TokenInvalid(found) | Self::Misconfigured(found) => found.clone(),
+            Self::TokenInvalid(found) | Self::KeyInvalid(found) | Self::Misconfigured(found) => found.clone(),
             Self::PageTokenInvalid => vec![Violation::new("page_token", "must come from the answer before, unchanged")],
             Self::PageSize(wrong) => wrong.violations(),
             Self::CredentialsMissing
@@ -144,6 +167,9 @@ impl Fault for Error {
             | Self::OriginRefused(_)
             | Self::TokenUnknown(_)
             | Self::TokensFull { .. }
+            | Self::KeyUnknown(_)
+            | Self::KeysFull { .. }
+            | Self::SignerInvalid(_)
             | Self::File { .. }
             | Self::Random(_)
             | Self::Store { .. } => Vec::new(),

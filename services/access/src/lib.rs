@@ -12,6 +12,7 @@ mod config;
 mod error;
 mod guard;
 mod identity;
+mod keys;
 mod login;
 mod model;
 mod openness;
@@ -20,6 +21,7 @@ mod ring;
 mod rules;
 mod secret;
 mod service;
+mod signers;
 mod tokens;
 mod wire;
 
@@ -29,6 +31,8 @@ use std::sync::Arc;
 use ninefold::lifecycle::Scope;
 use ninefold::serve::Around;
 use ninefold_proto::ninefold::access::v1::access_service_server::AccessServiceServer;
+use ninefold_proto::ninefold::access::v1::key_service_server::KeyServiceServer;
+use ninefold_proto::ninefold::access::v1::signer_service_server::SignerServiceServer;
 use ninefold_store::Store;
 use tonic::service::RoutesBuilder;
 
@@ -38,8 +42,10 @@ pub use openness::{Door, Openness, is_loopback, judge};
 pub use ring::Ring;
 
 use guard::Guard;
+use keys::Keys;
 use model::NewToken;
 use service::Service;
+use signers::Signers;
 use tokens::Tokens;
 
 /// What access needs of its node.
@@ -55,6 +61,8 @@ pub struct Deps {
 #[derive(Clone, Debug)]
 pub struct Access {
     service: Service,
+    keys: Keys,
+    signers: Signers,
     guard: Guard,
 }
 
@@ -69,11 +77,13 @@ impl Access {
             return Err(Error::Misconfigured(mistakes));
         }
         let config = Arc::new(config);
+        let keys = Keys::new(deps.store.clone(), config.keys_max);
+        let signers = Signers::new(deps.store.clone());
         let tokens = Tokens::start(deps.store, config.tokens_max, &scope.child("access")).await?;
         let rules = Arc::new(rules::Rules::of(descriptor_set));
         let guard = Guard::new(config.clone(), tokens.clone(), deps.ring, rules);
         let service = Service { tokens, is_asked: config.authentication != Authentication::Off };
-        Ok(Self { service, guard })
+        Ok(Self { service, keys, signers, guard })
     }
 
     /// Sees to it that there is an administrator's token in `file`, which only this user may read. One is made where the
@@ -95,8 +105,10 @@ impl Access {
         self.guard.around(is_secure)
     }
 
-    /// Adds the contract.
+    /// Adds the contracts.
     pub fn add_to(&self, routes: &mut RoutesBuilder) {
+        routes.add_service(KeyServiceServer::new(self.keys.clone()));
+        routes.add_service(SignerServiceServer::new(self.signers.clone()));
         routes.add_service(AccessServiceServer::new(self.service.clone()));
     }
 }

@@ -12,6 +12,8 @@ use subtle::ConstantTimeEq as _;
 
 /// How every token begins; scanners for leaked secrets know tokens by it.
 const PREFIX: &str = "nf_";
+/// How every API key begins.
+const KEY_PREFIX: &str = "nfk_";
 /// Letters of an id.
 const ID_CHARS: usize = 12;
 /// Bytes of a secret.
@@ -23,11 +25,20 @@ pub(crate) type Hash = [u8; 32];
 
 /// A new token and its id.
 pub(crate) fn make() -> io::Result<(String, String)> {
+    make_with(PREFIX)
+}
+
+/// A new API key and its id.
+pub(crate) fn make_key() -> io::Result<(String, String)> {
+    make_with(KEY_PREFIX)
+}
+
+fn make_with(prefix: &str) -> io::Result<(String, String)> {
     let mut bytes = [0_u8; ID_CHARS + SECRET_BYTES];
     getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
     let (name, secret) = bytes.split_at(ID_CHARS);
     let id: String = name.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect();
-    let mut token = format!("{PREFIX}{id}_");
+    let mut token = format!("{prefix}{id}_");
     for byte in secret {
         // Writing to a string cannot fail.
         let _ = write!(token, "{byte:02x}");
