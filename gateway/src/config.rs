@@ -9,6 +9,7 @@ use ninefold::tls::{ServerFiles, ServerTls};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::guard::Auth;
 use crate::journal;
 use crate::traffic;
 
@@ -57,6 +58,8 @@ pub struct Config {
     /// Share of calls, in percent, whose first messages are looked into for fields that the contract does not declare. What
     /// is found is told; the calls go on as they are. 0 for none.
     pub sample_percent: u32,
+    /// Whom the edge believes, and what it asks of callers.
+    pub auth: Auth,
     /// How many requests one client may send. Absent for any number.
     pub rate_limit: Option<RateLimit>,
     /// TLS at the door: HTTP/2 and HTTP/1.1 behind it, nothing without it. Absent for plain HTTP/1.1 and h2c.
@@ -130,6 +133,7 @@ impl Default for Config {
             origins: vec!["*".to_owned()],
             reflection: true,
             sample_percent: 0,
+            auth: Auth::default(),
             rate_limit: None,
             tls: None,
             traffic: BTreeMap::new(),
@@ -220,6 +224,7 @@ impl Config {
         if self.tls.as_ref().is_some_and(|tls| tls.client_required && tls.client_ca.is_none()) {
             wrong.push("tls: client_required needs client_ca".to_owned());
         }
+        wrong.extend(self.auth.mistakes().into_iter().map(|wrong| format!("auth.{wrong}")));
         wrong.extend(self.access_log.mistakes().into_iter().map(|wrong| format!("access_log.{wrong}")));
         for (service, traffic) in &self.traffic {
             wrong.extend(traffic.mistakes().into_iter().map(|wrong| format!("traffic.{service}.{wrong}")));

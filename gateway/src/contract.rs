@@ -10,6 +10,7 @@ use prost::Message as _;
 use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor};
 
 use crate::binding::Binding;
+use crate::guard::Requirement;
 use crate::transcode::direct::{Builder, Plan};
 
 /// Most HTTP bindings of one method.
@@ -47,6 +48,8 @@ pub(crate) struct Method {
     pub(crate) is_server_streaming: bool,
     /// Longest time that its contract gives it.
     pub(crate) timeout: Option<Duration>,
+    /// What its contract asks of callers.
+    pub(crate) requirement: Option<Arc<Requirement>>,
     /// Its HTTP bindings; none for a method that is exposed as gRPC alone.
     pub(crate) bindings: Vec<Arc<Binding>>,
 }
@@ -115,6 +118,13 @@ impl Contract {
         if !is_exposed {
             return None;
         }
+        let requirement = match requirement(&options.requirement, descriptor) {
+            Ok(requirement) => requirement,
+            Err(why) => {
+                self.refusals.push(format!("the requirement of {}: {why}", descriptor.full_name()));
+                return None;
+            }
+        };
         let service = descriptor.parent_service().full_name().to_owned();
         let Ok(path) = PathAndQuery::try_from(format!("/{service}/{}", descriptor.name())) else {
             self.refusals.push(format!("the name of {} is malformed", descriptor.full_name()));
@@ -131,6 +141,7 @@ impl Contract {
             is_client_streaming: descriptor.is_client_streaming(),
             is_server_streaming: descriptor.is_server_streaming(),
             timeout: options.traffic.and_then(|traffic| traffic.timeout).and_then(|time| time.try_into().ok()),
+            requirement,
             bindings: Vec::new(),
         };
         Some((method, options.http))
@@ -170,6 +181,23 @@ impl Contract {
     }
 }
 
+/// What a method's options ask of callers. What is not understood is not passed over: a later version may ask for more.
+fn requirement(parts: &[Vec<u8>], method: &MethodDescriptor) -> Result<Option<Arc<Requirement>>, String> {
+    if parts.is_empty() {
+        return Ok(None);
+    }
+    let mut declared = wire::Requirement::default();
+    for part in parts {
+        let read = wire::Requirement::decode(part.as_slice()).map_err(|error| error.to_string())?;
+        if read.encoded_len() < part.len() {
+            return Err("it asks what is not understood".to_owned());
+        }
+        // Protobuf merges what is written one after the other.
+        declared.merge(part.as_slice()).map_err(|error| error.to_string())?;
+    }
+    Requirement::of(declared, &method.input(), method.is_client_streaming()).map(|read| Some(Arc::new(read)))
+}
+
 /// What of a descriptor set must be known before anything else reads it.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Syntaxes {
@@ -195,11 +223,14 @@ struct MethodOptions {
     http: Option<HttpRule>,
     #[prost(enumeration = "Exposure", tag = "50901")]
     exposure: i32,
+    /// Its parts; compilers write one for each statement.
+    #[prost(bytes = "vec", repeated, tag = "50903")]
+    requirement: Vec<Vec<u8>>,
     #[prost(message, optional, tag = "50910")]
     traffic: Option<Traffic>,
 }
 
-use ninefold_proto::ninefold::gateway::v1::{Exposure, Traffic};
+use ninefold_proto::ninefold::gateway::v1::{self as wire, Exposure, Traffic};
 
 /// `google.api.HttpRule`.
 #[derive(Clone, PartialEq, prost::Message)]

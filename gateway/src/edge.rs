@@ -1,5 +1,6 @@
 //! One request, from its head to its answer: guard, kind, then REST or gRPC.
 
+mod admit;
 pub(crate) mod bindings;
 mod cors;
 mod grpc;
@@ -32,7 +33,7 @@ use crate::access::Record;
 use crate::config::{Config, Tls};
 use crate::contracts::Published;
 use crate::error::Error;
-use crate::guard::{self, inspector::Inspector};
+use crate::guard::{self, Doorkeeper, inspector::Inspector};
 use crate::journal::Journal;
 use crate::limit::Limiter;
 use crate::reply;
@@ -48,6 +49,7 @@ pub(crate) struct Edge {
     pub(crate) published: Arc<ArcSwap<Published>>,
     pub(crate) requests: Requests,
     pub(crate) limiter: Option<Arc<Limiter>>,
+    pub(crate) doorkeeper: Doorkeeper,
     pub(crate) sampler: Sampler,
     pub(crate) tls: Option<ServerTls>,
     pub(crate) traffic: Traffic,
@@ -138,6 +140,7 @@ impl Edge {
         Ok(Self {
             limiter,
             tls,
+            doorkeeper: self.doorkeeper.renewed(&config.auth),
             sampler: self.sampler.drawing(config.sample_percent),
             traffic: self.traffic.renewed(&config.traffic),
             journal: self.journal.renewed(&config.access_log),
@@ -197,7 +200,7 @@ impl Edge {
             (Ok(()), Spoken::Rest) if socket::is_asked(&head) => match cors {
                 // A page may open a socket to anywhere; only the origin that it names keeps strangers' pages out.
                 Cors::Refused => Err(Error::OriginRefused),
-                Cors::NoPage | Cors::Allowed(_) => self.socket(head, &path, client, record),
+                Cors::NoPage | Cors::Allowed(_) => self.socket(head, &path, client, record).await,
             },
             (Ok(()), Spoken::Rest) => self.rest(head, path, body, client, record).await,
             (Ok(()), Spoken::Grpc) => Ok(self.grpc(head, body, client, record).await),

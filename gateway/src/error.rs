@@ -6,6 +6,8 @@ use http::StatusCode;
 use ninefold::fault::{self, Fault, Kind, Violation};
 use ninefold::link::BoxError;
 
+use crate::guard::Lack;
+
 /// What can go wrong at the edge.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -80,6 +82,20 @@ pub enum Error {
     /// A page of an origin that is not allowed asks for a socket.
     #[error("pages of this origin may not open sockets here")]
     OriginRefused,
+    /// The caller does not say who it is, or is not believed.
+    #[error("{why}")]
+    CallerUnknown {
+        /// Why, in words of ours.
+        why: &'static str,
+        /// Whether something was shown.
+        is_refused: bool,
+    },
+    /// The caller may not do this.
+    #[error("{}", .0.words())]
+    CallerDenied(Lack),
+    /// Nobody can say whether the caller is who it says: an issuer's keys cannot be had.
+    #[error("the keys of {0} are not there")]
+    IssuerAway(String),
     /// The service is not to be called for now.
     #[error("{}", if text.is_empty() { "the service is being worked on" } else { text })]
     Maintenance {
@@ -133,6 +149,9 @@ impl Error {
             | Self::DeadlineExceeded(_)
             | Self::RateLimited(_)
             | Self::OriginRefused
+            | Self::CallerUnknown { .. }
+            | Self::CallerDenied(_)
+            | Self::IssuerAway(_)
             | Self::Maintenance { .. }
             | Self::Draining
             | Self::PageTokenInvalid(_)
@@ -155,8 +174,9 @@ impl Fault for Error {
             | Self::PageTokenInvalid(_)
             | Self::SettingsInvalid(_) => Kind::InvalidInput,
             Self::BodyTooLarge(_) | Self::RateLimited(_) => Kind::Exhausted,
-            Self::OriginRefused => Kind::Denied,
-            Self::Starting | Self::Unreachable { .. } | Self::Maintenance { .. } | Self::Draining => Kind::Unavailable,
+            Self::CallerUnknown { .. } => Kind::Unauthenticated,
+            Self::OriginRefused | Self::CallerDenied(_) => Kind::Denied,
+            Self::Starting | Self::IssuerAway(_) | Self::Unreachable { .. } | Self::Maintenance { .. } | Self::Draining => Kind::Unavailable,
             Self::DeadlineExceeded(_) | Self::BodyTimeout(_) => Kind::Deadline,
             Self::AnswerMalformed { .. } => Kind::Internal,
         }
@@ -181,6 +201,9 @@ impl Fault for Error {
             Self::AnswerMalformed { .. } => "ANSWER_MALFORMED",
             Self::RateLimited(_) => "RATE_LIMITED",
             Self::OriginRefused => "ORIGIN_REFUSED",
+            Self::CallerUnknown { .. } => "CALLER_UNKNOWN",
+            Self::CallerDenied(_) => "CALLER_DENIED",
+            Self::IssuerAway(_) => "ISSUER_AWAY",
             Self::Maintenance { .. } => "MAINTENANCE",
             Self::Draining => "EDGE_DRAINING",
             Self::PageTokenInvalid(_) => "PAGE_TOKEN_INVALID",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ninefold::connect::{LandscapeView, State};
-use ninefold::fault;
+use ninefold::fault::{self, Fault as _};
 use ninefold::settings::duration;
 use ninefold_proto::ninefold::gateway::v1::{Candidate, Effect, MatchRouteRequest, MatchRouteResponse, NearMiss};
 use prost_reflect::{DynamicMessage, SerializeOptions};
@@ -108,12 +108,20 @@ pub(crate) fn explain(
         Ok(json) => answer.request = json,
         Err(error) => answer.refusal = fault::chain(&error),
     }
+    let asked = edge.requirement(route);
+    let claims = Some(supposed.claims.0.clone()).filter(|claims| !claims.is_empty());
+    let asked = asked.map(|asked| edge.doorkeeper.suppose(&asked, claims));
+    if let Some((_, Some(error))) = &asked {
+        answer.refusal = format!("{}: {error}", error.reason());
+    }
     let steered = edge.traffic.steer(route, &supposed.asker());
     if let Err(maintenance) = &steered {
         answer.refusal = format!("MAINTENANCE: {}", maintenance.text);
     }
     let steered = steered.unwrap_or_default();
     answer.effects = effects(edge, view, route, &steered);
+    let asks = |(text, _)| Effect { kind: "asks for".to_owned(), text };
+    answer.effects.extend(asked.map(asks));
     answer.candidates = candidates(view, route, &steered);
     Ok(answer)
 }

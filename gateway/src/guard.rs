@@ -1,6 +1,13 @@
 //! The strict layer: what a request must look like before anything reads it, and which headers cross the edge.
 
+mod caller;
+mod doorkeeper;
+mod fetch;
 pub(crate) mod inspector;
+mod issuers;
+mod jws;
+mod requirement;
+mod settings;
 
 use http::header::{self, HeaderName};
 use http::request::Parts;
@@ -9,6 +16,11 @@ use http::{HeaderMap, HeaderValue, Version};
 use crate::config::Config;
 use crate::error::Error;
 use crate::path::{self, Path};
+
+pub(crate) use doorkeeper::{Doorkeeper, Known, Promise};
+pub use jws::Algorithm;
+pub use requirement::{ClaimRule, Lack, Requirement};
+pub use settings::{Auth, Issuer};
 
 /// Headers that end at the edge, in both directions: they speak of one connection, or of a body that is framed anew.
 const HOP_BY_HOP: [&str; 10] = [

@@ -59,6 +59,7 @@ pub use codec::Codec;
 pub use config::{Certificate, Config, RateLimit, Tls};
 pub use edge::bindings::Bindings;
 pub use error::Error;
+pub use guard::{Algorithm, Auth, ClaimRule, Issuer, Lack, Requirement};
 pub use journal::Config as AccessLog;
 pub use traffic::{
     Canary, Condition, Instances, Maintenance, Method as MethodTraffic, Mirror, Service as ServiceTraffic, Source,
@@ -153,6 +154,7 @@ impl Gateway {
             published: published.clone(),
             requests: Requests::new(),
             limiter: None,
+            doorkeeper: guard::Doorkeeper::new(scope.child("gateway.guard")),
             sampler,
             tls: None,
             traffic: Traffic::new(mirrors, discovery.clone()),

@@ -1,7 +1,7 @@
 //! Answers that the edge gives itself.
 
 use http::header::{self, HeaderValue};
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use http_body_util::Full;
 use ninefold::fault;
 use ninefold::tonic::Status;
@@ -9,6 +9,7 @@ use ninefold::tonic::body::Body;
 use prost_reflect::DescriptorPool;
 
 use crate::error::Error;
+use crate::guard::Lack;
 use crate::transcode::status;
 
 /// A body of bytes.
@@ -41,6 +42,7 @@ pub(crate) fn of_error(error: &Error) -> Response<Body> {
                 headers.insert(header::ALLOW, allowed);
             }
         }
+        Error::CallerUnknown { .. } | Error::CallerDenied(_) => challenge(headers, error),
         // What follows on the connection cannot be trusted to be a request.
         Error::RequestMalformed(_) | Error::HeadersTooLarge(_) | Error::BodyTooLarge(_) => {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -58,6 +60,7 @@ pub(crate) fn of_error(error: &Error) -> Response<Body> {
         | Error::AnswerMalformed { .. }
         | Error::RateLimited(_)
         | Error::OriginRefused
+        | Error::IssuerAway(_)
         | Error::Maintenance { .. }
         | Error::Draining
         | Error::PageTokenInvalid(_)
@@ -68,7 +71,28 @@ pub(crate) fn of_error(error: &Error) -> Response<Body> {
 
 /// An error of the edge as a gRPC answer.
 pub(crate) fn of_error_to_grpc(error: &Error) -> Response<Body> {
-    fault::status(error).into_http()
+    let mut answer = fault::status(error).into_http();
+    challenge(answer.headers_mut(), error);
+    answer
+}
+
+/// Says what a caller must show (RFC 6750).
+fn challenge(headers: &mut HeaderMap, error: &Error) {
+    let challenge = match error {
+        Error::CallerUnknown { is_refused: false, .. } => "Bearer realm=\"edge\"".to_owned(),
+        Error::CallerUnknown { why, .. } => {
+            format!("Bearer realm=\"edge\", error=\"invalid_token\", error_description=\"{why}\"")
+        }
+        // Scopes of settings may be any text; what is no header value is left out.
+        Error::CallerDenied(Lack::Scopes(scopes)) if !scopes.contains(['"', '\\']) => {
+            format!("Bearer realm=\"edge\", error=\"insufficient_scope\", scope=\"{scopes}\"")
+        }
+        Error::CallerDenied(_) => "Bearer realm=\"edge\", error=\"insufficient_scope\"".to_owned(),
+        _ => return,
+    };
+    if let Ok(challenge) = HeaderValue::try_from(challenge) {
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
 }
 
 /// An error of the edge as a gRPC-Web answer: all in the headers.

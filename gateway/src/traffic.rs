@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use ninefold::connect::{Channel, Discovery, Selector, Subset};
 
+use crate::guard::{Promise, Requirement};
 use crate::routes::Route;
 use mirror::Mirrors;
 pub(crate) use plan::{Asker, Claims};
@@ -40,6 +41,7 @@ struct Declared {
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
     timeout: Option<Duration>,
+    requirement: Option<Arc<Requirement>>,
     maintenance: Option<Maintenance>,
     canaries: Vec<Aimed>,
     mirror: Option<Mirror>,
@@ -71,6 +73,8 @@ pub(crate) struct Steered {
     pub(crate) subset: Option<Subset>,
     /// Who else hears of it.
     pub(crate) mirror: Option<Heard>,
+    /// What its message must hold to.
+    pub(crate) promise: Option<Promise>,
     /// Number of the canary that it goes to, from one.
     pub(crate) canary: Option<usize>,
 }
@@ -125,7 +129,7 @@ impl Declared {
 
 impl Rules {
     fn new(method: Method, service: &str, channel: &dyn Fn(&str) -> Channel) -> Self {
-        let Method { timeout, maintenance, canaries, mirror } = method;
+        let Method { timeout, requirement, maintenance, canaries, mirror } = method;
         let aimed = |canary: Canary| Aimed { selector: Arc::new(canary.to.clone().into()), canary };
         let canaries: Vec<Aimed> = canaries.unwrap_or_default().into_iter().map(aimed).collect();
         let shadow = mirror.as_ref().filter(|mirror| mirror.service.is_none()).map(|mirror| mirror.to.clone().into());
@@ -134,7 +138,8 @@ impl Rules {
             channel: channel(mirror.service.as_deref().unwrap_or(service)),
             subset: Subset { only: Some(Arc::new(mirror.to.clone().into())), is_strict: true, ..Subset::default() },
         });
-        Self { timeout, maintenance, canaries, mirror, heard_by, set_apart }
+        let requirement = requirement.map(Arc::new);
+        Self { timeout, requirement, maintenance, canaries, mirror, heard_by, set_apart }
     }
 
     fn steer(&self, asker: &Asker<'_>, declared: Option<Duration>) -> Result<Steered, Maintenance> {
@@ -156,6 +161,11 @@ impl Rules {
             steered.mirror.clone_from(&self.heard_by);
         }
         Ok(steered)
+    }
+
+    /// What callers must show.
+    pub(crate) const fn requirement(&self) -> Option<&Arc<Requirement>> {
+        self.requirement.as_ref()
     }
 
     /// What is declared, in sentences.

@@ -95,7 +95,7 @@ impl Inner {
         let binding = route.binding.as_deref().expect("routes in the REST table have a binding");
         rest::check_encoding(&head.headers)?;
         let time = self.time_for(route, &head);
-        let (message, upload) = rest::message(&self.config, route, &path, &head, body).await?;
+        let (message, upload) = rest::message(&self.config, route, &path, &head, body, None).await?;
         let end = time.map(|time| (time, Instant::now() + time));
         let patience = Patience { deadline: self.config.deadline, end, upload };
         let call = Call { route, binding, outcome: Outcome::default(), upload: patience.upload.clone() };

@@ -16,8 +16,10 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 use super::own::Own;
 use super::{Client, Edge, Spoken, write_timeout};
 use crate::access::{Bytes, Outcome, Record};
+use crate::config::Config;
 use crate::error::Error;
-use crate::frames::Bounded;
+use crate::frames::{Bounded, Packing};
+use crate::guard::Promise;
 use crate::routes::Route;
 use crate::sample::Sampler;
 use crate::traffic::mirror::Draft;
@@ -27,7 +29,7 @@ impl Edge {
     /// Passes a gRPC call through.
     pub(super) async fn grpc(
         &self,
-        head: Parts,
+        mut head: Parts,
         body: Incoming,
         client: &Client,
         record: &mut Record,
@@ -39,7 +41,7 @@ impl Edge {
         if let Some(own) = Own::of(path).filter(|own| self.config.reflection || *own != Own::Reflection) {
             return self.own(own, path, body, record).await;
         }
-        match self.passage(&head, Spoken::Grpc, client, record) {
+        match self.passage(&mut head, Spoken::Grpc, client, record).await {
             Ok(passage) => {
                 let answer = passage.send(Body::new(body)).await;
                 record.answered_by(answer.extensions().get());
@@ -52,7 +54,7 @@ impl Edge {
     /// Passes a gRPC-Web call through, as gRPC.
     pub(super) async fn grpc_web(
         &self,
-        head: Parts,
+        mut head: Parts,
         body: Incoming,
         client: &Client,
         record: &mut Record,
@@ -61,7 +63,7 @@ impl Edge {
             let allowed = vec![Method::POST.to_string()];
             return reply::of_error(&Error::VerbNotAllowed { verb: head.method.to_string(), allowed });
         }
-        let mut passage = Some(self.passage(&head, Spoken::GrpcWeb, client, record));
+        let mut passage = Some(self.passage(&mut head, Spoken::GrpcWeb, client, record).await);
         let inner = service_fn(move |request: Request<Body>| {
             let passage = passage.take().expect("the layer calls once for one request");
             async move {
@@ -77,8 +79,14 @@ impl Edge {
     }
 
     /// Finds the way of a call.
-    fn passage(&self, head: &Parts, spoken: Spoken, client: &Client, record: &mut Record) -> Result<Passage, Error> {
-        let published = self.published.load();
+    async fn passage(
+        &self,
+        head: &mut Parts,
+        spoken: Spoken,
+        client: &Client,
+        record: &mut Record,
+    ) -> Result<Passage, Error> {
+        let published = self.published.load_full();
         let path = head.uri.path();
         let Some(route) = published.routes.grpc(path).filter(|_| head.method == Method::POST) else {
             return Err(if published.routes.is_known {
@@ -88,7 +96,7 @@ impl Edge {
             });
         };
         record.routed(route.template(), &route.method.name, &route.service);
-        let steered = self.steer(head, route, client)?;
+        let steered = self.admit(head, route, client, record).await?;
         let channel = published.channels.get(&route.service).cloned().ok_or(Error::Starting)?;
         let mut call = self.call(head, route, client, &steered, record);
         let time = self.time_for(route, &head.headers, &steered);
@@ -103,6 +111,7 @@ impl Edge {
         let outcome = record.outcome.clone();
         let looked_into = self.sampler.draws().then(|| (self.sampler.clone(), Route::clone(route)));
         let copy = self.copied(&steered, &call, route);
+        let promised = steered.promise.map(|promise| (promise, Route::clone(route), self.config.clone()));
         let received = record.received.clone();
         record.sent();
         Ok(Passage {
@@ -110,6 +119,7 @@ impl Edge {
             channel,
             outcome,
             message_bytes_max: self.config.body_bytes_max,
+            promised,
             looked_into,
             copy,
             received,
@@ -123,6 +133,8 @@ struct Passage {
     channel: Channel,
     outcome: Outcome,
     message_bytes_max: usize,
+    /// What its message must hold to.
+    promised: Option<(Promise, Route, Config)>,
     /// Who looks into its messages, if anybody does.
     looked_into: Option<(Sampler, Route)>,
     /// What others hear of it.
@@ -135,6 +147,13 @@ impl Passage {
     async fn send(self, body: Body) -> Response<Body> {
         let is_too_large = Arc::new(AtomicBool::new(false));
         let mut body = Body::new(Bounded::new(body, self.message_bytes_max, is_too_large.clone()));
+        if let Some((promise, route, config)) = &self.promised {
+            let packing = Packing::of(self.call.headers(), "grpc-encoding");
+            body = match Edge::check_body(config, promise, &route.method, packing, body).await {
+                Ok(body) => body,
+                Err(error) => return reply::of_error_to_grpc(&error),
+            };
+        }
         if let Some((sampler, route)) = &self.looked_into {
             body = sampler.watch(body, route, false);
         }

@@ -24,6 +24,7 @@ use crate::binding::Binding;
 use crate::config::Config;
 use crate::error::Error;
 use crate::frames::{Broken, Frames, Packing, framed};
+use crate::guard::Promise;
 use crate::path::Path;
 use crate::routes::Route;
 use crate::table::Found;
@@ -62,7 +63,7 @@ impl Edge {
     /// Answers a REST request.
     pub(super) async fn rest(
         &self,
-        head: Parts,
+        mut head: Parts,
         path: Path,
         body: Incoming,
         client: &Client,
@@ -81,13 +82,13 @@ impl Edge {
             }
         };
         record.routed(route.template(), &route.method.name, &route.service);
-        let steered = self.steer(&head, route, client)?;
+        let steered = self.admit(&mut head, route, client, record).await?;
         let binding = route.binding.as_deref().expect("routes in the REST table have a binding");
         let channel = published.channels.get(&route.service).cloned().ok_or(Error::Starting)?;
         check_encoding(&head.headers)?;
         let time = self.time_for(route, &head.headers, &steered);
         let body = record.received.counting(Body::new(body));
-        let (mut message, upload) = message(&self.config, route, &path, &head, body).await?;
+        let (mut message, upload) = message(&self.config, route, &path, &head, body, steered.promise.as_ref()).await?;
         let mut call = self.call(&head, route, client, &steered, record);
         dress(call.headers_mut(), time);
         if let Some(copy) = self.copied(&steered, &call, route) {
@@ -169,13 +170,14 @@ impl Patience {
     }
 }
 
-/// The body of the call that a request becomes: one message, or a stream of them.
+/// The body of the call that a request becomes: one message, which is held to a promise, or a stream of them.
 pub(super) async fn message<B>(
     config: &Config,
     route: &Route,
     path: &Path,
     head: &Parts,
     body: B,
+    promise: Option<&Promise>,
 ) -> Result<(Body, Option<Upload>), Error>
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
@@ -196,6 +198,9 @@ where
     let body = read(config, body).await?;
     let parts = transcode::Parts { path, query, headers: &head.headers, body };
     let message = transcode::request(&route.method, binding, &parts)?;
+    if let Some(promise) = promise {
+        promise.check(&route.method, &message)?;
+    }
     Ok((reply::body(framed(&message)), None))
 }
 

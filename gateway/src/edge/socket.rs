@@ -37,6 +37,7 @@ use super::{Client, Edge, rest};
 use crate::access::Record;
 use crate::error::Error;
 use crate::frames::{Broken, Frames, Packing, framed};
+use crate::guard::Promise;
 use crate::path::Path;
 use crate::routes::Route;
 use crate::table::Found;
@@ -107,7 +108,7 @@ fn handshake(headers: &HeaderMap) -> Result<(String, Option<&'static str>, Writt
 
 impl Edge {
     /// Answers the question for a socket, and leaves its conversation to the connection.
-    pub(super) fn socket(
+    pub(super) async fn socket(
         &self,
         mut head: Parts,
         path: &Path,
@@ -129,7 +130,7 @@ impl Edge {
         };
         record.protocol = "websocket";
         record.routed(route.template(), &route.method.name, &route.service);
-        let steered = self.steer(&head, route, client)?;
+        let steered = self.admit(&mut head, route, client, record).await?;
         let channel = published.channels.get(&route.service).cloned().ok_or(Error::Starting)?;
         let (accept, subprotocol, written) = handshake(&head.headers)?;
         let upgrade = head.extensions.remove::<OnUpgrade>();
@@ -153,6 +154,7 @@ impl Edge {
             path,
             query: head.uri.query().unwrap_or_default().to_owned(),
             written,
+            promise: steered.promise.clone(),
             sender: Some(sender),
         };
         let conversation = Conversation {
@@ -187,6 +189,8 @@ struct Caller {
     path: Path,
     query: String,
     written: Written,
+    /// What each message must hold to.
+    promise: Option<Promise>,
     /// Where messages go; none when the caller has said all.
     sender: Option<mpsc::Sender<Result<Frame<Bytes>, Status>>>,
 }
@@ -258,7 +262,10 @@ impl Caller {
             Written::Json => transcode::element(method, binding, &said),
             Written::Proto => transcode::whole_element(method, binding, &said),
         };
-        let message = made.map_err(|error| Ending::Status(fault::status(&error)))?;
+        let kept = made.and_then(|message| {
+            self.promise.as_ref().map_or(Ok(()), |promise| promise.check(method, &message)).map(|()| message)
+        });
+        let message = kept.map_err(|error| Ending::Status(fault::status(&error)))?;
         // Nobody listens when the call has ended; its status is on its way.
         let _ = sender.send(Ok(Frame::data(framed(&message)))).await;
         if !method.is_client_streaming {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use ninefold::connect::Selector;
 use serde::{Deserialize, Serialize};
 
+use crate::guard::Requirement;
+
 /// Longest text of a maintenance answer, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
 /// Most canaries of one service or method.
@@ -18,6 +20,9 @@ pub struct Service {
     /// Longest time of a call that is no stream, instead of the edge's `deadline`.
     #[serde(with = "optional_duration", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
+    /// What callers must show, instead of what the contract says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requirement: Option<Requirement>,
     /// Answers every request instead of the service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub maintenance: Option<Maintenance>,
@@ -38,6 +43,9 @@ pub struct Method {
     /// Longest time of a call that is no stream.
     #[serde(with = "optional_duration", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
+    /// What callers must show, instead of what the contract says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requirement: Option<Requirement>,
     /// Answers every request instead of the service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub maintenance: Option<Maintenance>,
@@ -167,6 +175,7 @@ impl Method {
     pub(super) fn over(&self, service: &Service) -> Self {
         Self {
             timeout: self.timeout.or(service.timeout),
+            requirement: self.requirement.clone().or_else(|| service.requirement.clone()),
             maintenance: self.maintenance.clone().or_else(|| service.maintenance.clone()),
             canaries: self.canaries.clone().or_else(|| service.canaries.clone()),
             mirror: self.mirror.clone().or_else(|| service.mirror.clone()),
@@ -178,6 +187,7 @@ impl Method {
         if self.timeout.is_some_and(|timeout| timeout.is_zero()) {
             wrong.push("timeout is zero".to_owned());
         }
+        wrong.extend(self.requirement.iter().flat_map(Requirement::mistakes));
         if let Some(maintenance) = &self.maintenance {
             if maintenance.text.len() > TEXT_BYTES_MAX {
                 wrong.push(format!("maintenance.text is longer than {TEXT_BYTES_MAX} bytes"));

@@ -29,6 +29,10 @@ impl Answer {
         String::from_utf8(self.body.to_vec()).unwrap()
     }
 
+    pub(crate) fn text_lossy(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }

@@ -2,6 +2,8 @@
 //! holds in its hands.
 
 #[cfg(test)]
+mod callers;
+#[cfg(test)]
 mod client;
 #[cfg(test)]
 mod documents;
