@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::path::{self, Path};
 
-pub(crate) use doorkeeper::{Doorkeeper, Known, Promise};
+pub(crate) use doorkeeper::{Doorkeeper, Promise};
 pub use jws::Algorithm;
 pub use requirement::{ClaimRule, Lack, Requirement};
 pub use settings::{Auth, Issuer};

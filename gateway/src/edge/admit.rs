@@ -11,7 +11,7 @@ use crate::access::Record;
 use crate::contract::Method;
 use crate::error::Error;
 use crate::frames::{Broken, Frames, Packing};
-use crate::guard::{Known, Promise, Requirement};
+use crate::guard::{Promise, Requirement};
 use crate::reply;
 use crate::routes::Route;
 use crate::traffic::{Claims, Steered};
@@ -38,7 +38,6 @@ impl Edge {
         if let Some(caller) = &caller {
             record.identity = caller.name();
             head.extensions.insert(Claims(caller.claims.clone()));
-            head.extensions.insert(Known(caller.clone()));
         }
         let promise = requirement.map(|requirement| self.doorkeeper.judge(requirement, caller)).transpose()?.flatten();
         let mut steered = self.steer(head, route, client)?;

@@ -14,10 +14,6 @@ use super::settings::Auth;
 use crate::contract::Method;
 use crate::error::Error;
 
-/// Who a request's caller is; among its extensions.
-#[derive(Clone, Debug)]
-pub(crate) struct Known(pub(crate) Arc<Caller>);
-
 /// Stands at the door. Clones are the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Doorkeeper {
