@@ -176,7 +176,11 @@ impl Fault for Error {
             Self::BodyTooLarge(_) | Self::RateLimited(_) => Kind::Exhausted,
             Self::CallerUnknown { .. } => Kind::Unauthenticated,
             Self::OriginRefused | Self::CallerDenied(_) => Kind::Denied,
-            Self::Starting | Self::IssuerAway(_) | Self::Unreachable { .. } | Self::Maintenance { .. } | Self::Draining => Kind::Unavailable,
+            Self::Starting
+            | Self::IssuerAway(_)
+            | Self::Unreachable { .. }
+            | Self::Maintenance { .. }
+            | Self::Draining => Kind::Unavailable,
             Self::DeadlineExceeded(_) | Self::BodyTimeout(_) => Kind::Deadline,
             Self::AnswerMalformed { .. } => Kind::Internal,
         }

@@ -60,11 +60,7 @@ impl Doorkeeper {
     }
 
     /// What is asked for a method: what settings say, else its contract, else of all.
-    pub(crate) fn requirement(
-        &self,
-        settings: Option<&Arc<Requirement>>,
-        method: &Method,
-    ) -> Option<Arc<Requirement>> {
+    pub(crate) fn requirement(&self, settings: Option<&Arc<Requirement>>, method: &Method) -> Option<Arc<Requirement>> {
         settings.or(method.requirement.as_ref()).or(self.otherwise.as_ref()).cloned()
     }
 

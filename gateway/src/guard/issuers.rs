@@ -313,8 +313,7 @@ mod tests {
     }
 
     fn issuers(signer: &Signer) -> Issuers {
-        let auth =
-            Auth { issuers: vec![Issuer::with_keys("https://id", "shop", signer.jwks("a"))], ..Auth::default() };
+        let auth = Auth { issuers: vec![Issuer::with_keys("https://id", "shop", signer.jwks("a"))], ..Auth::default() };
         assert!(auth.mistakes().is_empty());
         Issuers::none().renewed(&auth, &Scope::root("test"))
     }

@@ -84,7 +84,8 @@ impl<'t> Token<'t> {
         let (signed, signature) = text.rsplit_once('.').ok_or(malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(malformed)?;
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed);
-        let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| "the token's algorithm is not taken")?;
+        let header: Header =
+            serde_json::from_slice(&decode(header)?).map_err(|_| "the token's algorithm is not taken")?;
         if header.crit.is_some() {
             return Err("the token asks for what is not understood here");
         }
@@ -114,7 +115,11 @@ struct Key {
 enum PublicKey {
     Rsa(RsaPublicKeyComponents<Vec<u8>>),
     /// A point, or what stands for one.
-    Curve { kind: &'static str, curve: &'static str, bytes: Vec<u8> },
+    Curve {
+        kind: &'static str,
+        curve: &'static str,
+        bytes: Vec<u8>,
+    },
 }
 
 /// A key as JSON has it (RFC 7517).
@@ -226,7 +231,8 @@ pub(crate) mod tests {
 
         pub(crate) fn jwks(&self, kid: &str) -> String {
             let x = URL_SAFE_NO_PAD.encode(self.0.public_key());
-            json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x, "kid": kid}, {"kty": "oct", "k": "AA"}]}).to_string()
+            json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x, "kid": kid}, {"kty": "oct", "k": "AA"}]})
+                .to_string()
         }
 
         pub(crate) fn sign(&self, header: &Value, claims: &Value) -> String {
@@ -273,7 +279,9 @@ pub(crate) mod tests {
     #[test]
     fn what_is_no_token_is_refused() {
         let signer = Signer::new();
-        for header in [json!({"alg": "none"}), json!({"alg": "HS256"}), json!({"alg": "EdDSA", "crit": ["b64"]}), json!({})] {
+        for header in
+            [json!({"alg": "none"}), json!({"alg": "HS256"}), json!({"alg": "EdDSA", "crit": ["b64"]}), json!({})]
+        {
             assert!(Token::parse(&signer.sign(&header, &json!({}))).is_err(), "{header}");
         }
         let long = format!("{}.a.b", "a".repeat(TOKEN_BYTES_MAX));

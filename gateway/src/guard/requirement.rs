@@ -244,7 +244,8 @@ mod tests {
     use super::*;
 
     fn caller() -> Caller {
-        let claims = json!({"sub": "u1", "level": 3, "roles": ["a", "b"], "realm": {"roles": ["c"]}, "https://x.y": "z"});
+        let claims =
+            json!({"sub": "u1", "level": 3, "roles": ["a", "b"], "realm": {"roles": ["c"]}, "https://x.y": "z"});
         Caller {
             scopes: ["read", "write"].map(str::to_owned).into(),
             claims: Arc::new(claims.as_object().unwrap().clone()),

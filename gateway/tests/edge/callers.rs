@@ -180,7 +180,10 @@ async fn a_call_with_a_second_message_behind_the_first_is_refused() {
     let asked = Request::post("/test.v1.TalkService/Tell")
         .header("host", "edge.example")
         .header("content-type", "application/grpc-web+proto")
-        .header("authorization", format!("Bearer {}", signer.token(ISSUER, json!({"scope": "rooms.write", "tenant": "r1"}))))
+        .header(
+            "authorization",
+            format!("Bearer {}", signer.token(ISSUER, json!({"scope": "rooms.write", "tenant": "r1"}))),
+        )
         .body(Full::new(Bytes::from([frame("r1"), frame("r2")].concat())))
         .unwrap();
     let answer = Connection::open(house.edge).await.ask(asked).await;
@@ -209,7 +212,8 @@ async fn settings_ask_otherwise_than_the_contract_and_change_while_it_works() {
     assert_eq!(tell(&house, "r9", "broken").await.0, 200, "what is for anybody is so with a token that is none, too");
     let get = async |target: &str| ask(&house, "GET", target, "", &[]).await.status.as_u16();
     assert_eq!((get("/public/r").await, get("/files/x").await), (200, 401), "all others must be known now");
-    let wrong = house.documents.put(r#"{"auth": {"issuers": [{"issuer": "http://far.example", "audiences": []}]}}"#).await;
+    let wrong =
+        house.documents.put(r#"{"auth": {"issuers": [{"issuer": "http://far.example", "audiences": []}]}}"#).await;
     assert!(wrong.contains("beyond this machine") && wrong.contains("audiences"), "{wrong}");
     assert_eq!(say(&staff).await, 200, "the last good state holds");
 }
@@ -250,7 +254,8 @@ impl IssuerServer {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let mut head = vec![0; 4096];
                 let read = stream.read(&mut head).await.unwrap();
-                let is_discovery = String::from_utf8_lossy(&head[..read]).contains("/.well-known/openid-configuration ");
+                let is_discovery =
+                    String::from_utf8_lossy(&head[..read]).contains("/.well-known/openid-configuration ");
                 let body = if is_discovery {
                     json!({"issuer": format!("http://{address}"), "jwks_uri": format!("http://{address}/keys")})
                 } else {
@@ -258,7 +263,8 @@ impl IssuerServer {
                     keys.lock().unwrap().clone()
                 };
                 let body = body.to_string();
-                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+                let answer =
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
         });

@@ -184,7 +184,9 @@ impl tower::Service<http::Request<Body>> for Talk {
             }
             Ok(match request.uri().path().rsplit('/').next().unwrap_or_default() {
                 "Gather" => answer!(Line, Gathered, |request| gather(request, backend.clone())),
-                "Say" | "Talk" | "Tell" | "Peek" | "Chat" => answer!(Line, Line, |request| talk(request, backend.clone())),
+                "Say" | "Talk" | "Tell" | "Peek" | "Chat" => {
+                    answer!(Line, Line, |request| talk(request, backend.clone()))
+                }
                 "Repeat" => answer!(Line, Line, |request| repeat(request, backend.clone())),
                 "Upload" => answer!(File, Gathered, |request| upload(request, backend.clone())),
                 "Download" => answer!(Line, HttpBody, download),

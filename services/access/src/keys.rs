@@ -134,10 +134,13 @@ fn violations(request: &proto::CreateKeyRequest) -> Vec<Violation> {
     };
     check(request.scopes.iter().all(is_scope), "scopes", "must be 1 to 128 visible ASCII characters each");
     check(request.claims.len() <= CLAIMS_MAX.0, "claims", "must be at most 32");
-    let is_claim = |(name, text): (&String, &String)| {
-        (1..=CLAIMS_MAX.1).contains(&name.len()) && is_line(name) && is_text(text)
-    };
-    check(request.claims.iter().all(is_claim), "claims", "must have names of 1 to 64 and texts of at most 256 characters");
+    let is_claim =
+        |(name, text): (&String, &String)| (1..=CLAIMS_MAX.1).contains(&name.len()) && is_line(name) && is_text(text);
+    check(
+        request.claims.iter().all(is_claim),
+        "claims",
+        "must have names of 1 to 64 and texts of at most 256 characters",
+    );
     let lifetime = request.lifetime.map(Duration::try_from);
     let is_life = lifetime.is_none_or(|lifetime| lifetime.is_ok_and(|lifetime| lifetime >= LIFETIME_MIN));
     check(is_life, "lifetime", "must be at least 1s");
@@ -296,10 +299,7 @@ impl KeyService for Keys {
         encode(self.revoke(&request.get_ref().id, &author).await)
     }
 
-    async fn watch_keys(
-        &self,
-        _: Request<proto::WatchKeysRequest>,
-    ) -> Result<Response<Self::WatchKeysStream>, Status> {
+    async fn watch_keys(&self, _: Request<proto::WatchKeysRequest>) -> Result<Response<Self::WatchKeysStream>, Status> {
         encode(self.watch().await)
     }
 }
