@@ -77,6 +77,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  ninefold trace 4bf92f3577b34da6a3ce929d0e0e4736\n  ninefold trace --service review --failed"
     )]
     Trace(TraceArgs),
+    /// Ask metrics by PromQL. Without a query: which metrics there are.
+    #[command(
+        after_help = "Examples:\n  ninefold metrics\n  ninefold metrics 'sum by (job) (rate(process_cpu_time_seconds_total[1m]))'\n  ninefold metrics 'rpc_server_calls_total' --since 1h --step 1m -o json"
+    )]
+    Metrics(MetricsArgs),
     /// Call a method, or list and describe what can be called.
     #[command(
         after_help = "Examples:\n  ninefold call list\n  ninefold call describe shop.product.v1.ProductService\n  ninefold call shop.product.v1.ProductService/GetProduct -d '{\"product_id\": 1}'"
@@ -322,6 +327,19 @@ pub(crate) struct TraceArgs {
     /// How many.
     #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) lines: u16,
+}
+
+/// What `metrics` takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct MetricsArgs {
+    /// A query of PromQL.
+    pub(crate) query: Option<String>,
+    /// Over the last while, such as 1h, rather than now.
+    #[arg(long, value_parser = ninefold::settings::duration::parse, requires = "query")]
+    pub(crate) since: Option<std::time::Duration>,
+    /// From one time to the next, such as 1m. A hundredth of the while unless it is said.
+    #[arg(long, value_parser = ninefold::settings::duration::parse, requires = "since")]
+    pub(crate) step: Option<std::time::Duration>,
 }
 
 /// What `call` takes.

@@ -16,6 +16,7 @@ use ninefold_proto::ninefold::control::v1::{Decision, ListDecisionsRequest, List
 use ninefold_proto::ninefold::dialect::v1::dialect_service_client::DialectServiceClient;
 use ninefold_proto::ninefold::gateway::v1::gateway_service_client::GatewayServiceClient;
 use ninefold_proto::ninefold::gateway::v1::{ListRoutesRequest, Refusal, Route};
+use ninefold_proto::ninefold::monitor::v1::metric_service_client::MetricServiceClient;
 use ninefold_proto::ninefold::monitor::v1::monitor_service_client::MonitorServiceClient;
 use ninefold_proto::ninefold::monitor::v1::{ListUsageRequest, Usage};
 use ninefold_proto::ninefold::registry::v1::registry_service_client::RegistryServiceClient;
@@ -130,6 +131,10 @@ impl Platform {
 
     pub(crate) fn monitor(&self) -> MonitorServiceClient<Link> {
         MonitorServiceClient::new(self.link()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub(crate) fn metrics(&self) -> MetricServiceClient<Link> {
+        MetricServiceClient::new(self.link()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     pub(crate) fn control(&self) -> ControlServiceClient<Link> {

@@ -56,6 +56,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Describe { name } => commands::describe::describe(&platform, &name, format).await,
         Command::Logs(args) => commands::logs::logs(&platform, args, format).await,
         Command::Trace(args) => commands::trace::trace(&platform, args, format).await,
+        Command::Metrics(args) => commands::metrics::metrics(&platform, args, format).await,
         Command::Call(args) => commands::call::call(&platform, args, format).await,
         Command::Config(command) => commands::config::config(&platform, command, format).await,
         Command::Policy(command) => commands::policy::policy(&platform, command, format).await,

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use ninefold::lifecycle::Scope;
 use ninefold::tonic::codec::CompressionEncoding;
 use ninefold::tonic::service::{Routes, RoutesBuilder};
+use ninefold_proto::ninefold::monitor::v1::metric_service_server::MetricServiceServer;
 use ninefold_proto::ninefold::monitor::v1::monitor_service_server::MonitorServiceServer;
 
 pub use captured::{Copies, LineSink, Printed, Stream};
@@ -60,6 +61,8 @@ impl Monitor {
     pub fn add_to(&self, routes: &mut RoutesBuilder) {
         let service = MonitorServiceServer::from_arc(self.service.clone()).send_compressed(CompressionEncoding::Gzip);
         routes.add_service(service);
+        let metrics = MetricServiceServer::new(metrics::Service(self.metrics.clone()));
+        routes.add_service(metrics.send_compressed(CompressionEncoding::Gzip));
         ingest::grpc::add_to(routes, &self.ingest);
     }
 

@@ -10,6 +10,7 @@ mod http;
 mod json;
 mod names;
 mod otlp;
+mod service;
 mod store;
 mod written;
 
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant, SystemTime};
 
+use ninefold::fault::Violation;
 use ninefold_promql::{Answer, Data, Error as Wrong, Labels, Limits, Query, Selection, Span};
 use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
 use tokio::sync::Semaphore;
@@ -25,6 +27,7 @@ use about::{About, Catalogue};
 use store::{Bounds, Reading, Store};
 
 pub(crate) use http::router;
+pub(crate) use service::Service;
 pub(crate) use written::Written;
 
 use crate::config::Config;
@@ -44,6 +47,9 @@ pub(crate) enum Unanswered {
     /// The question.
     #[error(transparent)]
     Wrong(#[from] Wrong),
+    /// A part of the question beside the query.
+    #[error("the query is malformed")]
+    Odd(Violation),
     /// The evaluation broke off.
     #[error("the query ended in a fault of its own: {0}")]
     Broken(String),

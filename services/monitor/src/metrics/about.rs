@@ -21,6 +21,20 @@ pub(crate) enum Type {
     Unknown,
 }
 
+impl Type {
+    /// Its name. Empty if nobody said what it is.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::Summary => "summary",
+            Self::Info => "info",
+            Self::Unknown => "",
+        }
+    }
+}
+
 /// What is known of a metric.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct About {

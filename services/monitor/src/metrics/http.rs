@@ -52,7 +52,8 @@ impl From<Odd> for Refusal {
 impl From<Unanswered> for Refusal {
     fn from(why: Unanswered) -> Self {
         let (status, word) = match &why {
-            Unanswered::Wrong(Wrong::Syntax(_) | Wrong::Type { .. } | Wrong::TooManySteps { .. }) => {
+            Unanswered::Odd(_)
+            | Unanswered::Wrong(Wrong::Syntax(_) | Wrong::Type { .. } | Wrong::TooManySteps { .. }) => {
                 (StatusCode::BAD_REQUEST, "bad_data")
             }
             Unanswered::Wrong(Wrong::Deadline) => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),

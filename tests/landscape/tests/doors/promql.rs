@@ -70,6 +70,12 @@ async fn what_prometheus_writes_is_answered_as_prometheus_answers_it() -> Result
     let said = ended(promtool).await?.stdout;
     ensure!(said.contains("{job=\"itself\"} => 1"), "{said}");
 
+    let counted = house.ask(&["metrics", "count by (job) (up)"]).await?;
+    ensure!(counted["series"][0]["labels"]["job"] == "itself", "{counted}");
+    ensure!(counted["series"][0]["points"][0]["number"] == 1.0, "{counted}");
+    let course = house.ask(&["metrics", "up", "--since", "30s", "--step", "1s"]).await?;
+    ensure!(course["series"][0]["points"].as_array().is_some_and(|points| points.len() > 5), "{course}");
+
     for (path, status, word) in [
         ("/api/v1/query?query=up%7B", 400, "bad_data"),
         ("/api/v1/query_range?query=up&start=0&end=10&step=0", 400, "step"),
