@@ -9,9 +9,11 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::commands::contract::ContractCommand;
+use crate::commands::metrics::MetricsArgs;
 use crate::commands::overrides::OverrideArgs;
 use crate::commands::run::RunArgs;
 use crate::commands::token::TokenCommand;
+use crate::commands::trace::TraceArgs;
 use crate::exit;
 use crate::output::Format;
 
@@ -308,38 +310,6 @@ pub(crate) struct LogsArgs {
     /// Only lines of the last while, such as 5m.
     #[arg(long, value_parser = ninefold::settings::duration::parse)]
     pub(crate) since: Option<std::time::Duration>,
-}
-
-/// What `trace` takes.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct TraceArgs {
-    /// Id of the trace: 32 hex digits.
-    pub(crate) id: Option<String>,
-    /// Only traces in which this service took part.
-    #[arg(long, default_value = "")]
-    pub(crate) service: String,
-    /// Only traces with a failed span.
-    #[arg(long)]
-    pub(crate) failed: bool,
-    /// Only traces that took at least this long, such as 100ms.
-    #[arg(long, value_parser = ninefold::settings::duration::parse)]
-    pub(crate) min: Option<std::time::Duration>,
-    /// How many.
-    #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub(crate) lines: u16,
-}
-
-/// What `metrics` takes.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct MetricsArgs {
-    /// A query of PromQL.
-    pub(crate) query: Option<String>,
-    /// Over the last while, such as 1h, rather than now.
-    #[arg(long, value_parser = ninefold::settings::duration::parse, requires = "query")]
-    pub(crate) since: Option<std::time::Duration>,
-    /// From one time to the next, such as 1m. A hundredth of the while unless it is said.
-    #[arg(long, value_parser = ninefold::settings::duration::parse, requires = "since")]
-    pub(crate) step: Option<std::time::Duration>,
 }
 
 /// What `call` takes.

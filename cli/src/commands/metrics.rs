@@ -2,11 +2,11 @@
 
 use std::time::SystemTime;
 
+use clap::Args;
 use ninefold_proto::ninefold::monitor::v1::{
     ListMetricsRequest, MetricPoint, MetricSeries, QueryMetricsRequest, metric_point,
 };
 
-use crate::args::MetricsArgs;
 use crate::client::Platform;
 use crate::exit::Failure;
 use crate::output::{self, Format, Table};
@@ -17,6 +17,19 @@ const NAME: &str = "__name__";
 const DRAWN: usize = 60;
 /// What they are drawn with, from the least to the greatest.
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// What `metrics` takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct MetricsArgs {
+    /// A query of PromQL.
+    pub(crate) query: Option<String>,
+    /// Over the last while, such as 1h, rather than now.
+    #[arg(long, value_parser = ninefold::settings::duration::parse, requires = "query")]
+    pub(crate) since: Option<std::time::Duration>,
+    /// From one time to the next, such as 1m. A hundredth of the while unless it is said.
+    #[arg(long, value_parser = ninefold::settings::duration::parse, requires = "since")]
+    pub(crate) step: Option<std::time::Duration>,
+}
 
 /// Prints what a query says, or which metrics there are.
 pub(crate) async fn metrics(platform: &Platform, args: MetricsArgs, format: Format) -> Result<(), Failure> {

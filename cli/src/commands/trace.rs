@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use clap::Args;
 use ninefold_proto::ninefold::monitor::v1::{
     GetTraceRequest, GetTraceResponse, SearchTracesRequest, Span, TraceSummary,
 };
 
-use crate::args::TraceArgs;
 use crate::client::Platform;
 use crate::commands::logs;
 use crate::exit::Failure;
@@ -17,6 +17,25 @@ use crate::output::{self, Format, Table};
 const BAR: usize = 32;
 /// Traces that are looked through for those of people.
 const SEARCHED: i32 = 1000;
+
+/// What `trace` takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TraceArgs {
+    /// Id of the trace: 32 hex digits.
+    pub(crate) id: Option<String>,
+    /// Only traces in which this service took part.
+    #[arg(long, default_value = "")]
+    pub(crate) service: String,
+    /// Only traces with a failed span.
+    #[arg(long)]
+    pub(crate) failed: bool,
+    /// Only traces that took at least this long, such as 100ms.
+    #[arg(long, value_parser = ninefold::settings::duration::parse)]
+    pub(crate) min: Option<std::time::Duration>,
+    /// How many.
+    #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) lines: u16,
+}
 
 /// Prints one trace, or the newest that match.
 pub(crate) async fn trace(platform: &Platform, args: TraceArgs, format: Format) -> Result<(), Failure> {
