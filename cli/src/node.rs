@@ -266,7 +266,9 @@ async fn start_roles(
     // goodbye to the registry, and telemetry is taken in to the end. So they are made early and closed late.
     let door_scope = scope.child("platform");
     let access = start_access(&settings, store.clone(), ring.clone(), facts, &scope.child("access")).await?;
-    let monitor = Monitor::start(settings.monitor, &scope.child("monitor"));
+    let monitor = Monitor::open(settings.monitor, &scope.child("monitor"))
+        .await
+        .map_err(|error| Failure::Store(fault::chain(&error)))?;
     let contract_deps = ninefold_contract::Deps { store: store.clone(), registry: Some(link.clone()) };
     let contract = Contract::start(settings.contract, contract_deps, &scope.child("contract"))
         .await

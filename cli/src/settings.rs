@@ -102,6 +102,8 @@ pub(crate) fn load(args: &NodeArgs, data: &Path) -> Result<Settings, Failure> {
     let openness = ninefold_access::judge(&listen.doors(), access.authentication, is_secure, args.insecure);
     let mut dialect: ninefold_dialect::Config = file.section("dialect");
     dialect.dns_listen = args.dns_listen.or(dialect.dns_listen);
+    let mut monitor: ninefold_monitor::Config = file.section("monitor");
+    monitor.path.get_or_insert_with(|| data.join("telemetry"));
 
     let settings = Settings {
         listen,
@@ -110,7 +112,7 @@ pub(crate) fn load(args: &NodeArgs, data: &Path) -> Result<Settings, Failure> {
         contract: file.section("contract"),
         registry: file.section("registry"),
         config: file.section("config"),
-        monitor: file.section("monitor"),
+        monitor,
         control: file.section("control"),
         gateway: file.section("gateway"),
         access,

@@ -109,8 +109,10 @@ const THEIRS: &[(&str, &[&str])] = &[
     // What rustls already stands on. The door verifies and signs tokens with it; services verify with it who calls.
     ("ring", &["ninefold-gateway", "ninefold"]),
     ("datafusion*", &["ninefold-monitor"]),
+    ("jsonwebtoken", &["ninefold-gateway"]),
+    // What the files of telemetry look like inside.
+    ("arrow", &["ninefold-monitor"]),
     ("parquet", &["ninefold-monitor"]),
-    ("object_store", &["ninefold-monitor"]),
     ("promql-parser", &["ninefold-promql"]),
     ("clickhouse", &["ninefold-monitor"]),
     ("sqlx", &["ninefold-monitor", "shop-backend", "shop-product", "shop-recommendation", "shop-review"]),

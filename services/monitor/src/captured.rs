@@ -237,7 +237,7 @@ fn moment(text: &str) -> Option<Nanos> {
 /// A time of this machine's clock.
 pub(crate) fn nanos(time: SystemTime) -> Nanos {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Nanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    u64::try_from(since.as_nanos()).map_or(Nanos::MAX, Nanos::said)
 }
 
 /// Takes out the escape sequences by which programs colour their lines (ECMA-48 control sequences).

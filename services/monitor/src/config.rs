@@ -1,18 +1,54 @@
 //! Settings of the monitor.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 const MIB: usize = 1024 * 1024;
+const GIB: u64 = 1024 * 1024 * 1024;
+const DAY: u64 = 24 * 3600;
 
-/// How much the monitor takes in and keeps. Every bound was chosen so that a node with full memory stays below 320 MiB.
+/// How much the monitor takes in and keeps. Every bound of memory was chosen so that a node stays below 512 MiB.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Memory for log lines; the oldest are forgotten to stay below it.
+    /// Folder of the journal and the files. Without one all is kept in memory, and forgotten when the node ends; a node
+    /// takes `telemetry` in its data folder unless it is told otherwise.
+    pub path: Option<PathBuf>,
+    /// Memory for what is acknowledged, and in the journal, but not in a file yet. Beyond it telemetry is refused.
+    pub unfiled_bytes_max: usize,
+    /// What is not in a file yet is written to one when it is so old, or half of `unfiled_bytes_max`.
+    #[serde(with = "ninefold::settings::duration")]
+    pub file_every: Duration,
+    /// How often small files are put together, and old ones removed.
+    #[serde(with = "ninefold::settings::duration")]
+    pub tidy_every: Duration,
+    /// Log lines older than this are forgotten.
+    #[serde(with = "ninefold::settings::duration")]
+    pub logs_age_max: Duration,
+    /// Spans older than this are forgotten.
+    #[serde(with = "ninefold::settings::duration")]
+    pub spans_age_max: Duration,
+    /// Measurements older than this are forgotten.
+    #[serde(with = "ninefold::settings::duration")]
+    pub metrics_age_max: Duration,
+    /// Disk for log lines; the oldest files are removed to stay below it.
+    pub logs_disk_bytes_max: u64,
+    /// Disk for spans; the oldest files are removed to stay below it.
+    pub spans_disk_bytes_max: u64,
+    /// Disk for measurements; the oldest files are removed to stay below it.
+    pub metrics_disk_bytes_max: u64,
+    /// Most rows of files that one question looks at.
+    pub query_rows_max: u64,
+    /// Longest time for one question.
+    #[serde(with = "ninefold::settings::duration")]
+    pub query_wait: Duration,
+    /// Most questions that read files at a time; others wait.
+    pub queries_max: usize,
+    /// Memory for log lines; the oldest are forgotten to stay below it, those that are in files.
     pub logs_bytes_max: usize,
-    /// Memory for spans; the oldest are forgotten to stay below it.
+    /// Memory for spans where there is no folder; the oldest are forgotten to stay below it.
     pub spans_bytes_max: usize,
     /// Memory for the newest values of series; the longest silent are forgotten to stay below it.
     pub series_bytes_max: usize,
@@ -39,6 +75,19 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            path: None,
+            unfiled_bytes_max: 64 * MIB,
+            file_every: Duration::from_secs(30),
+            tidy_every: Duration::from_secs(20),
+            logs_age_max: Duration::from_secs(7 * DAY),
+            spans_age_max: Duration::from_secs(7 * DAY),
+            metrics_age_max: Duration::from_secs(30 * DAY),
+            logs_disk_bytes_max: 4 * GIB,
+            spans_disk_bytes_max: 4 * GIB,
+            metrics_disk_bytes_max: 2 * GIB,
+            query_rows_max: 200_000_000,
+            query_wait: Duration::from_secs(10),
+            queries_max: 4,
             logs_bytes_max: 64 * MIB,
             spans_bytes_max: 64 * MIB,
             series_bytes_max: 64 * MIB,

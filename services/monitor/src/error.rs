@@ -1,5 +1,7 @@
 //! What can go wrong in the monitor.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ninefold::fault::{Fault, Kind, Violation};
@@ -53,6 +55,26 @@ pub enum Error {
     /// Too much is coming in at a time.
     #[error("too much telemetry is coming in")]
     Overloaded,
+    /// Telemetry could not be written to the disk, so nothing of it is kept.
+    #[error("telemetry could not be written")]
+    Unwritable(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// Files of the store could not be read.
+    #[error("telemetry could not be read")]
+    Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The folder of telemetry cannot be used.
+    #[error("telemetry cannot be kept in {}", path.display())]
+    Unopenable {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An answer would need more rows than a question may look at.
+    #[error("the query looks at more than {0} rows")]
+    QueryTooCostly(u64),
+    /// An answer was not found in time.
+    #[error("the query was not answered within {0:?}")]
+    QueryTooSlow(Duration),
     /// Too many are following.
     #[error("more than {0} are following log lines")]
     FollowersFull(usize),
@@ -69,7 +91,9 @@ impl Fault for Error {
             Self::TraceUnknown(_) => Kind::NotFound,
             Self::TelemetryTooSlow(_) => Kind::Deadline,
             Self::TelemetryTypeUnsupported { .. } => Kind::Unimplemented,
-            Self::Overloaded | Self::FollowersFull(_) => Kind::Exhausted,
+            Self::Overloaded | Self::FollowersFull(_) | Self::QueryTooCostly(_) => Kind::Exhausted,
+            Self::Unwritable(_) | Self::Unreadable(_) | Self::Unopenable { .. } => Kind::Unavailable,
+            Self::QueryTooSlow(_) => Kind::Deadline,
         }
     }
 
@@ -85,6 +109,11 @@ impl Fault for Error {
             Self::TelemetryTypeUnsupported { .. } => "TELEMETRY_TYPE_UNSUPPORTED",
             Self::Overloaded => "MONITOR_OVERLOADED",
             Self::FollowersFull(_) => "FOLLOWERS_FULL",
+            Self::Unwritable(_) => "TELEMETRY_UNWRITABLE",
+            Self::Unreadable(_) => "TELEMETRY_UNREADABLE",
+            Self::Unopenable { .. } => "TELEMETRY_UNOPENABLE",
+            Self::QueryTooCostly(_) => "QUERY_TOO_COSTLY",
+            Self::QueryTooSlow(_) => "QUERY_TOO_SLOW",
         }
     }
 
@@ -101,11 +130,17 @@ impl Fault for Error {
             | Self::TelemetryTooSlow(_)
             | Self::TelemetryTypeUnsupported { .. }
             | Self::Overloaded
+            | Self::Unwritable(_)
+            | Self::Unreadable(_)
+            | Self::Unopenable { .. }
+            | Self::QueryTooCostly(_)
+            | Self::QueryTooSlow(_)
             | Self::FollowersFull(_) => Vec::new(),
         }
     }
 
     fn retry_after(&self) -> Option<Duration> {
-        matches!(self, Self::Overloaded | Self::FollowersFull(_)).then_some(RETRY_AFTER)
+        let may_pass = matches!(self, Self::Overloaded | Self::Unwritable(_) | Self::FollowersFull(_));
+        may_pass.then_some(RETRY_AFTER)
     }
 }

@@ -7,14 +7,16 @@ pub(crate) mod lines;
 pub(crate) mod series;
 pub(crate) mod spans;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::model::{Line, LineFilter, Measurement, Sample, SeriesKey, Span, Summary, TraceFilter, TraceId, Usage};
+use crate::model::{
+    Kept, Line, LineFilter, Measurement, Sample, SeriesKey, Span, Summary, TraceFilter, TraceId, Usage,
+};
 use crate::tier::{Followed, Limit, LineCursor, Lines, Page, Retention, Signal, Tally, Tier, Trace, TraceCursor};
 
 /// Records that one step of a search looks at under the lock.
@@ -43,6 +45,63 @@ impl Hot {
         }
     }
 
+    /// Makes an empty tier before files: lines go on after a sequence number, and what is not in a file is held.
+    pub(crate) fn before_files(config: &Config, newest_line: u64) -> Self {
+        let hot = Self::new(config);
+        lock(&hot.lines).resume(newest_line);
+        lock(&hot.spans).hold();
+        hot.newest.send_replace(newest_line);
+        hot
+    }
+
+    /// Takes lines in; answers them with their sequence numbers.
+    pub(crate) fn put_lines(&self, lines: Vec<Line>) -> Vec<Arc<Kept>> {
+        let (taken, newest) = {
+            let mut store = lock(&self.lines);
+            (store.append(lines), store.newest())
+        };
+        // Appends race here after the lock; the number only grows.
+        self.newest.send_if_modified(|known| {
+            let grows = newest > *known;
+            *known = newest.max(*known);
+            grows
+        });
+        taken
+    }
+
+    /// Takes spans in; answers those that were not there.
+    pub(crate) fn put_spans(&self, spans: Vec<Span>) -> Vec<Arc<Span>> {
+        lock(&self.spans).append(spans)
+    }
+
+    /// Takes measurements in.
+    pub(crate) fn put_measurements(&self, measurements: Vec<Measurement>) {
+        let now = self.now();
+        lock(&self.series).append(measurements, now);
+    }
+
+    /// The sequence number of the oldest line that is here.
+    pub(crate) fn first_line(&self) -> u64 {
+        lock(&self.lines).first()
+    }
+
+    /// Says that lines up to a sequence number, and so many of the oldest spans, are in files.
+    pub(crate) fn filed(&self, lines_through: u64, spans: usize) {
+        lock(&self.lines).filed_through(lines_through);
+        lock(&self.spans).forget(spans);
+    }
+
+    /// All of a trace that is here, unlimited, as it came in.
+    pub(crate) fn whole_trace(&self, id: TraceId) -> (Vec<Arc<Span>>, Vec<Arc<Kept>>) {
+        let spans = lock(&self.spans).trace(id).map(|(_, spans)| spans).unwrap_or_default();
+        (spans, lock(&self.lines).trace(id))
+    }
+
+    /// All spans that are here, as they came in.
+    pub(crate) fn held_spans(&self) -> Vec<Arc<Span>> {
+        lock(&self.spans).held()
+    }
+
     fn now(&self) -> std::time::Duration {
         self.started.elapsed()
     }
@@ -56,24 +115,17 @@ fn lock<T>(store: &Mutex<T>) -> MutexGuard<'_, T> {
 #[tonic::async_trait]
 impl Tier for Hot {
     async fn append_lines(&self, lines: Vec<Line>) -> Result<(), Error> {
-        let newest = lock(&self.lines).append(lines);
-        // Appends race here after the lock; the number only grows.
-        self.newest.send_if_modified(|known| {
-            let grows = newest > *known;
-            *known = newest.max(*known);
-            grows
-        });
+        self.put_lines(lines);
         Ok(())
     }
 
     async fn append_spans(&self, spans: Vec<Span>) -> Result<(), Error> {
-        lock(&self.spans).append(spans);
+        self.put_spans(spans);
         Ok(())
     }
 
     async fn append_measurements(&self, measurements: Vec<Measurement>) -> Result<(), Error> {
-        let now = self.now();
-        lock(&self.series).append(measurements, now);
+        self.put_measurements(measurements);
         Ok(())
     }
 
@@ -107,22 +159,15 @@ impl Tier for Hot {
     }
 
     async fn trace(&self, id: TraceId, limit: Limit) -> Result<Option<Trace>, Error> {
-        let (summary, mut spans) = match lock(&self.spans).trace(id) {
+        let (summary, spans) = match lock(&self.spans).trace(id) {
             Some((summary, spans)) => (Some(summary), spans),
             None => (None, Vec::new()),
         };
-        let mut lines = lock(&self.lines).trace(id);
+        let lines = lock(&self.lines).trace(id);
         if spans.is_empty() && lines.is_empty() {
             return Ok(None);
         }
-        spans.sort_by_key(|span| (span.start, span.end));
-        lines.sort_by_key(|kept| (kept.line.time, kept.sequence));
-        // Spans may take half; lines get what they leave.
-        let half = Limit { bytes_max: limit.bytes_max / 2, ..limit };
-        let (spans_left_out, bytes) = shorten(&mut spans, half, |span| span.bytes());
-        let rest = Limit { bytes_max: limit.bytes_max - bytes.min(half.bytes_max), ..limit };
-        let (lines_left_out, _) = shorten(&mut lines, rest, |kept| kept.line.bytes());
-        Ok(Some(Trace { summary, spans, lines, truncated: spans_left_out || lines_left_out }))
+        Ok(Some(whole(summary, spans, lines, limit)))
     }
 
     async fn search_traces(
@@ -159,12 +204,29 @@ impl Tier for Hot {
     }
 }
 
+/// Puts a trace in order, as much of it as the limit allows.
+pub(crate) fn whole(
+    summary: Option<Summary>,
+    mut spans: Vec<Arc<Span>>,
+    mut lines: Vec<Arc<Kept>>,
+    limit: Limit,
+) -> Trace {
+    spans.sort_by_key(|span| (span.start, span.end));
+    lines.sort_by_key(|kept| (kept.line.time, kept.sequence));
+    // Spans may take half; lines get what they leave.
+    let half = Limit { bytes_max: limit.bytes_max / 2, ..limit };
+    let (spans_left_out, bytes) = shorten(&mut spans, half, |span| span.bytes());
+    let rest = Limit { bytes_max: limit.bytes_max - bytes.min(half.bytes_max), ..limit };
+    let (lines_left_out, _) = shorten(&mut lines, rest, |kept| kept.line.bytes());
+    Trace { summary, spans, lines, truncated: spans_left_out || lines_left_out }
+}
+
 fn add(tally: &mut Tally, refused: u64) {
     tally.refused = tally.refused.saturating_add(refused);
 }
 
 /// Leaves the first records that fit, at least one; tells whether some were left out, and how many bytes stay.
-fn shorten<T>(records: &mut Vec<T>, limit: Limit, bytes_of: impl Fn(&T) -> usize) -> (bool, usize) {
+pub(crate) fn shorten<T>(records: &mut Vec<T>, limit: Limit, bytes_of: impl Fn(&T) -> usize) -> (bool, usize) {
     let mut bytes: usize = 0;
     let mut fitting = 0;
     for record in records.iter().take(limit.records_max) {

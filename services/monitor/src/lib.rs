@@ -10,6 +10,7 @@ pub mod model;
 pub mod tier;
 
 mod captured;
+mod durable;
 mod follow;
 mod hot;
 mod ingest;
@@ -29,6 +30,7 @@ pub use captured::{Copies, LineSink, Printed, Stream};
 pub use config::Config;
 pub use error::Error;
 
+use durable::Durable;
 use hot::Hot;
 use ingest::Ingest;
 use metrics::Metrics;
@@ -45,9 +47,23 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Starts with an empty memory.
+    /// Starts in memory alone: what comes in is forgotten when the scope closes.
     pub fn start(config: Config, scope: &Scope) -> Self {
-        let tier: Arc<dyn Tier> = Arc::new(Hot::new(&config));
+        let tier = Arc::new(Hot::new(&config));
+        Self::before(tier, config, scope)
+    }
+
+    /// Starts with what the folder of the settings holds, or in memory alone where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Unopenable`] where the folder cannot be used, or another process holds it.
+    pub async fn open(config: Config, scope: &Scope) -> Result<Self, Error> {
+        let Some(folder) = config.path.clone() else { return Ok(Self::start(config, scope)) };
+        let tier = Arc::new(Durable::open(&config, folder, scope).await?);
+        Ok(Self::before(tier, config, scope))
+    }
+
+    fn before(tier: Arc<dyn Tier>, config: Config, scope: &Scope) -> Self {
         let metrics = Arc::new(Metrics::new(&config));
         Self {
             service: Arc::new(Service::new(tier.clone(), config.followers_max, scope)),

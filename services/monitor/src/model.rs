@@ -17,6 +17,16 @@ pub const ATTRIBUTES_MAX: usize = 128;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Nanos(pub u64);
 
+impl Nanos {
+    /// The latest moment that is told apart: in the year 2262. Columns of files and of SQLite have numbers with a sign.
+    pub const MAX: Self = Self(i64::MAX as u64);
+
+    /// Takes what a sender says; what is beyond [`Nanos::MAX`] is read as that.
+    pub const fn said(nanos: u64) -> Self {
+        if nanos > Self::MAX.0 { Self::MAX } else { Self(nanos) }
+    }
+}
+
 /// Names a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TraceId(pub [u8; 16]);
@@ -295,6 +305,14 @@ pub struct Measurement {
     pub start: Nanos,
     /// When it was measured.
     pub time: Nanos,
+}
+
+impl Measurement {
+    /// What it takes in memory.
+    pub fn bytes(&self) -> usize {
+        let key = &self.key;
+        size_of::<Self>() + key.metric.len() + key.service.len() + key.instance_id.len() + bytes_of(&key.labels)
+    }
 }
 
 /// The newest of a series.

@@ -1,7 +1,7 @@
 //! The seam between the doors and the memory of the monitor: where records are put, and where questions are asked.
 //!
-//! One tier stands today, `hot`, in memory. A durable one is to answer the same trait, with the hot tier before
-//! it: append to both, ask the hot one first. Records are visible to every question once their append has returned.
+//! Two stand behind it: `hot`, in memory alone, and `durable`, which writes first, keeps files, and has a hot one before
+//! them. Records are visible to every question once their append has returned.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -97,7 +97,7 @@ pub trait Tier: Debug + Send + Sync + 'static {
 }
 
 /// A kind of telemetry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Signal {
     /// Log lines.
     Logs,
@@ -105,6 +105,25 @@ pub enum Signal {
     Spans,
     /// Measurements.
     Measurements,
+}
+
+impl Signal {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Logs, Self::Spans, Self::Measurements];
+
+    /// Its name, as files and marks bear it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Logs => "logs",
+            Self::Spans => "spans",
+            Self::Measurements => "metrics",
+        }
+    }
+
+    /// Reads what [`Signal::name`] wrote.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|signal| signal.name() == name)
+    }
 }
 
 /// How much an answer may hold. It holds at least one record, if there is one.
@@ -196,4 +215,10 @@ pub struct Tally {
     pub forgotten: u64,
     /// How many were refused at the door.
     pub refused: u64,
+    /// How many are in the journal and in memory, and not in a file yet.
+    pub unfiled: u64,
+    /// How many files there are.
+    pub files: u64,
+    /// The earliest time in a file; zero where there is none.
+    pub oldest: Nanos,
 }

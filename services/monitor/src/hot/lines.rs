@@ -17,6 +17,8 @@ pub(crate) struct Store {
     timed: BTreeMap<LineCursor, Arc<Kept>>,
     traced: HashMap<TraceId, VecDeque<Arc<Kept>>>,
     newest: u64,
+    /// Lines up to this number are in files, and may be forgotten here. All, where there are no files.
+    filed: u64,
     bytes: usize,
     bytes_max: usize,
     /// What is kept, for the answer.
@@ -32,14 +34,46 @@ impl Store {
             timed: BTreeMap::new(),
             traced: HashMap::new(),
             newest: 0,
+            filed: u64::MAX,
             bytes: 0,
             bytes_max,
             tally,
         }
     }
 
-    /// Takes lines in, and forgets the oldest beyond the limit. Answers the newest sequence number.
-    pub(crate) fn append(&mut self, lines: Vec<Line>) -> u64 {
+    /// Goes on after a sequence number; lines are held until they are in files.
+    pub(crate) fn resume(&mut self, newest: u64) {
+        self.newest = newest;
+        self.filed = newest;
+    }
+
+    /// The sequence number of the oldest line that is here; of the next to come where none is.
+    pub(crate) fn first(&self) -> u64 {
+        self.arrived.front().map_or(self.newest + 1, |kept| kept.sequence)
+    }
+
+    /// The sequence number of the newest line.
+    pub(crate) const fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// Says that lines up to a sequence number are in files.
+    pub(crate) fn filed_through(&mut self, sequence: u64) {
+        self.filed = sequence;
+        self.forget_beyond();
+    }
+
+    fn forget_beyond(&mut self) {
+        while self.bytes > self.bytes_max && self.arrived.front().is_some_and(|kept| kept.sequence <= self.filed) {
+            self.forget_oldest();
+        }
+        self.tally.records = self.arrived.len() as u64;
+        self.tally.bytes = self.bytes as u64;
+    }
+
+    /// Takes lines in, and forgets the oldest beyond the limit. Answers them with their sequence numbers.
+    pub(crate) fn append(&mut self, lines: Vec<Line>) -> Vec<Arc<Kept>> {
+        let mut taken = Vec::with_capacity(lines.len());
         for line in lines {
             self.newest += 1;
             self.tally.received += 1;
@@ -49,14 +83,14 @@ impl Store {
                 self.traced.entry(id).or_default().push_back(kept.clone());
             }
             self.timed.insert(cursor(&kept), kept.clone());
-            self.arrived.push_back(kept);
-            while self.bytes > self.bytes_max {
-                self.forget_oldest();
+            self.arrived.push_back(kept.clone());
+            taken.push(kept);
+            if self.bytes > self.bytes_max {
+                self.forget_beyond();
             }
         }
-        self.tally.records = self.arrived.len() as u64;
-        self.tally.bytes = self.bytes as u64;
-        self.newest
+        self.forget_beyond();
+        taken
     }
 
     fn forget_oldest(&mut self) {
@@ -120,7 +154,7 @@ impl Store {
 
     /// Reads lines as they came in, after a sequence number.
     pub(crate) fn follow(&self, filter: &LineFilter, after: u64, limit: Limit, step: usize) -> Followed {
-        let first = self.arrived.front().map_or(self.newest + 1, |kept| kept.sequence);
+        let first = self.first();
         let missed = first.saturating_sub(after.saturating_add(1));
         let skipped = after.saturating_add(1).saturating_sub(first);
         let mut followed = Followed { missed, through: after.saturating_add(missed), ..Followed::default() };

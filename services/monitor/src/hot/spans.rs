@@ -16,7 +16,8 @@ pub(crate) struct Store {
     traces: HashMap<TraceId, Entry>,
     begun: BTreeSet<TraceCursor>,
     bytes: usize,
-    bytes_max: usize,
+    /// None where spans are held until they are in files.
+    bytes_max: Option<usize>,
     /// What is kept, for the answer.
     pub(crate) tally: Tally,
 }
@@ -111,11 +112,38 @@ impl Store {
     /// Makes an empty store.
     pub(crate) fn new(bytes_max: usize) -> Self {
         let tally = Tally { bytes_max: bytes_max as u64, ..Tally::default() };
-        Self { arrived: VecDeque::new(), traces: HashMap::new(), begun: BTreeSet::new(), bytes: 0, bytes_max, tally }
+        Self {
+            arrived: VecDeque::new(),
+            traces: HashMap::new(),
+            begun: BTreeSet::new(),
+            bytes: 0,
+            bytes_max: Some(bytes_max),
+            tally,
+        }
     }
 
-    /// Takes spans in, those that are not there yet, and forgets the oldest beyond the limit.
-    pub(crate) fn append(&mut self, spans: Vec<Span>) {
+    /// Holds spans until [`Store::forget`] is called.
+    pub(crate) fn hold(&mut self) {
+        self.bytes_max = None;
+    }
+
+    /// All spans, as they came in.
+    pub(crate) fn held(&self) -> Vec<Arc<Span>> {
+        self.arrived.iter().cloned().collect()
+    }
+
+    /// Forgets so many of the oldest.
+    pub(crate) fn forget(&mut self, count: usize) {
+        for _ in 0..count {
+            self.forget_oldest();
+        }
+        self.tally.records = self.arrived.len() as u64;
+        self.tally.bytes = self.bytes as u64;
+    }
+
+    /// Takes spans in, those that are not there yet, and forgets the oldest beyond the limit. Answers those it took.
+    pub(crate) fn append(&mut self, spans: Vec<Span>) -> Vec<Arc<Span>> {
+        let mut taken = Vec::with_capacity(spans.len());
         for span in spans {
             self.tally.received += 1;
             let trace_id = span.trace_id;
@@ -128,15 +156,17 @@ impl Store {
             let span = Arc::new(span);
             entry.add(span.clone());
             let begins = entry.start;
-            self.arrived.push_back(span);
+            self.arrived.push_back(span.clone());
+            taken.push(span);
             self.begun.remove(&TraceCursor { start: begun_before, trace_id });
             self.begun.insert(TraceCursor { start: begins, trace_id });
-            while self.bytes > self.bytes_max {
+            while self.bytes_max.is_some_and(|bytes_max| self.bytes > bytes_max) {
                 self.forget_oldest();
             }
         }
         self.tally.records = self.arrived.len() as u64;
         self.tally.bytes = self.bytes as u64;
+        taken
     }
 
     fn forget_oldest(&mut self) {

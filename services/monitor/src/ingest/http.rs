@@ -229,6 +229,11 @@ pub(super) fn http_status(error: &Error) -> StatusCode {
         | Error::TraceUnknown(_)
         | Error::TelemetryMalformed { .. }
         | Error::Overloaded
+        | Error::Unwritable(_)
+        | Error::Unreadable(_)
+        | Error::Unopenable { .. }
+        | Error::QueryTooCostly(_)
+        | Error::QueryTooSlow(_)
         | Error::FollowersFull(_) => fault::http_status(error.kind().code()),
     }
 }

@@ -71,7 +71,7 @@ fn line(record: LogRecord, scope: Option<&InstrumentationScope>, origin: &Arc<Or
     };
     let body = record.body.map(text).filter(|body| !body.is_empty()).unwrap_or(record.event_name);
     Line {
-        time: told.map_or(now, Nanos),
+        time: told.map_or(now, Nanos::said),
         origin: origin.clone(),
         level,
         body: cut(body, TEXT_BYTES_MAX),
@@ -112,8 +112,8 @@ fn span(record: trace::Span, scope: Option<&InstrumentationScope>, origin: &Arc<
             trace::span::SpanKind::Producer => SpanKind::Producer,
             trace::span::SpanKind::Consumer => SpanKind::Consumer,
         },
-        start: Nanos(record.start_time_unix_nano),
-        end: Nanos(record.end_time_unix_nano.max(record.start_time_unix_nano)),
+        start: Nanos::said(record.start_time_unix_nano),
+        end: Nanos::said(record.end_time_unix_nano.max(record.start_time_unix_nano)),
         failed: status.code() == status::StatusCode::Error,
         status_message: cut(status.message, TEXT_BYTES_MAX),
         attributes: scoped(record.attributes, scope),
@@ -214,8 +214,8 @@ fn measurement(
         temporality,
         value: point.value.ok_or("a data point has no value")?,
         count: point.count,
-        start: Nanos(point.start),
-        time: if point.time > 0 { Nanos(point.time) } else { now },
+        start: Nanos::said(point.start),
+        time: if point.time > 0 { Nanos::said(point.time) } else { now },
     })
 }
 

@@ -54,7 +54,21 @@ pub(crate) struct SpanDone<'a> {
 impl House {
     pub(crate) fn start(config: Config) -> Self {
         let scope = Scope::root("test");
-        let monitor = Monitor::start(config, &scope);
+        Self::of(Monitor::start(config, &scope), scope)
+    }
+
+    /// A monitor that keeps what it is told in the folder of the settings.
+    pub(crate) async fn open(config: Config) -> Self {
+        let scope = Scope::root("test");
+        Self::of(Monitor::open(config, &scope).await.expect("the folder can be used"), scope)
+    }
+
+    /// Ends it as a node does.
+    pub(crate) async fn close(self) {
+        assert!(self.scope.close(std::time::Duration::from_secs(60)).await.is_empty());
+    }
+
+    fn of(monitor: Monitor, scope: Scope) -> Self {
         let mut routes = Routes::builder();
         monitor.add_to(&mut routes);
         Self { monitor, scope, link: routes.routes().into() }
@@ -161,4 +175,15 @@ pub(crate) async fn http(house: &House, path: &str, kind: &str, encoding: &str, 
     let (status, kind, retry_after) = (response.status().as_u16(), header("content-type"), header("retry-after"));
     let body = response.into_body().collect().await.expect("a whole body").to_bytes().to_vec();
     Answer { status, kind, retry_after, body }
+}
+
+/// Asks again and again until it is so; at most a minute.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
+    let asked = async {
+        let mut tick = tokio::time::interval(std::time::Duration::from_millis(10));
+        while !is_so().await {
+            tick.tick().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), asked).await.expect(what);
 }
