@@ -179,7 +179,8 @@ pub(crate) struct CheckArgs {
     /// Folders of .proto files, or descriptor sets.
     #[arg(default_value = "proto")]
     pub(crate) paths: Vec<PathBuf>,
-    /// What was promised: a descriptor set, a folder, a git ref, or the URL of a platform [default: the running platform].
+    /// What was promised: a descriptor set, a folder, a git ref, the URL of a platform (http://HOST:PORT) or of a
+    /// descriptor set (with a path) [default: the running platform].
     #[arg(long)]
     pub(crate) against: Option<String>,
     /// Folder with files that are imported. May be repeated.

@@ -72,15 +72,22 @@ pub fn descriptor_set(folders: &[impl AsRef<Path>], files: &[impl AsRef<Path>]) 
     let mut compiler = Compiler::with_file_resolver(resolver);
     compiler.include_imports(true).include_source_info(true);
     for file in files {
-        compiler.open_file(file).map_err(|error| format!("{error:?}"))?;
+        compiler.open_file(file).map_err(|error| told(&error, file.as_ref()))?;
     }
     Ok(compiler.encode_file_descriptor_set())
+}
+
+/// What is wrong with a file. The compiler leaves the place out where a file ends too early.
+fn told(error: &protox::Error, file: &Path) -> String {
+    let text = format!("{error:?}");
+    let name = error.file().map_or_else(|| file.display().to_string(), ToOwned::to_owned);
+    if text.contains(&name) { text } else { format!("{name}: {text}") }
 }
 
 /// Paths of all `.proto` files below `folder`, save those below a folder named `vendor`, relative to it, sorted.
 ///
 /// # Errors
-/// When the folder cannot be read, or has none.
+/// When the folder cannot be read, or has none, or one whose name is not UTF-8.
 pub fn files_below(folder: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -93,7 +100,11 @@ pub fn files_below(folder: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
                     folders.push(path);
                 }
             } else if path.extension().is_some_and(|ending| ending == "proto") {
-                files.push(path.strip_prefix(folder)?.to_owned());
+                let file = path.strip_prefix(folder)?.to_owned();
+                if file.to_str().is_none() {
+                    return Err(format!("{}: its name is not UTF-8, so that nothing can import it: rename it", path.display()).into());
+                }
+                files.push(file);
             }
         }
     }

@@ -148,10 +148,11 @@ impl Gate {
         let new = self.schema(&handed.bytes).await?;
         let running = live::running(self.registry.as_ref()).await?;
         let mut judged = Judged { called: split.called.clone(), ..Judged::default() };
-        let mut owners = BTreeSet::new();
+        let (mut owners, mut levels) = (BTreeSet::new(), BTreeMap::new());
         for (name, part) in &split.held {
             let head = self.ledger.head(name).await?;
             let level = self.level(name, head.as_ref());
+            levels.insert(name.clone(), level);
             let Some(head) = head else {
                 let (name, part) = (name.clone(), part.clone());
                 judged.steps.push(Step { name, head: None, part, is_older_copy: false, is_taken_over: false });
@@ -177,7 +178,7 @@ impl Gate {
         };
         judged.findings.extend(self.missing(&service, &split).await?);
         if !judged.steps.is_empty() {
-            judged.findings.extend(self.conflicts(&service, &split, &new, &running).await?);
+            judged.findings.extend(self.conflicts(&service, &split, &new, &running, &levels).await?);
         }
         self.usage.excuse(&mut judged.findings, self.config.unused).await?;
         judged.findings.sort_by_key(|finding| finding.warning);

@@ -70,9 +70,9 @@ pub(crate) fn package_key(name: &str) -> Key {
     Key::new(format!("{PACKAGES}{name}"))
 }
 
-/// Where a revision lies, newest first.
+/// Where a revision lies, newest first. No revision lies where a number below 1 leads.
 fn revision_key(name: &str, number: i64) -> Key {
-    Key::new(format!("{REVISIONS}{name}/{:019}", i64::MAX - number))
+    Key::new(format!("{REVISIONS}{name}/{:019}", i64::MAX - number.max(0)))
 }
 
 fn form_key(name: &str, digest: &str) -> Key {

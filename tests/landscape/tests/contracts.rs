@@ -213,3 +213,130 @@ async fn a_second_version_joins_beside_the_first_and_clients_come_from_the_lands
     ensure!(called.stdout.contains("reviews from review"), "{called:?}");
     house.stop().await
 }
+
+/// A folder with contracts that are and are not as they should be, under git.
+async fn odd_contracts() -> Result<tempfile::TempDir> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let place = tempfile::tempdir()?;
+    let write = |name: &[u8], text: &[u8]| -> Result<()> {
+        let path = place.path().join(std::ffi::OsStr::from_bytes(name));
+        std::fs::create_dir_all(path.parent().context("a file has a folder")?)?;
+        Ok(std::fs::write(path, text)?)
+    };
+    write(b"good/shop/v1/a.proto", b"syntax = \"proto3\";\npackage shop.v1;\nmessage A {\n  int32 a = 1;\n}\n")?;
+    write(b"bad\xff/a.proto", b"syntax = \"proto3\";\npackage shop.v1;\nmessage A {}\n")?;
+    write(b"odd/x\xff.proto", b"syntax = \"proto3\";\n")?;
+    write(b"cut/cut.proto", b"syntax = \"proto3\";\npackage shop.v1;\nmessage A {\n")?;
+    write(b"latin/latin.proto", b"syntax = \"proto3\"; // caf\xe9\n")?;
+    write(b"imports/i.proto", b"syntax = \"proto3\";\nimport \"not/there.proto\";\n")?;
+    write(b"edition/e.proto", b"edition = \"2023\";\npackage shop.v1;\n")?;
+    write(b"none/readme.txt", b"")?;
+    write(b"cut.binpb", b"\x0a\xff\xff\xff\xff\x07")?;
+    write(b"empty.binpb", b"")?;
+    for arguments in [&["init", "-q"][..], &["add", "."], &["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a"]] {
+        let mut git = Command::new("git");
+        git.arg("-C").arg(place.path()).args(arguments);
+        python::done(git).await?;
+    }
+    Ok(place)
+}
+
+/// Runs `contract` in a folder, without a platform.
+async fn alone(place: &Path, arguments: &[&std::ffi::OsStr]) -> Result<Ended> {
+    let nobody = tests_landscape::tools::Nobody::there()?;
+    let mut command = ninefold("contract", &[])?;
+    command.args(arguments).args(["--endpoint", &nobody.url]).current_dir(place);
+    let ended = ended(command).await?;
+    ensure!(!ended.stderr.contains("panicked"), "{ended:?}");
+    Ok(ended)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_checked_is_told_by_its_name_and_what_to_do() -> Result<()> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let place = odd_contracts().await?;
+    let silent = tests_landscape::tools::Nobody::there()?;
+    let file_url = format!("{}/then.binpb", silent.url);
+    for (path, against, code, told) in [
+        (&b"nowhere"[..], "good", 2, "cannot read nowhere: No such file"),
+        (b"none", "good", 2, "none: no .proto file below this folder"),
+        (b"cut", "good", 1, "cut.proto: expected"),
+        (b"latin", "good", 1, "latin.proto"),
+        (b"odd", "good", 2, "its name is not UTF-8"),
+        (b"imports", "good", 1, "i.proto:2:1: import 'not/there.proto' not found"),
+        (b"edition", "good", 2, "buf build -o now.binpb"),
+        (b"good/shop/v1/a.proto", "good", 2, "name the folder"),
+        (b"cut.binpb", "good", 1, "cut.binpb is no descriptor set that can be used: the set"),
+        (b"good", "empty.binpb", 1, "empty.binpb is no descriptor set that can be used: the set has no file"),
+        (b"/dev/zero", "good", 2, "cannot read /dev/zero: it has more than"),
+        (b"good", "v9.9", 2, "\"v9.9\" is no file, no folder, no URL, and no git ref"),
+        (b"good", "--", 2, "--against"),
+        (b"good", &silent.url, 3, "no platform answers at"),
+        (b"good", &file_url, 1, "cannot get the descriptor set at"),
+    ] {
+        let arguments = ["check".as_ref(), std::ffi::OsStr::from_bytes(path), "--against".as_ref(), against.as_ref()];
+        let ended = alone(place.path(), &arguments).await?;
+        let path = String::from_utf8_lossy(path);
+        ensure!(ended.code == code && ended.stderr.contains(told), "{path} against {against}, not {told:?}: {ended:?}");
+    }
+    // Names that are not UTF-8 are no reason to fail.
+    let arguments = ["check".as_ref(), std::ffi::OsStr::from_bytes(b"bad\xff"), "--against".as_ref(), "bad".as_ref()];
+    let ended = alone(place.path(), &arguments).await?;
+    ensure!(ended.code == 2 && ended.stderr.contains("no git ref"), "{ended:?}");
+    let folder = std::ffi::OsStr::from_bytes(b"bad\xff");
+    let ended = alone(place.path(), &["check".as_ref(), folder, "--against".as_ref(), "HEAD".as_ref()]).await?;
+    ensure!(ended.code == 0, "{ended:?}");
+    Ok(())
+}
+
+/// The URL of a server that answers every request with some bytes.
+fn served(bytes: Vec<u8>) -> Result<String> {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", bytes.len());
+            // Whoever asks in vain is told so by the test.
+            drop(stream.read(&mut [0; 4096]).and_then(|_| stream.write_all(&[head.as_bytes(), &bytes].concat())));
+        }
+    });
+    Ok(format!("http://{address}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_verdict_is_the_same_of_a_checkout_a_set_a_ref_and_a_url() -> Result<()> {
+    let place = odd_contracts().await?;
+    let folder = place.path();
+    let mut build = Command::new(tools::python("buf")?);
+    build.args(["build", "good", "-o", "then.binpb"]).current_dir(folder);
+    python::done(build).await?;
+    let mut git = Command::new("git");
+    git.arg("-C").arg(folder).args(["add", "then.binpb"]);
+    python::done(git).await?;
+    let mut git = Command::new("git");
+    git.arg("-C").arg(folder).args(["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "b"]);
+    python::done(git).await?;
+    std::fs::write(folder.join("good/shop/v1/a.proto"), "syntax = \"proto3\";\npackage shop.v1;\nmessage A {\n  string a = 1;\n}\n")?;
+    let mut build = Command::new(tools::python("buf")?);
+    build.args(["build", "good", "-o", "now.binpb"]).current_dir(folder);
+    python::done(build).await?;
+    let url = format!("{}/then.binpb", served(std::fs::read(folder.join("then.binpb"))?)?);
+    let mut verdicts = Vec::new();
+    for (path, against) in [("good", "then.binpb"), ("good", "HEAD"), ("good", url.as_str()), ("now.binpb", "then.binpb")] {
+        let ended = alone(folder, &["check", path, "--against", against, "-o", "json"].map(AsRef::as_ref)).await?;
+        ensure!(ended.code == 7, "{path} against {against}: {ended:?}");
+        verdicts.push(serde_json::from_str::<Value>(&ended.stdout)?);
+    }
+    std::fs::copy(folder.join("now.binpb"), folder.join("then.binpb"))?;
+    let ended = alone(folder, &["check", "then.binpb", "--against", "HEAD", "-o", "json"].map(AsRef::as_ref)).await?;
+    verdicts.push(serde_json::from_str(&ended.stdout)?);
+    ensure!(verdicts.iter().all(|one| *one == verdicts[0]), "{verdicts:#?}");
+    ensure!(verdicts[0]["findings"][0]["file"] == "shop/v1/a.proto", "{verdicts:#?}");
+    // In code review a finding stands beside the line, wherever the folder lies.
+    let ended = alone(folder, &["check", "good", "--against", "HEAD", "-o", "sarif"].map(AsRef::as_ref)).await?;
+    let sarif: Value = serde_json::from_str(&ended.stdout)?;
+    let place = &sarif["runs"][0]["results"][0]["locations"][0]["physicalLocation"];
+    ensure!(place["artifactLocation"]["uri"] == "good/shop/v1/a.proto" && place["region"]["startLine"] == 4, "{sarif:#}");
+    Ok(())
+}

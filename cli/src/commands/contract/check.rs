@@ -1,5 +1,7 @@
 //! `contract check` and `contract lint`: findings for people, programs and code review.
 
+use std::path::PathBuf;
+
 use ninefold_contract::{Level, style, verdict};
 use ninefold_proto::ninefold::contract::v1::{Finding, JudgeContractRequest};
 use serde_json::{Value, json};
@@ -30,7 +32,21 @@ pub(super) async fn check(platform: &Platform, args: CheckArgs, format: Format) 
             findings
         }
     };
-    tell(&findings, format)
+    tell(&located(findings, &args.paths, format), format)
+}
+
+/// Findings with the files as they lie here, for people and for code review; programs get the names that contracts have.
+fn located(mut findings: Vec<Finding>, paths: &[PathBuf], format: Format) -> Vec<Finding> {
+    if !matches!(format, Format::Table | Format::Sarif) {
+        return findings;
+    }
+    for finding in findings.iter_mut().filter(|finding| !finding.file.is_empty()) {
+        let here = paths.iter().map(|path| path.join(&finding.file)).find(|path| path.is_file());
+        if let Some(here) = here {
+            finding.file = here.components().as_path().display().to_string().trim_start_matches("./").to_owned();
+        }
+    }
+    findings
 }
 
 fn level(strictness: Strictness) -> Option<Level> {
@@ -48,7 +64,7 @@ pub(super) fn lint(args: &LintArgs, format: Format) -> Result<(), Failure> {
     let set = sources::read(&args.paths, &args.includes)?;
     let findings =
         style(set.into()).map_err(|flaw| Failure::Failed(format!("the descriptor set is malformed: {flaw}")))?;
-    tell(&findings, format)
+    tell(&located(findings, &args.paths, format), format)
 }
 
 /// Prints findings; fails if one of them is a break.

@@ -9,10 +9,7 @@ use super::check::grade;
 
 /// A log with one run.
 pub(super) fn log(findings: &[Finding]) -> Value {
-    let rules: BTreeMap<&str, Value> = findings
-        .iter()
-        .map(|one| (one.rule.as_str(), json!({"id": one.rule, "name": one.rule, "help": {"text": help(&one.rule)}})))
-        .collect();
+    let rules: BTreeMap<&str, Value> = findings.iter().map(|one| (one.rule.as_str(), rule(&one.rule))).collect();
     let results: Vec<Value> = findings.iter().map(result).collect();
     json!({
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
@@ -28,8 +25,18 @@ pub(super) fn log(findings: &[Finding]) -> Value {
     })
 }
 
-fn help(rule: &str) -> String {
-    format!("docs/rules/{rule}.md")
+fn rule(name: &str) -> Value {
+    let mut rule = json!({"id": name, "name": name, "help": {"text": format!("docs/rules/{name}.md")}});
+    if let Some(known) = ninefold_contract::rules::all().iter().find(|rule| rule.name == name) {
+        rule["shortDescription"] = json!({"text": known.about});
+    }
+    rule
+}
+
+/// A path as a URI: what may not stand in one is written in percent.
+fn uri(path: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    path.bytes().map(|byte| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 fn result(finding: &Finding) -> Value {
@@ -37,23 +44,16 @@ fn result(finding: &Finding) -> Value {
     if !finding.fix.is_empty() {
         text.push_str(&format!(". {}", finding.fix));
     }
-    let mut result = json!({
+    let element = json!([{"fullyQualifiedName": finding.element}]);
+    let mut place = json!({"logicalLocations": element});
+    if !finding.file.is_empty() {
+        let region = json!({"startLine": finding.line.max(1)});
+        place["physicalLocation"] = json!({"artifactLocation": {"uri": uri(&finding.file)}, "region": region});
+    }
+    json!({
         "ruleId": finding.rule,
         "level": grade(finding),
         "message": {"text": text},
-        "logicalLocations": [{"fullyQualifiedName": finding.element}],
-    });
-    if !finding.file.is_empty() {
-        let region = json!({"startLine": finding.line.max(1)});
-        let place = json!({"artifactLocation": {"uri": finding.file}, "region": region});
-        let logical = result["logicalLocations"].take();
-        result["locations"] = json!([{"physicalLocation": place, "logicalLocations": logical}]);
-    } else {
-        let logical = result["logicalLocations"].take();
-        result["locations"] = json!([{"logicalLocations": logical}]);
-    }
-    if let Some(result) = result.as_object_mut() {
-        result.remove("logicalLocations");
-    }
-    result
+        "locations": [place],
+    })
 }

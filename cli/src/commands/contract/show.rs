@@ -81,6 +81,11 @@ fn page(state: &GetPackageResponse, documented: &GetDocumentationResponse) -> St
         ));
     }
     text.push_str(&format!("\nrevision {} of {}\n", documented.revision, package.package));
+    for one in &documented.history {
+        let by = if one.author.is_empty() { String::new() } else { format!(", accepted by {}: {}", one.author, one.reason) };
+        let when = output::ago(one.create_time.as_ref());
+        text.push_str(&format!("  {}  {when} ago from {}{by}\n", one.number, one.service));
+    }
     documented.services.iter().for_each(|service| service_page(&mut text, service));
     for message in &documented.messages {
         comment(&mut text, "", &message.comment);

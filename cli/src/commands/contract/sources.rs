@@ -1,6 +1,9 @@
 //! Contracts on this machine: folders of `.proto` files, or descriptor sets.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
+
+use ninefold_contract::{Limits, Schema};
 
 use crate::exit::Failure;
 
@@ -21,16 +24,27 @@ pub(super) fn read(paths: &[PathBuf], includes: &[PathBuf]) -> Result<Vec<u8>, F
     Ok(set)
 }
 
-fn read_set(path: &Path) -> Result<Vec<u8>, Failure> {
+/// Reads a descriptor set, and looks at it, so that what is wrong with it is told by its name.
+pub(super) fn read_set(path: &Path) -> Result<Vec<u8>, Failure> {
     let wrong = |why: String| Failure::Usage(format!("cannot read {}: {why}", path.display()));
-    let size = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?.len();
-    if size > SET_BYTES_MAX {
-        return Err(wrong(format!("it has {size} bytes, at most {SET_BYTES_MAX}")));
-    }
     if path.extension().is_some_and(|ending| ending == "proto") {
         return Err(wrong("name the folder that its imports begin in, not the file".to_owned()));
     }
-    std::fs::read(path).map_err(|error| wrong(error.to_string()))
+    let file = std::fs::File::open(path).map_err(|error| wrong(error.to_string()))?;
+    let mut bytes = Vec::new();
+    // Not by the size that it says it has: a pipe has none.
+    file.take(SET_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| wrong(error.to_string()))?;
+    if bytes.len() as u64 > SET_BYTES_MAX {
+        return Err(wrong(format!("it has more than {SET_BYTES_MAX} bytes")));
+    }
+    Schema::parse(bytes.clone(), &Limits::default()).map_err(|flaw| {
+        Failure::Failed(format!(
+            "{} is no descriptor set that can be used: {flaw}\n  make one with `buf build -o now.binpb`, or `protoc \
+             --include_imports --descriptor_set_out=now.binpb`",
+            path.display()
+        ))
+    })?;
+    Ok(bytes)
 }
 
 /// Compiles all `.proto` files below folders, as a service's build script would.

@@ -27,6 +27,7 @@ impl Gate {
         split: &Split,
         new: &Schema,
         running: &[Running],
+        levels: &BTreeMap<String, proto::Level>,
     ) -> Result<Vec<proto::Finding>, Error> {
         let mut others: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for one in running.iter().filter(|one| one.service != service) {
@@ -50,18 +51,13 @@ impl Gate {
         }
         let found = rules::conflicts(new, &schemas).into_iter().filter_map(|finding| {
             let package = &*new.file(&finding.file)?.package;
-            let warning = match self.level_of(package, split)? {
+            let warning = match *levels.get(package)? {
                 proto::Level::Off => return None,
                 level => level == proto::Level::Warn,
             };
             Some(proto::Finding { warning, ..told(finding, package) })
         });
         Ok(found.collect())
-    }
-
-    /// The level of a package that is held; its name decides where nobody set one.
-    fn level_of(&self, package: &str, split: &Split) -> Option<proto::Level> {
-        split.held.contains_key(package).then(|| super::default_level(&self.config, package))
     }
 }
 

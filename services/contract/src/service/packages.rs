@@ -105,21 +105,23 @@ impl Service {
     ) -> Result<proto::DiffRevisionsResponse, Error> {
         let after = self.find(&request.package, request.after).await?;
         let number = if request.before == 0 { after.revision.number - 1 } else { request.before };
-        // Before the first there was nothing; -1 is no revision, and 0 would be the latest.
-        let before = self.find(&request.package, if number == 0 { -1 } else { number }).await?;
-        let (old, new, name) = (before.schema, after.schema, request.package.clone());
+        // Before the first there was nothing, and all of it is new.
+        let before = if number == 0 { None } else { Some(self.find(&request.package, number).await?) };
+        let number = before.as_ref().map_or(0, |before| before.revision.number);
+        let (old, new, name) = (before.map(|before| before.schema), after.schema, request.package.clone());
         let (findings, unified_diff) = aside(bytes::Bytes::new(), move |_| {
-            let findings = compare(&old, &new, &name, proto::Level::Strict);
-            let texts = export::text(&old, &name).and_then(|old| Ok((old, export::text(&new, &name)?)));
+            let findings = old.as_ref().map(|old| compare(old, &new, &name, proto::Level::Strict));
+            let text = old.as_ref().map_or_else(|| Ok(String::new()), |old| export::text(old, &name));
+            let texts = text.and_then(|old| Ok((old, export::text(&new, &name)?)));
             let unified = texts.map(|(old, new)| {
                 let diff = similar::TextDiff::from_lines(&old, &new);
                 diff.unified_diff().context_radius(CONTEXT_LINES).to_string()
             });
-            (findings, unified.unwrap_or_default())
+            (findings.unwrap_or_default(), unified.unwrap_or_default())
         })
         .await;
         Ok(proto::DiffRevisionsResponse {
-            before: before.revision.number,
+            before: number,
             after: after.revision.number,
             findings,
             unified_diff,

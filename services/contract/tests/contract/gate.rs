@@ -288,6 +288,15 @@ async fn a_package_is_documented_compared_and_handed_out() {
     let diff = client.diff_revisions(request).await.unwrap().into_inner();
     assert_eq!((diff.before, diff.after), (1, 2));
     assert!(diff.unified_diff.contains("+  string text = 3;"), "{}", diff.unified_diff);
+    // Before the first there was nothing; numbers that nothing has are refused by name.
+    let request = proto::DiffRevisionsRequest { package: "review.v1".to_owned(), before: 0, after: 1 };
+    let diff = client.diff_revisions(request).await.unwrap().into_inner();
+    assert_eq!((diff.before, diff.after, diff.findings.len()), (0, 1, 0));
+    assert!(diff.unified_diff.contains("+  int32 stars = 2;"), "{}", diff.unified_diff);
+    for (before, after) in [(-1, 1), (1, -1), (i64::MIN, i64::MAX), (1, 7)] {
+        let request = proto::DiffRevisionsRequest { package: "review.v1".to_owned(), before, after };
+        check(&client.diff_revisions(request).await.unwrap_err(), Code::NotFound, "REVISION_UNKNOWN");
+    }
 
     for (form, ending) in [(proto::ExportForm::DescriptorSet, "binpb"), (proto::ExportForm::ProtoFiles, "tar")] {
         let request = proto::ExportPackageRequest { package: "review.v1".to_owned(), revision: 1, form: form.into() };
@@ -295,8 +304,10 @@ async fn a_package_is_documented_compared_and_handed_out() {
         assert_eq!(file.file_name, format!("review.v1-1.{ending}"));
         assert!(!file.content.is_empty());
     }
-    let request = proto::GetDocumentationRequest { package: "review.v1".to_owned(), revision: 9 };
-    check(&client.get_documentation(request).await.unwrap_err(), Code::NotFound, "REVISION_UNKNOWN");
+    for revision in [9, -1, i64::MIN] {
+        let request = proto::GetDocumentationRequest { package: "review.v1".to_owned(), revision };
+        check(&client.get_documentation(request).await.unwrap_err(), Code::NotFound, "REVISION_UNKNOWN");
+    }
     let request = proto::GetPackageRequest { package: "nothing.v1".to_owned() };
     check(&client.get_package(request).await.unwrap_err(), Code::NotFound, "PACKAGE_UNKNOWN");
 }

@@ -5,7 +5,7 @@ mod gate;
 mod hostile;
 mod mutation;
 mod oracle;
-mod sample;
+mod world;
 mod vectors;
 
 use std::sync::Arc;

@@ -30,12 +30,24 @@ pub(crate) fn image(folder: &Path, to: &Path) -> Schema {
     build(folder, to, &[])
 }
 
+/// Compiles all files of a folder into a descriptor set, or tells what buf says against it.
+pub(crate) fn try_compile(folder: &Path, to: &Path) -> Result<Schema, String> {
+    let (folder, to) = (folder.to_string_lossy(), to.to_string_lossy());
+    try_build(&folder, &to, &["--as-file-descriptor-set"])
+}
+
 fn build(folder: &Path, to: &Path, more: &[&str]) -> Schema {
     let (folder, to) = (folder.to_string_lossy(), to.to_string_lossy());
-    let output = run(&[&["build", &folder, "-o", &to], more].concat());
-    assert!(output.status.success(), "{folder}: {}", String::from_utf8_lossy(&output.stderr));
-    let bytes = std::fs::read(&*to).expect("buf wrote it");
-    Schema::parse(bytes, &Limits::default()).unwrap_or_else(|flaw| panic!("{folder}: {flaw}"))
+    try_build(&folder, &to, more).unwrap_or_else(|said| panic!("{folder}: {said}"))
+}
+
+fn try_build(folder: &str, to: &str, more: &[&str]) -> Result<Schema, String> {
+    let output = run(&[&["build", folder, "-o", to], more].concat());
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    let bytes = std::fs::read(to).expect("buf wrote it");
+    Ok(Schema::parse(bytes, &Limits::default()).unwrap_or_else(|flaw| panic!("{folder}: {flaw}")))
 }
 
 /// `rule path:line message`, sorted.
