@@ -102,7 +102,11 @@ pub fn files_below(folder: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
             } else if path.extension().is_some_and(|ending| ending == "proto") {
                 let file = path.strip_prefix(folder)?.to_owned();
                 if file.to_str().is_none() {
-                    return Err(format!("{}: its name is not UTF-8, so that nothing can import it: rename it", path.display()).into());
+                    return Err(format!(
+                        "{}: its name is not UTF-8, so that nothing can import it: rename it",
+                        path.display()
+                    )
+                    .into());
                 }
                 files.push(file);
             }

@@ -233,7 +233,9 @@ async fn odd_contracts() -> Result<tempfile::TempDir> {
     write(b"none/readme.txt", b"")?;
     write(b"cut.binpb", b"\x0a\xff\xff\xff\xff\x07")?;
     write(b"empty.binpb", b"")?;
-    for arguments in [&["init", "-q"][..], &["add", "."], &["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a"]] {
+    for arguments in
+        [&["init", "-q"][..], &["add", "."], &["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a"]]
+    {
         let mut git = Command::new("git");
         git.arg("-C").arg(place.path()).args(arguments);
         python::done(git).await?;
@@ -317,13 +319,18 @@ async fn the_verdict_is_the_same_of_a_checkout_a_set_a_ref_and_a_url() -> Result
     let mut git = Command::new("git");
     git.arg("-C").arg(folder).args(["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "b"]);
     python::done(git).await?;
-    std::fs::write(folder.join("good/shop/v1/a.proto"), "syntax = \"proto3\";\npackage shop.v1;\nmessage A {\n  string a = 1;\n}\n")?;
+    std::fs::write(
+        folder.join("good/shop/v1/a.proto"),
+        "syntax = \"proto3\";\npackage shop.v1;\nmessage A {\n  string a = 1;\n}\n",
+    )?;
     let mut build = Command::new(tools::python("buf")?);
     build.args(["build", "good", "-o", "now.binpb"]).current_dir(folder);
     python::done(build).await?;
     let url = format!("{}/then.binpb", served(std::fs::read(folder.join("then.binpb"))?)?);
     let mut verdicts = Vec::new();
-    for (path, against) in [("good", "then.binpb"), ("good", "HEAD"), ("good", url.as_str()), ("now.binpb", "then.binpb")] {
+    for (path, against) in
+        [("good", "then.binpb"), ("good", "HEAD"), ("good", url.as_str()), ("now.binpb", "then.binpb")]
+    {
         let ended = alone(folder, &["check", path, "--against", against, "-o", "json"].map(AsRef::as_ref)).await?;
         ensure!(ended.code == 7, "{path} against {against}: {ended:?}");
         verdicts.push(serde_json::from_str::<Value>(&ended.stdout)?);
@@ -337,6 +344,9 @@ async fn the_verdict_is_the_same_of_a_checkout_a_set_a_ref_and_a_url() -> Result
     let ended = alone(folder, &["check", "good", "--against", "HEAD", "-o", "sarif"].map(AsRef::as_ref)).await?;
     let sarif: Value = serde_json::from_str(&ended.stdout)?;
     let place = &sarif["runs"][0]["results"][0]["locations"][0]["physicalLocation"];
-    ensure!(place["artifactLocation"]["uri"] == "good/shop/v1/a.proto" && place["region"]["startLine"] == 4, "{sarif:#}");
+    ensure!(
+        place["artifactLocation"]["uri"] == "good/shop/v1/a.proto" && place["region"]["startLine"] == 4,
+        "{sarif:#}"
+    );
     Ok(())
 }

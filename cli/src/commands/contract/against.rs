@@ -64,7 +64,9 @@ async fn of_url(url: &str) -> Result<Vec<u8>, Failure> {
         return Err(wrong(String::from_utf8_lossy(&got.stderr).trim().to_owned()));
     }
     sources::read_set(&target).map_err(|failure| match failure {
-        Failure::Failed(why) | Failure::Usage(why) => wrong(why.replace(&target.display().to_string(), "what it answers")),
+        Failure::Failed(why) | Failure::Usage(why) => {
+            wrong(why.replace(&target.display().to_string(), "what it answers"))
+        }
         other => other,
     })
 }

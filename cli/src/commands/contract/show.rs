@@ -82,7 +82,8 @@ fn page(state: &GetPackageResponse, documented: &GetDocumentationResponse) -> St
     }
     text.push_str(&format!("\nrevision {} of {}\n", documented.revision, package.package));
     for one in &documented.history {
-        let by = if one.author.is_empty() { String::new() } else { format!(", accepted by {}: {}", one.author, one.reason) };
+        let by =
+            if one.author.is_empty() { String::new() } else { format!(", accepted by {}: {}", one.author, one.reason) };
         let when = output::ago(one.create_time.as_ref());
         text.push_str(&format!("  {}  {when} ago from {}{by}\n", one.number, one.service));
     }

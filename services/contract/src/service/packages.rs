@@ -120,12 +120,7 @@ impl Service {
             (findings.unwrap_or_default(), unified.unwrap_or_default())
         })
         .await;
-        Ok(proto::DiffRevisionsResponse {
-            before: number,
-            after: after.revision.number,
-            findings,
-            unified_diff,
-        })
+        Ok(proto::DiffRevisionsResponse { before: number, after: after.revision.number, findings, unified_diff })
     }
 
     pub(super) async fn changes(

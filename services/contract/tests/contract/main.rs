@@ -5,8 +5,8 @@ mod gate;
 mod hostile;
 mod mutation;
 mod oracle;
-mod world;
 mod vectors;
+mod world;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -112,9 +112,11 @@ fn told(seed: u64, changes: &BTreeMap<String, Change>, buf: &Verdict, ours: &Ver
     if differing.is_empty() || std::env::var_os("NINEFOLD_MUTATION_BRIEF").is_some() {
         return differing;
     }
-    let is_meant = |tag: &str| differing.iter().any(|one| one.contains(&format!("{tag}/")) || one.contains(&format!("{tag}.")));
-    let worlds = changes.iter().filter(|(tag, _)| is_meant(tag)).map(|(_, change)| {
-        format!("--- old\n{}--- new\n{}", change.old.show(), change.new.show())
-    });
+    let is_meant =
+        |tag: &str| differing.iter().any(|one| one.contains(&format!("{tag}/")) || one.contains(&format!("{tag}.")));
+    let worlds = changes
+        .iter()
+        .filter(|(tag, _)| is_meant(tag))
+        .map(|(_, change)| format!("--- old\n{}--- new\n{}", change.old.show(), change.new.show()));
     differing.iter().cloned().chain(worlds.collect::<Vec<_>>()).collect()
 }

@@ -25,7 +25,8 @@ impl Names {
         if self.seen.get(name).is_some_and(|is_enum| is_meant(name, *is_enum)) {
             return Some(name.to_owned());
         }
-        let mut same = self.seen.iter().filter(|(one, is_enum)| Self::short(one) == Self::short(name) && is_meant(one, **is_enum));
+        let mut same =
+            self.seen.iter().filter(|(one, is_enum)| Self::short(one) == Self::short(name) && is_meant(one, **is_enum));
         same.next().map(|(one, _)| one.clone())
     }
 
@@ -100,7 +101,10 @@ impl World {
         Names {
             seen: near().map(|one| (one.full.clone(), one.is_enum)).collect(),
             closed: near().filter(closed).map(|one| one.full.clone()).collect(),
-            not_zero_first: near().filter(|one| one.is_enum && !one.is_zero_first).map(|one| one.full.clone()).collect(),
+            not_zero_first: near()
+                .filter(|one| one.is_enum && !one.is_zero_first)
+                .map(|one| one.full.clone())
+                .collect(),
             extensible: near()
                 .filter(|one| !is_open(self.files[one.file].syntax))
                 .map(|one| (one.full.clone(), one.ranges.clone()))

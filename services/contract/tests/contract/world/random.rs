@@ -161,7 +161,8 @@ impl World {
         }
         let mut one = Enum { name, values, ..Enum::default() };
         if rng.bool() {
-            one.reserved = pick(rng, &[&[(30, 30), (31, 40)][..], &[(50, i32::MAX)], &[(-9, -5), (20, 22)], &[(7, 9)]]).to_vec();
+            one.reserved =
+                pick(rng, &[&[(30, 30), (31, 40)][..], &[(50, i32::MAX)], &[(-9, -5), (20, 22)], &[(7, 9)]]).to_vec();
             one.reserved_names = vec!["ANCIENT".to_owned(), "OLDER".to_owned()];
         }
         if rarely(rng, 3) {
@@ -182,11 +183,13 @@ impl World {
             message.fields.push(field);
         }
         if rng.bool() {
-            message.reserved = pick(rng, &[&[(50, 60)][..], &[(50, 50), (52, 60), (61, 70)], &[(2000, 536_870_911)]]).to_vec();
+            message.reserved =
+                pick(rng, &[&[(50, 60)][..], &[(50, 50), (52, 60), (61, 70)], &[(2000, 536_870_911)]]).to_vec();
             message.reserved_names = vec!["ancient".to_owned(), "older".to_owned()];
         }
         if rarely(rng, 3) {
-            message.extension_ranges = pick(rng, &[&[(100, 199)][..], &[(100, 120), (121, 150), (180, 180)], &[(1000, 536_870_911)]]).to_vec();
+            message.extension_ranges =
+                pick(rng, &[&[(100, 199)][..], &[(100, 120), (121, 150), (180, 180)], &[(1000, 536_870_911)]]).to_vec();
         }
         if rarely(rng, 4) {
             toss_message(rng, &mut message.options);
@@ -258,8 +261,7 @@ impl World {
 
     /// `None` in a world without messages.
     pub(super) fn random_rpc(&mut self, rng: &mut Rng) -> Option<Rpc> {
-        let messages: Vec<String> =
-            self.known().into_iter().filter(|one| !one.is_enum).map(|one| one.full).collect();
+        let messages: Vec<String> = self.known().into_iter().filter(|one| !one.is_enum).map(|one| one.full).collect();
         if messages.is_empty() {
             return None;
         }

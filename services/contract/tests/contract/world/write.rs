@@ -91,7 +91,8 @@ impl Context<'_> {
                 head.push_str(&format!("import \"google/protobuf/{language}_features.proto\";\n"));
             }
         }
-        let names: BTreeSet<&str> = body.split([' ', '\n', '(', ')', ',', '>']).filter(|word| word.starts_with('.')).collect();
+        let names: BTreeSet<&str> =
+            body.split([' ', '\n', '(', ')', ',', '>']).filter(|word| word.starts_with('.')).collect();
         let known = self.world.known();
         let files: BTreeSet<usize> =
             known.iter().filter(|one| names.contains(&*one.full)).map(|one| one.file).collect();
@@ -195,7 +196,10 @@ impl Context<'_> {
         };
         if field.kind == Kind::Group && self.syntax == Syntax::Proto2 && field.label != Label::Map {
             let name = format!("Grp{}", field.number);
-            text.push_str(&format!("{indent}{label}group {name} = {} {{\n{indent}  optional int32 of_group = 1;\n{indent}}}\n", field.number));
+            text.push_str(&format!(
+                "{indent}{label}group {name} = {} {{\n{indent}  optional int32 of_group = 1;\n{indent}}}\n",
+                field.number
+            ));
             return;
         }
         let kind = match &field.kind {
@@ -232,13 +236,21 @@ impl Context<'_> {
             "ctype" => (is_text || kind == "bytes") && self.syntax != Syntax::Edition2024 && !is_map && !is_extension,
             "packed" => field.label == Label::Repeated && is_packable && !edition,
             "features.field_presence" => {
-                edition && !is_many && !is_extension && !matches!(field.label, Label::InOneof(_)) && !(is_message && value == "IMPLICIT")
+                edition
+                    && !is_many
+                    && !is_extension
+                    && !matches!(field.label, Label::InOneof(_))
+                    && !(is_message && value == "IMPLICIT")
             }
             "features.repeated_field_encoding" => edition && field.label == Label::Repeated && is_packable,
             "features.utf8_validation" | "features.(pb.java).utf8_validation" => edition && is_text && !is_map,
             "features.message_encoding" => edition && is_message && !is_map,
             "features.(pb.cpp).string_type" => {
-                edition && (is_text || kind == "bytes") && !is_map && !field.options.contains_key("ctype") && !(is_extension && value == "CORD")
+                edition
+                    && (is_text || kind == "bytes")
+                    && !is_map
+                    && !field.options.contains_key("ctype")
+                    && !(is_extension && value == "CORD")
             }
             _ => true,
         };
@@ -246,7 +258,9 @@ impl Context<'_> {
             ("json_name", _) => format!("\"{}{}\"", value.trim_matches('"'), field.number),
             ("default", "bool") => if value == "0" { "false" } else { "true" }.to_owned(),
             ("default", "string" | "bytes") => format!("\"{value}\\001\\\"\""),
-            ("default", "double" | "float") => ["nan", "-inf", "1.5e10"][usize::from(value.as_bytes()[0] - b'0')].to_owned(),
+            ("default", "double" | "float") => {
+                ["nan", "-inf", "1.5e10"][usize::from(value.as_bytes()[0] - b'0')].to_owned()
+            }
             _ => value.to_owned(),
         };
         may.then(|| format!("{name} = {value}"))
