@@ -11,7 +11,12 @@ use crate::exit::Failure;
 use crate::output::{self, Format};
 
 /// Newest grave log lines that are woven in.
-const LOG_LINES: i32 = 50;
+const LOG_LINES: usize = 50;
+/// Newest grave log lines that are looked at for them: an edge tells each failed request, and a story of those alone would
+/// hide what happened to it.
+const LOG_LINES_LOOKED_AT: i32 = 1000;
+/// What only an entry of the access log has.
+const OF_ACCESS_LOG: &str = "network.protocol";
 
 /// One thing in a story.
 pub(crate) struct Entry {
@@ -100,7 +105,7 @@ pub(crate) async fn story(platform: &Platform, name: &str) -> Result<Vec<Entry>,
         decisions = platform.decisions("", name).await.unwrap_or_default();
         filter = LogFilter { instance_id: name.to_owned(), level: Level::Warn.into(), ..LogFilter::default() };
     }
-    let request = SearchLogsRequest { filter: Some(filter), page_size: LOG_LINES, ..SearchLogsRequest::default() };
+    let request = SearchLogsRequest { filter: Some(filter), page_size: LOG_LINES_LOOKED_AT, ..SearchLogsRequest::default() };
     let records =
         platform.ask(platform.monitor().search_logs(request)).await.map(|answer| answer.records).unwrap_or_default();
 
@@ -110,7 +115,8 @@ pub(crate) async fn story(platform: &Platform, name: &str) -> Result<Vec<Entry>,
     entries.extend(changes.into_iter().map(Entry::of_change));
     entries.extend(events.into_iter().map(Entry::of_event));
     entries.extend(decisions.into_iter().map(Entry::of_decision));
-    entries.extend(records.into_iter().map(Entry::of_record));
+    let records = records.into_iter().filter(|record| !record.attributes.contains_key(OF_ACCESS_LOG));
+    entries.extend(records.take(LOG_LINES).map(Entry::of_record));
     // Each source tells its newest first; of two at the same moment, the one that was noted first comes first.
     entries.reverse();
     entries.sort_by_key(|entry| output::instant(entry.time.as_ref()));
