@@ -293,6 +293,7 @@ async fn start_roles(
         .await
         .map_err(|error| failed(&error))?;
     let gateway_deps = ninefold_gateway::Deps {
+        opening: ninefold_gateway::Opening::AtOnce,
         registry: link.clone(),
         contract: link.clone(),
         config: link.clone(),

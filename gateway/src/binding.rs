@@ -1,14 +1,18 @@
 //! One HTTP binding of a method, checked against its messages when the contract arrives.
 
+use std::sync::Arc;
+
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
 use crate::contract::{HttpPattern, HttpRule};
-use crate::pattern::{Malformed, Pattern};
+use crate::pattern::{Malformed, Pattern, Segment};
 use crate::table::ANY_VERB;
 
 /// One HTTP binding.
 #[derive(Debug)]
 pub(crate) struct Binding {
+    /// The place that it takes among routes: a text that two bindings share exactly if they match the same requests.
+    pub(crate) place: Arc<str>,
     /// HTTP method, or `*`.
     pub(crate) verb: String,
     /// Path template.
@@ -128,7 +132,8 @@ impl Binding {
                 Some(path.split().0.clone())
             }
         };
-        Ok(Self { verb: verb.to_owned(), pattern, variables, body, response_body })
+        let place = place(verb, &pattern).into();
+        Ok(Self { place, verb: verb.to_owned(), pattern, variables, body, response_body })
     }
 
     /// The body as the rule has it.
@@ -163,6 +168,24 @@ impl Binding {
             && self.variables.len() == other.variables.len()
             && self.variables.iter().zip(&other.variables).all(|(one, two)| same_path(one, two))
     }
+}
+
+/// A text that two bindings share exactly if they match the same requests.
+fn place(verb: &str, pattern: &Pattern) -> String {
+    let mut place = format!("{verb} ");
+    for segment in pattern.segments() {
+        place.push('/');
+        place.push_str(match segment {
+            Segment::Literal(text) => text,
+            Segment::Any => "{}",
+            Segment::Rest => "{**}",
+        });
+    }
+    if let Some(custom) = pattern.verb() {
+        place.push(' ');
+        place.push_str(custom);
+    }
+    place
 }
 
 fn same_kind(one: &FieldDescriptor, two: &FieldDescriptor) -> bool {

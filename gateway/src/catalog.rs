@@ -174,7 +174,7 @@ mod tests {
         let kept = Kept {
             service: "everything".into(),
             digest: "sha256:1".into(),
-            protobuf_services: BTreeSet::from(["test.v1.EverythingService".to_owned()]),
+            protobuf_services: Arc::new(BTreeSet::from(["test.v1.EverythingService".to_owned()])),
             contract: Ok(Arc::new(contract::read(&testing::contract("test/v1/everything.proto")).unwrap())),
             created: SystemTime::UNIX_EPOCH,
             is_live: true,

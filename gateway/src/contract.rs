@@ -32,6 +32,8 @@ pub(crate) struct Method {
     pub(crate) protobuf_service: String,
     /// Full name, such as `shop.product.v1.ProductService.GetProduct`.
     pub(crate) name: String,
+    /// The place that its gRPC calls take among routes.
+    pub(crate) place: Arc<str>,
     /// Path of its gRPC calls, such as `/shop.product.v1.ProductService/GetProduct`.
     pub(crate) path: PathAndQuery,
     /// What it is sent.
@@ -131,6 +133,7 @@ impl Contract {
             return None;
         };
         let method = Method {
+            place: format!("grpc {path}").into(),
             protobuf_service: service,
             name: descriptor.full_name().to_owned(),
             path,

@@ -18,6 +18,7 @@ use ninefold::lifecycle::Stop;
 use ninefold::tonic::Status;
 use ninefold_proto::ninefold::contract::v1::GetContractRequest;
 use ninefold_proto::ninefold::contract::v1::contract_service_client::ContractServiceClient;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::catalog::Catalog;
@@ -54,7 +55,7 @@ type Key = (Arc<str>, Arc<str>);
 
 #[derive(Debug)]
 struct Entry {
-    protobuf_services: BTreeSet<String>,
+    protobuf_services: Arc<BTreeSet<String>>,
     presence: Presence,
 }
 
@@ -83,18 +84,24 @@ pub(crate) struct Follower {
     discovery: Discovery,
     contract: ContractServiceClient<Link>,
     published: Arc<ArcSwap<Published>>,
+    known: watch::Sender<bool>,
     linger: Duration,
+    /// What was published was built from.
+    kept: Vec<Kept>,
+    /// What was published before.
+    before: Arc<Published>,
     entries: BTreeMap<Key, Entry>,
     contracts: HashMap<Arc<str>, Fetched>,
     channels: HashMap<Arc<str>, Channel>,
 }
 
 impl Follower {
-    /// Makes a follower that publishes to `published`.
+    /// Makes a follower that publishes to `published`, and tells `known` when it has done so for the first time.
     pub(crate) fn new(
         discovery: Discovery,
         contract: Link,
         published: Arc<ArcSwap<Published>>,
+        known: watch::Sender<bool>,
         linger: Duration,
     ) -> Self {
         let contract = ContractServiceClient::new(contract).max_decoding_message_size(CONTRACT_BYTES_MAX);
@@ -102,7 +109,10 @@ impl Follower {
             discovery,
             contract,
             published,
+            known,
             linger,
+            kept: Vec::new(),
+            before: Arc::default(),
             entries: BTreeMap::new(),
             contracts: HashMap::new(),
             channels: HashMap::new(),
@@ -115,11 +125,21 @@ impl Follower {
         let mut fetching: FuturesUnordered<BoxFuture<'static, Outcome>> = FuturesUnordered::new();
         loop {
             let view = landscape.borrow_and_update().clone();
-            self.look(&view, Instant::now());
-            for digest in self.due(Instant::now()) {
-                fetching.push(fetch(self.contract.clone(), digest).boxed());
-            }
-            self.publish(view.is_known);
+            // A large landscape takes its time, and requests wait on these threads.
+            let turn = tokio::task::spawn_blocking(move || {
+                let due = self.turn(&view);
+                (self, due)
+            });
+            let due;
+            (self, due) = match turn.await {
+                Ok(turned) => turned,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // The runtime is going down, and this task with it.
+                    Err(_) => return,
+                },
+            };
+            fetching.extend(due.into_iter().map(|digest| fetch(self.contract.clone(), digest).boxed()));
             let wake = self.wake();
             // Nothing is lost when an arm is dropped: the landscape is a watch, the fetches live in their set.
             tokio::select! {
@@ -133,6 +153,14 @@ impl Follower {
                 () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
         }
+    }
+
+    /// Compares, and publishes what is new; gives the contracts that are to be fetched.
+    fn turn(&mut self, view: &LandscapeView) -> Vec<Arc<str>> {
+        self.look(view, Instant::now());
+        let due = self.due(Instant::now());
+        self.publish(view.is_known);
+        due
     }
 
     /// Compares what is kept with what is there.
@@ -165,6 +193,9 @@ impl Follower {
         for (key, (protobuf_services, is_live)) in there {
             let was_live = self.entries.get(&key).is_some_and(|entry| entry.presence != Presence::Starting);
             let presence = if is_live || was_live { Presence::Live } else { Presence::Starting };
+            let known = self.entries.get(&key).map(|entry| entry.protobuf_services.clone());
+            let same = known.filter(|known| **known == protobuf_services);
+            let protobuf_services = same.unwrap_or_else(|| Arc::new(protobuf_services));
             self.entries.insert(key, Entry { protobuf_services, presence });
         }
         let has_others: HashSet<Arc<str>> = self
@@ -254,12 +285,17 @@ impl Follower {
     }
 
     fn publish(&mut self, is_known: bool) {
-        let before = self.published.load();
+        let before = self.published.load_full();
         let is_first_round = self.contracts.values().any(|fetched| matches!(fetched, Fetched::UnderWay { tries: 0 }));
         if !is_known || (is_first_round && !before.routes.is_known) {
             return;
         }
-        let routes = Routes::build(&self.kept(), &before.routes);
+        let kept = self.kept();
+        if before.routes.is_known && kept == self.kept {
+            return;
+        }
+        let routes = Routes::build(&kept, &before.routes);
+        self.kept = kept;
         if before.routes.is_known && routes == before.routes {
             return;
         }
@@ -282,6 +318,9 @@ impl Follower {
         tracing::info!(routes = routes.len(), refusals = routes.refusals.len(), "routes changed");
         let catalog = Catalog::new(&routes);
         self.published.store(Arc::new(Published { routes, catalog, channels: self.channels.clone() }));
+        self.known.send_replace(true);
+        // Held until the next turn, so that no request is the last to let go of it and has to take it down.
+        self.before = before;
     }
 }
 

@@ -53,7 +53,7 @@ use ninefold::telemetry::{Journal, Requests};
 use ninefold::tonic::service::RoutesBuilder;
 use ninefold_proto::ninefold::gateway::v1::gateway_service_server::GatewayServiceServer;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 pub use codec::Codec;
 pub use config::{Certificate, Config, RateLimit, Tls};
@@ -115,6 +115,17 @@ pub struct Deps {
     pub registry: Link,
     /// Where contracts are kept.
     pub contract: Link,
+    /// When the first connection is taken.
+    pub opening: Opening,
+}
+
+/// When the first connection is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// At once: until the landscape is known, requests are answered UNAVAILABLE.
+    AtOnce,
+    /// When the landscape is known: somebody else takes connections until then.
+    WhenKnown,
 }
 
 impl fmt::Debug for Deps {
@@ -129,11 +140,11 @@ pub struct Gateway {
     edge: Arc<ArcSwap<Edge>>,
     base: Arc<Config>,
     discovery: Discovery,
+    known: watch::Receiver<bool>,
 }
 
 impl Gateway {
-    /// Answers on `listener`, in tasks of `scope`. Does not wait for the registry: until the landscape is known, requests
-    /// are answered UNAVAILABLE.
+    /// Answers on `listener`, in tasks of `scope`. Does not wait for the registry; see [`Opening`].
     ///
     /// # Errors
     /// [`Error::SettingsInvalid`] with all that is wrong with the settings.
@@ -141,6 +152,7 @@ impl Gateway {
     pub async fn start(config: Config, deps: Deps, listener: TcpListener, scope: &Scope) -> Result<Self, Error> {
         config.check()?;
         let published: Arc<ArcSwap<Published>> = Arc::default();
+        let (tell_known, known) = watch::channel(false);
         let discovery = Discovery::start(deps.registry, Interest::All, scope);
         let (calling, contract) = (discovery.clone(), deps.contract.clone());
         let sampler = Sampler::start(config.sample_percent, contract.clone(), scope);
@@ -173,15 +185,27 @@ impl Gateway {
         };
         let own = following.clone();
         following.run("gateway.follow_settings", |stop| settings.run(own, first, stop));
-        let follower = Follower::new(discovery.clone(), deps.contract, published, base.linger);
+        let follower = Follower::new(discovery.clone(), deps.contract, published, tell_known, base.linger);
         following.run("gateway.follow", |stop| async move {
             // No request is routed before it is known by what it is answered.
             let _ = is_first.await;
             follower.run(stop).await;
         });
         let live = edge.clone();
-        door.run("gateway.serve", |stop| server::run(listener, live, stop));
-        Ok(Self { edge, base, discovery })
+        let (mut heard, opening) = (known.clone(), deps.opening);
+        let opened = async move {
+            if opening == Opening::WhenKnown {
+                // It fails only when the follower has ended, and then so does this.
+                let _ = heard.wait_for(|known| *known).await;
+            }
+        };
+        door.run("gateway.serve", |stop| server::run(listener, live, opened, stop));
+        Ok(Self { edge, base, discovery, known })
+    }
+
+    /// Waits until the landscape is known, and requests are answered by it. Cancel safe.
+    pub async fn until_known(&self) {
+        let _ = self.known.clone().wait_for(|known| *known).await;
     }
 
     /// Adds `GatewayService` to the routes of the platform.

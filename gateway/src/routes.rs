@@ -6,8 +6,7 @@
 //! - Of several contracts of one service, the newest with a living instance says how a request is read; the request may
 //!   then go to the instances of every contract whose binding agrees with that.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::Write as _;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -16,7 +15,6 @@ use ninefold_proto::ninefold::gateway::v1 as wire;
 use crate::binding::Binding;
 use crate::contract::{Contract, Method};
 use crate::path::Path;
-use crate::pattern::Segment;
 use crate::table::{Found, Table};
 
 /// A contract that a service's instances keep, or kept until lately.
@@ -27,13 +25,29 @@ pub(crate) struct Kept {
     /// Digest of the contract.
     pub(crate) digest: Arc<str>,
     /// Protobuf services that its instances answer.
-    pub(crate) protobuf_services: BTreeSet<String>,
+    pub(crate) protobuf_services: Arc<BTreeSet<String>>,
     /// The contract, or why it gives no routes.
     pub(crate) contract: Result<Arc<Contract>, String>,
     /// When the contract was first handed in.
     pub(crate) created: SystemTime,
     /// Whether an instance keeps it now.
     pub(crate) is_live: bool,
+}
+
+/// Whether routes that are built from two are the same.
+impl PartialEq for Kept {
+    fn eq(&self, other: &Self) -> bool {
+        let is_read_alike = match (&self.contract, &other.contract) {
+            (Ok(one), Ok(two)) => Arc::ptr_eq(one, two) && self.created == other.created,
+            (Err(one), Err(two)) => one == two,
+            (Ok(_), Err(_)) | (Err(_), Ok(_)) => false,
+        };
+        is_read_alike
+            && self.is_live == other.is_live
+            && self.service == other.service
+            && self.digest == other.digest
+            && self.protobuf_services == other.protobuf_services
+    }
 }
 
 /// A way in.
@@ -77,20 +91,18 @@ impl Route {
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
     rest: Table<Arc<Route>>,
-    grpc: HashMap<String, Arc<Route>>,
-    owners: Owners,
+    grpc: HashMap<Arc<str>, Arc<Route>>,
+    /// The route in each place.
+    seats: HashMap<Arc<str>, Arc<Route>>,
     /// What gave no route, and why.
     pub(crate) refusals: Vec<wire::Refusal>,
     /// Whether the landscape is known; until then nothing can be said to be missing.
     pub(crate) is_known: bool,
 }
 
-/// Which service has a template and verb.
-type Owners = HashMap<String, Arc<str>>;
-
 /// Something that wants a place among the routes.
 struct Candidate<'k> {
-    key: String,
+    key: &'k Arc<str>,
     kept: &'k Kept,
     method: &'k Arc<Method>,
     binding: Option<&'k Arc<Binding>>,
@@ -99,8 +111,18 @@ struct Candidate<'k> {
 /// A place among the routes, while it is worked on.
 struct Place<'k> {
     first: Candidate<'k>,
-    among: BTreeSet<String>,
+    among: Vec<&'k Arc<str>>,
 }
+
+/// Places in the order in which they were taken.
+#[derive(Default)]
+struct Places<'k> {
+    all: Vec<Place<'k>>,
+    numbers: HashMap<&'k str, usize>,
+}
+
+/// Sets of digests that routes share.
+type Sets<'k> = HashMap<Vec<&'k Arc<str>>, Arc<BTreeSet<String>>>;
 
 impl Routes {
     /// Builds the routes of the contracts that are there, on top of who has what.
@@ -121,13 +143,14 @@ impl Routes {
         let (owned, others) = ordered
             .into_iter()
             .flat_map(|kept| routes.candidates(kept))
-            .partition::<Vec<_>, _>(|one| before.owners.get(&one.key) == Some(&one.kept.service));
-        let mut places: BTreeMap<String, Place<'_>> = BTreeMap::new();
+            .partition::<Vec<_>, _>(|one| before.owner(one.key) == Some(&one.kept.service));
+        let mut places = Places::default();
         for candidate in owned.into_iter().chain(others) {
             routes.seat(&mut places, candidate);
         }
-        for (key, place) in places {
-            routes.add(key, place);
+        let mut sets = Sets::new();
+        for place in places.all {
+            routes.add(place, &mut sets);
         }
         routes
     }
@@ -146,21 +169,21 @@ impl Routes {
         }
         let mut candidates = Vec::new();
         for method in contract.methods_of(&kept.protobuf_services) {
-            candidates.push(Candidate { key: format!("grpc {}", method.path), kept, method, binding: None });
-            for binding in &method.bindings {
-                candidates.push(Candidate { key: key(binding), kept, method, binding: Some(binding) });
-            }
+            candidates.push(Candidate { key: &method.place, kept, method, binding: None });
+            let bound = method.bindings.iter();
+            candidates.extend(bound.map(|one| Candidate { key: &one.place, kept, method, binding: Some(one) }));
         }
         candidates
     }
 
-    fn seat<'k>(&mut self, places: &mut BTreeMap<String, Place<'k>>, candidate: Candidate<'k>) {
-        let digest = candidate.kept.digest.to_string();
-        let Some(place) = places.get_mut(&candidate.key) else {
-            let place = Place { among: BTreeSet::from([digest]), first: candidate };
-            places.insert(place.first.key.clone(), place);
+    fn seat<'k>(&mut self, places: &mut Places<'k>, candidate: Candidate<'k>) {
+        let digest = &candidate.kept.digest;
+        let Some(number) = places.numbers.get(&**candidate.key) else {
+            places.numbers.insert(candidate.key, places.all.len());
+            places.all.push(Place { among: vec![digest], first: candidate });
             return;
         };
+        let place = &mut places.all[*number];
         let first = &place.first;
         let what = || match candidate.binding {
             Some(binding) => format!("{} {} of {}", binding.verb, binding.pattern.text(), candidate.method.name),
@@ -172,26 +195,35 @@ impl Routes {
         } else if first.kept.digest == candidate.kept.digest {
             self.refuse(candidate.kept, format!("{} is given twice, first for {}", what(), first.method.name));
         } else if first.method.name == candidate.method.name && agree(first, &candidate) {
-            place.among.insert(digest);
+            place.among.push(digest);
         } else {
             self.refuse(candidate.kept, format!("{} is read otherwise by a newer contract of the service", what()));
         }
     }
 
-    fn add(&mut self, key: String, place: Place<'_>) {
-        let Place { first: Candidate { kept, method, binding, .. }, among } = place;
-        self.owners.insert(key, kept.service.clone());
-        let route = Arc::new(Route {
-            service: kept.service.clone(),
-            method: method.clone(),
-            binding: binding.cloned(),
-            among: Arc::new(among),
-        });
-        match binding {
+    fn add<'k>(&mut self, place: Place<'k>, sets: &mut Sets<'k>) {
+        let Place { first: Candidate { key, kept, method, binding }, among } = place;
+        let set = |among: &Vec<&Arc<str>>| Arc::new(among.iter().map(ToString::to_string).collect());
+        let among = match sets.get(&among) {
+            Some(known) => known.clone(),
+            None => {
+                let set: Arc<BTreeSet<String>> = set(&among);
+                sets.entry(among).or_insert(set).clone()
+            }
+        };
+        let (service, method, binding) = (kept.service.clone(), method.clone(), binding.cloned());
+        let route = Arc::new(Route { service, method, binding, among });
+        match &route.binding {
             // Keys are templates, so the table has no place for a second one either.
-            Some(binding) => _ = self.rest.insert(&binding.verb, &binding.pattern, route).is_ok(),
-            None => _ = self.grpc.insert(method.path.as_str().to_owned(), route),
+            Some(binding) => _ = self.rest.insert(&binding.verb, &binding.pattern, route.clone()).is_ok(),
+            None => _ = self.grpc.insert(route.method.path.as_str().into(), route.clone()),
         }
+        self.seats.insert(key.clone(), route);
+    }
+
+    /// Which service has a place.
+    fn owner(&self, place: &str) -> Option<&Arc<str>> {
+        self.seats.get(place).map(|route| &route.service)
     }
 
     fn refuse(&mut self, kept: &Kept, reason: String) {
@@ -224,15 +256,8 @@ impl Routes {
 
     /// Services that have routes.
     pub(crate) fn services(&self) -> BTreeSet<Arc<str>> {
-        self.owners.values().cloned().collect()
-    }
-
-    /// What can be compared: two values with the same words are the same to every request.
-    fn words_and_digests(&self) -> Vec<(wire::Route, &BTreeSet<String>, *const Method)> {
-        let all = self.rest.values().iter().chain(self.grpc.values());
-        let mut words: Vec<_> = all.map(|route| (route.words(), &*route.among, Arc::as_ptr(&route.method))).collect();
-        words.sort_by(|(one, ..), (two, ..)| order(one, two));
-        words
+        let services: HashSet<&Arc<str>> = self.seats.values().map(|route| &route.service).collect();
+        services.into_iter().cloned().collect()
     }
 
     /// How many routes there are.
@@ -263,33 +288,34 @@ impl Routes {
     }
 }
 
+/// Two values are the same if they are to every request.
 impl PartialEq for Routes {
     fn eq(&self, other: &Self) -> bool {
+        let is_same = |(place, route): (&Arc<str>, &Arc<Route>)| other.seats.get(place).is_some_and(|two| **two == **route);
         self.is_known == other.is_known
             && self.refusals == other.refusals
-            && self.words_and_digests() == other.words_and_digests()
+            && self.seats.len() == other.seats.len()
+            && self.seats.iter().all(is_same)
+    }
+}
+
+/// A method is read once from a contract, so what is the same lies at the same place.
+impl PartialEq for Route {
+    fn eq(&self, other: &Self) -> bool {
+        let is_bound_alike = match (&self.binding, &other.binding) {
+            (Some(one), Some(two)) => Arc::ptr_eq(one, two),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        is_bound_alike
+            && self.service == other.service
+            && Arc::ptr_eq(&self.method, &other.method)
+            && self.among == other.among
     }
 }
 
 fn order(one: &wire::Route, two: &wire::Route) -> std::cmp::Ordering {
     (&one.template, &one.verb, one.protocol).cmp(&(&two.template, &two.verb, two.protocol))
-}
-
-/// A text that two bindings share exactly if they match the same requests.
-fn key(binding: &Binding) -> String {
-    let mut key = format!("{} ", binding.verb);
-    for segment in binding.pattern.segments() {
-        let text = match segment {
-            Segment::Literal(text) => text,
-            Segment::Any => "{}",
-            Segment::Rest => "{**}",
-        };
-        write!(key, "/{text}").expect("writing to a string cannot fail");
-    }
-    if let Some(verb) = binding.pattern.verb() {
-        write!(key, " {verb}").expect("writing to a string cannot fail");
-    }
-    key
 }
 
 fn agree(one: &Candidate<'_>, two: &Candidate<'_>) -> bool {
@@ -320,7 +346,7 @@ mod tests {
         Kept {
             service: service.into(),
             digest: digest.into(),
-            protobuf_services: BTreeSet::from([format!("shop.v1.{}", service.to_uppercase())]),
+            protobuf_services: Arc::new(BTreeSet::from([format!("shop.v1.{}", service.to_uppercase())])),
             contract: Ok(Arc::new(contract::read(&testing::compile(&source)).unwrap())),
             created: SystemTime::UNIX_EPOCH + Duration::from_secs(created),
             is_live: true,
@@ -391,7 +417,7 @@ mod tests {
     #[test]
     fn only_protobuf_services_that_an_instance_answers_have_routes() {
         let mut pump = kept("pump", "1", 1, &method("Get", r#"get: "/v1/{id}""#));
-        pump.protobuf_services.clear();
+        pump.protobuf_services = Arc::default();
         assert_eq!(Routes::build(&[pump], &Routes::default()).len(), 0);
     }
 

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::StatusCode;
+use http::header::{CONNECTION, HeaderValue};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -30,13 +32,21 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::fro
 const PENDING_RESETS_MAX: usize = 20;
 /// Streams that we reset because a client broke the protocol. More, and it is not a client.
 const OWN_RESETS_MAX: usize = 256;
+/// How long a quiet HTTP/1 connection may bring one more request after the edge was asked to stop.
+const QUIET_MAX: Duration = Duration::from_secs(1);
 /// HTTP/2 windows: a slow reader holds so much of one stream, and of all of a connection.
 const WINDOW_BYTES: (u32, u32) = (256 << 10, 1 << 20);
 
 /// Answers connections until it is asked to stop; then takes no more, tells clients to go elsewhere, and waits for the
 /// requests in flight, for `drain` at the longest.
-pub(crate) async fn run(listener: TcpListener, edge: Arc<ArcSwap<Edge>>, stop: Stop) {
+///
+/// Begins with the first connection when `opened` says so; until then they wait in the socket's queue.
+pub(crate) async fn run(listener: TcpListener, edge: Arc<ArcSwap<Edge>>, opened: impl Future<Output = ()>, stop: Stop) {
     let mut connections = JoinSet::new();
+    tokio::select! {
+        () = stop.asked() => return,
+        () = opened => {}
+    }
     loop {
         let connections_max = edge.load().config.connections_max;
         tokio::select! {
@@ -101,7 +111,14 @@ where
     let service = service_fn(move |request| {
         // Each request by what holds when it begins, whatever held when its connection did.
         let (edge, client) = (live.load_full(), asked.clone());
-        async move { Ok::<_, Infallible>(edge.serve(request, &client).await) }
+        async move {
+            let mut answer = edge.serve(request, &client).await;
+            let is_upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+            if edge.stop.is_asked() && client.has_asked_http1() && !is_upgraded {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let heard = inspector.clone();
     let silence = async {
@@ -117,8 +134,16 @@ where
         // Behind TLS nobody can look at the first word without taking it.
         () = silence => return,
         () = stop.asked() => {
-            served.as_mut().graceful_shutdown();
-            served.await
+            // HTTP/1 cannot say of a request that nobody looked at it. So a quiet connection is not closed at once, in the
+            // face of a client that just begins to send, but with the next answer.
+            let quiet = client.has_asked_http1().then_some(QUIET_MAX).unwrap_or_default();
+            match tokio::time::timeout(quiet, &mut served).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    served.as_mut().graceful_shutdown();
+                    served.await
+                }
+            }
         }
     };
     if let Err(error) = outcome {

@@ -1,7 +1,7 @@
 //! What a request through the edge costs beside Envoy, in one run, with the same service behind both.
 //!
 //! `cargo build --release -p ninefold-cli && cargo run --release -p bench-edge [-- WORD]`, where a word is `rest`, `grpc`,
-//! `all-on` or `memory`; without one, everything. `NINEFOLD_TOOLS` names the folder with the Python environment that has
+//! `all-on` or `memory`; without one, all of these. `swap` measures alone what a change of one of a thousand services costs. `NINEFOLD_TOOLS` names the folder with the Python environment that has
 //! Envoy (`./check` fills it). Linux only: it reads `/proc`, and pins with `taskset`.
 //!
 //! Each proxy has the first processor to itself, the service, the load and the collector of telemetry share the second.
@@ -16,6 +16,7 @@ mod order;
 mod place;
 mod proxy;
 mod service;
+mod swap;
 mod table;
 
 use anyhow::{Context as _, Result, bail};
@@ -27,6 +28,8 @@ fn main() -> Result<()> {
     match words.as_slice() {
         [] => table::all(),
         ["service"] => runtime.block_on(service::run()),
+        // On threads, as the binary has them.
+        ["swap"] => tokio::runtime::Runtime::new()?.block_on(swap::run()),
         ["collector"] => runtime.block_on(collector::run()),
         ["load", plan] => {
             let plan = serde_json::from_str(plan).context("a plan")?;

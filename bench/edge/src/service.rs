@@ -11,7 +11,8 @@ pub(crate) mod pb {
 use pb::order_service_server::{OrderService, OrderServiceServer};
 use pb::{PlaceOrderRequest, PlaceOrderResponse};
 
-struct Service;
+/// Answers an order with the order.
+pub(crate) struct Service;
 
 #[tonic::async_trait]
 impl OrderService for Service {

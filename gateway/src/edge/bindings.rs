@@ -59,7 +59,7 @@ impl Bindings {
         let kept = Kept {
             service: PLATFORM.into(),
             digest: "".into(),
-            protobuf_services,
+            protobuf_services: Arc::new(protobuf_services),
             contract: Ok(contract),
             created: SystemTime::UNIX_EPOCH,
             is_live: true,
