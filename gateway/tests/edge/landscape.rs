@@ -18,7 +18,7 @@ use ninefold::telemetry::Journal;
 use ninefold::telemetry::journal::Entry;
 use ninefold::tonic::service::Routes;
 use ninefold::tonic::{Code, Request, Response, Status, Streaming, async_trait};
-use ninefold_gateway::{Config, Deps, Gateway, Notice, Witness};
+use ninefold_gateway::{Config, Deps, Gateway, Notice, Opening, Witness};
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 
@@ -43,6 +43,7 @@ pub(crate) struct Landscape {
     /// What the edge noticed.
     pub(crate) notices: Notices,
     instances: watch::Sender<Vec<registry::Instance>>,
+    policies: Policies,
     contracts: Arc<Mutex<HashMap<String, Vec<u8>>>>,
 }
 
@@ -74,7 +75,9 @@ impl Landscape {
         let scope = Scope::root("test");
         let instances = watch::Sender::new(Vec::new());
         let contracts: Arc<Mutex<HashMap<String, Vec<u8>>>> = Arc::default();
-        let registry = registry::registry_service_server::RegistryServiceServer::new(Registry(instances.clone()));
+        let policies = Policies::default();
+        let registry = Registry(instances.clone(), policies.clone());
+        let registry = registry::registry_service_server::RegistryServiceServer::new(registry);
         let store = contract::contract_service_server::ContractServiceServer::new(Contracts(contracts.clone()));
         let documents = Documents::default();
         let settings = config::config_service_server::ConfigServiceServer::new(documents.clone());
@@ -85,6 +88,7 @@ impl Landscape {
             contract: Link::from(Routes::new(store)),
             config: Link::from(Routes::new(settings)),
             node: "node-1".to_owned(),
+            opening: Opening::AtOnce,
             witness: Arc::new(notices.clone()),
             journal: Journal::to(move |entry| journal.lock().unwrap().push(entry)),
         };
@@ -92,7 +96,8 @@ impl Landscape {
         let edge = listener.local_addr().unwrap();
         let door = scope.child("gateway");
         let gateway = Gateway::start(config, deps, listener, &door).await.unwrap();
-        Self { scope, door, edge, backend: Arc::default(), gateway, instances, contracts, documents, told, notices }
+        let backend = Arc::default();
+        Self { scope, door, edge, backend, gateway, instances, policies, contracts, documents, told, notices }
     }
 
     /// Hands a contract in.
@@ -139,6 +144,12 @@ impl Landscape {
                 ..registry::Instance::default()
             });
         });
+    }
+
+    /// Says how a service is to be called.
+    pub(crate) fn call_by(&self, policy: registry::Policy) {
+        *self.policies.lock().unwrap() = vec![policy];
+        self.instances.send_modify(|_| {});
     }
 
     /// Takes an instance out of the registry.
@@ -192,7 +203,10 @@ impl Witness for Notices {
     }
 }
 
-struct Registry(watch::Sender<Vec<registry::Instance>>);
+/// How services are called.
+type Policies = Arc<Mutex<Vec<registry::Policy>>>;
+
+struct Registry(watch::Sender<Vec<registry::Instance>>, Policies);
 
 pub(crate) fn not_here<T>() -> Result<Response<T>, Status> {
     Err(Status::unimplemented("not a part of this test"))
@@ -240,6 +254,7 @@ impl registry::registry_service_server::RegistryService for Registry {
         // The second and later messages are deltas that tell what left, as the real registry does.
         let mut known: Vec<registry::Instance> = Vec::new();
         let mut is_first = true;
+        let policies = self.1.clone();
         let told = WatchStream::new(self.0.subscribe()).map(move |instances| {
             let removes = known
                 .iter()
@@ -249,13 +264,14 @@ impl registry::registry_service_server::RegistryService for Registry {
                     instance_id: old.instance_id.clone(),
                     namespace: old.namespace.clone(),
                 });
+            let policies = policies.lock().unwrap().clone();
             let message = if std::mem::take(&mut is_first) {
-                Message::Snapshot(registry::Snapshot { instances: instances.clone(), policies: Vec::new() })
+                Message::Snapshot(registry::Snapshot { instances: instances.clone(), policies })
             } else {
                 Message::Delta(registry::Delta {
                     upserts: instances.clone(),
                     removes: removes.collect(),
-                    policies: Vec::new(),
+                    policies,
                 })
             };
             known = instances;
@@ -362,8 +378,9 @@ pub(crate) struct Backend {
     pub(crate) streams: Arc<()>,
 }
 
-/// An instance of the service. What it answers depends on the document's service name: `missing`, `slow`, `broken`, and
-/// any other, which is there.
+/// An instance of the service. What it answers depends on the document's service name: `missing`, `slow`, `broken`,
+/// `flaky` and `hesitant` (every other call fails, or is never answered), `lame` (never answers who only mirrors), and any
+/// other, which is there.
 struct Keeper {
     id: String,
     backend: Arc<Backend>,
@@ -406,11 +423,19 @@ impl config::config_service_server::ConfigService for Keeper {
     ) -> Result<Response<config::GetDocumentResponse>, Status> {
         self.note(&request);
         let call = (self.id.clone(), request.metadata().clone().into_headers());
-        self.backend.calls.lock().unwrap().push(call);
+        let is_mirrored = call.1.contains_key("x-ninefold-mirrored");
+        let is_odd = {
+            let mut calls = self.backend.calls.lock().unwrap();
+            calls.push(call);
+            calls.len() % 2 == 1
+        };
         let request = request.into_inner();
         match request.service.as_str() {
             "missing" => return Err(fault::status(&Missing(request.service))),
             "slow" => tokio::time::sleep(Duration::from_secs(60)).await,
+            "flaky" if is_odd => return Err(Status::unavailable("every other time")),
+            "hesitant" if is_odd => tokio::time::sleep(Duration::from_secs(60)).await,
+            "lame" if is_mirrored => tokio::time::sleep(Duration::from_secs(60)).await,
             "large" => {
                 let document = self.document("large".into(), String::new(), "x".repeat(3 << 20));
                 return Ok(Response::new(config::GetDocumentResponse { document: Some(document) }));

@@ -24,6 +24,8 @@ mod rollout;
 #[cfg(test)]
 mod shapes;
 #[cfg(test)]
+mod steering;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod talk;

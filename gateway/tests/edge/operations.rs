@@ -27,7 +27,7 @@ async fn who(house: &Landscape, headers: &[(&str, &str)]) -> String {
 }
 
 /// An edge with an instance `a` of version 1 and `b` of version 2.
-async fn two_versions() -> Landscape {
+pub(crate) async fn two_versions() -> Landscape {
     let house = Landscape::empty(Config::default()).await;
     house.offer("sha256:1", ninefold::proto::DESCRIPTOR_SET);
     house.join_as("keeper", "a", "sha256:1", &[CONFIG], "1.0.0").await;

@@ -189,6 +189,7 @@ impl tower::Service<http::Request<Body>> for Talk {
                 }
                 "Repeat" => answer!(Line, Line, |request| repeat(request, backend.clone())),
                 "Upload" => answer!(File, Gathered, |request| upload(request, backend.clone())),
+                "Wait" => std::future::pending().await,
                 "Download" => answer!(Line, HttpBody, download),
                 other => Status::unimplemented(other.to_owned()).into_http(),
             })

@@ -123,3 +123,31 @@ async fn certificates_change_without_a_lost_request_and_bad_ones_change_nothing(
     let request = request.body(Full::new(Bytes::from_static(b"{}"))).unwrap();
     assert_eq!(kept.send_request(request).await.unwrap().status(), 200, "open connections stay as they are");
 }
+
+#[tokio::test]
+async fn certificates_change_through_the_edges_document() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let house = Landscape::talking(config(old.sign("main", "main.example"), Vec::new(), None)).await;
+    let (before, after) = (old.client(None), new.client(None));
+    let stream = before.connect("main.example", TcpStream::connect(house.edge).await.unwrap()).await.unwrap();
+    let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+    let (mut kept, connection) = shaken.unwrap();
+    #[expect(clippy::disallowed_methods, reason = "ends with the sender")]
+    tokio::spawn(connection);
+
+    let document = |Certificate { cert, key }: &Certificate| {
+        serde_json::json!({"tls": {"cert": cert, "key": key}}).to_string()
+    };
+    let next = new.sign("next", "main.example");
+    let missing = Certificate { cert: next.cert.with_extension("gone"), key: next.key.clone() };
+    let refusal = house.documents.put(&document(&missing)).await;
+    assert!(refusal.contains("next.gone"), "{refusal}");
+    assert_eq!(ask(&house, &before, "main.example").await.unwrap().status(), 200, "the last good ones hold");
+
+    assert_eq!(house.documents.put(&document(&next)).await, "");
+    assert_eq!(ask(&house, &after, "main.example").await.unwrap().status(), 200);
+    assert!(ask(&house, &before, "main.example").await.is_err(), "the old one is shown to nobody");
+    let request = Request::post("https://main.example/rooms/r/say").header("content-type", "application/json");
+    let request = request.body(Full::new(Bytes::from_static(b"{}"))).unwrap();
+    assert_eq!(kept.send_request(request).await.unwrap().status(), 200, "open connections stay as they are");
+}
