@@ -185,7 +185,7 @@ impl Record {
         template.clone_into(&mut self.template);
         method.clone_into(&mut self.method);
         service.clone_into(&mut self.service);
-        telemetry::rename(&self.span, format!("{} {template}", self.verb));
+        telemetry::rename(&self.span, || format!("{} {template}", self.verb));
         self.span.record("http.route", template);
         self.span.record("rpc.method", method);
     }

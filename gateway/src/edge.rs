@@ -18,7 +18,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, header};
 use hyper::body::Incoming;
 use ninefold::connect::{Among, deadline};
 use ninefold::lifecycle::Stop;
@@ -42,6 +42,10 @@ use crate::sample::Sampler;
 use crate::traffic::mirror::Draft;
 use crate::traffic::{Asker, Maintenance, Steered, Traffic};
 
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
 /// What all requests share. A request holds the one that it began with to its end; new settings make a new one.
 #[derive(Clone, Debug)]
 pub(crate) struct Edge {
@@ -60,6 +64,8 @@ pub(crate) struct Edge {
 /// Who is at the other end of a connection.
 pub(crate) struct Client {
     pub(crate) address: SocketAddr,
+    /// Its address as services are told of it.
+    name: Option<HeaderValue>,
     pub(crate) inspector: Inspector,
     pub(crate) requests: AtomicU64,
     /// Whether it came by TLS, and what its certificate says.
@@ -77,7 +83,13 @@ impl std::fmt::Debug for Client {
 impl Client {
     /// Somebody who has just come.
     pub(crate) fn new(address: SocketAddr, inspector: Inspector, peer: Option<Peer>) -> Self {
-        Self { address, inspector, requests: AtomicU64::new(0), peer, conversation: Mutex::default() }
+        let name = HeaderValue::try_from(address.ip().to_canonical().to_string()).ok();
+        Self { address, name, inspector, requests: AtomicU64::new(0), peer, conversation: Mutex::default() }
+    }
+
+    /// Whether a request of HTTP/1 has come.
+    pub(crate) fn has_asked_http1(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
     }
 
     /// Leaves a conversation to the connection, for when its last answer is written.
@@ -202,9 +214,10 @@ impl Edge {
                 Cors::Refused => Err(Error::OriginRefused),
                 Cors::NoPage | Cors::Allowed(_) => self.socket(head, &path, client, record).await,
             },
-            (Ok(()), Spoken::Rest) => self.rest(head, path, body, client, record).await,
+            // In boxes, or the future of each request is as large as the largest of them, and moved as a whole.
+            (Ok(()), Spoken::Rest) => Box::pin(self.rest(head, path, body, client, record)).await,
             (Ok(()), Spoken::Grpc) => Ok(self.grpc(head, body, client, record).await),
-            (Ok(()), Spoken::GrpcWeb) => Ok(self.grpc_web(head, body, client, record).await),
+            (Ok(()), Spoken::GrpcWeb) => Ok(Box::pin(self.grpc_web(head, body, client, record)).await),
         }
     }
 
@@ -236,24 +249,30 @@ impl Edge {
         Some(self.traffic.mirrors.copy(call, heard.channel.clone(), heard.subset.clone()))
     }
 
-    /// The head of the call that a request becomes.
-    fn call(&self, head: &Parts, route: &Route, client: &Client, steered: &Steered, record: &Record) -> Request<()> {
+    /// The head of the call that a request becomes, without the headers that `except` names.
+    fn call(
+        &self,
+        (head, except): (&Parts, &[HeaderName]),
+        route: &Route,
+        client: &Client,
+        steered: &Steered,
+        record: &Record,
+    ) -> Request<()> {
         let mut call = Request::new(());
         *call.method_mut() = http::Method::POST;
         *call.uri_mut() = route.method.path.clone().into();
         *call.version_mut() = Version::HTTP_2;
-        let mut headers = head.headers.clone();
-        guard::strip_untrusted(&mut headers);
+        let mut headers = guard::let_in(&head.headers, except);
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         let scheme = if client.peer.is_some() { "https" } else { "http" };
-        headers.insert("x-forwarded-proto", HeaderValue::from_static(scheme));
-        if let Ok(address) = HeaderValue::try_from(client.address.ip().to_canonical().to_string()) {
-            headers.insert("x-forwarded-for", address);
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+        if let Some(address) = client.name.clone() {
+            headers.insert(X_FORWARDED_FOR, address);
         }
         let host = head.headers.get(header::HOST).cloned();
         let host = host.or_else(|| head.uri.authority().and_then(|host| HeaderValue::try_from(host.as_str()).ok()));
         if let Some(host) = host {
-            headers.insert("x-forwarded-host", host);
+            headers.insert(X_FORWARDED_HOST, host);
         }
         record.trace(&mut headers);
         *call.headers_mut() = headers;

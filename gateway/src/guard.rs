@@ -22,19 +22,22 @@ pub use jws::Algorithm;
 pub use requirement::{ClaimRule, Lack, Requirement};
 pub use settings::{Auth, Issuer};
 
-/// Headers that end at the edge, in both directions: they speak of one connection, or of a body that is framed anew.
-const HOP_BY_HOP: [&str; 10] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "content-length",
-];
+/// Whether a header ends at the edge, in both directions: it speaks of one connection, or of a body that is framed anew.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "content-length"
+    )
+}
 
 /// Headers of gRPC that a caller may send; the others of its kind say what only servers or proxies know.
 const GRPC_ALLOWED: [&str; 3] = ["grpc-timeout", "grpc-encoding", "grpc-accept-encoding"];
@@ -42,6 +45,9 @@ const GRPC_ALLOWED: [&str; 3] = ["grpc-timeout", "grpc-encoding", "grpc-accept-e
 /// Headers that say where a request came from. Nobody outside is believed about that.
 const FORWARDED: [&str; 6] =
     ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-real-ip"];
+
+/// Headers that the edge adds to a call, at most; there is room for them from the beginning.
+const ADDED_MAX: usize = 10;
 
 /// Checks a request's head and gives its path.
 ///
@@ -101,43 +107,54 @@ fn check_framing(headers: &HeaderMap) -> Result<(), Error> {
     Ok(())
 }
 
+/// The headers that `Connection` names, which are of one connection too.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(header::CONNECTION).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
+}
+
 /// Removes the headers of one connection, also those that `Connection` names.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .into_iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in named {
-        headers.remove(name);
+    // Nearly always there is none, and to look is cheaper than to remove.
+    if !headers.keys().any(|name| is_hop_by_hop(name.as_str())) {
+        return;
     }
-    for name in HOP_BY_HOP {
+    let mut refused = named_by_connection(headers);
+    refused.extend(headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned());
+    for name in refused {
         headers.remove(name);
     }
 }
 
-/// Removes what a caller may not say to a service: where it is from, what only the platform knows, what is no ASCII, and
-/// names with an underscore, which some servers read as a hyphen.
-pub(crate) fn strip_untrusted(headers: &mut HeaderMap) {
-    strip_hop_by_hop(headers);
-    headers.remove(header::HOST);
-    let refused: Vec<HeaderName> = headers
-        .iter()
-        .filter(|(name, value)| {
-            let name = name.as_str();
-            name.starts_with("x-ninefold-")
-                || (name.starts_with("grpc-") && !GRPC_ALLOWED.contains(&name))
-                || FORWARDED.contains(&name)
-                || name.contains('_')
-                || value.to_str().is_err()
-        })
-        .map(|(name, _)| name.clone())
-        .collect();
-    for name in refused {
-        headers.remove(name);
+/// The headers of an answer that are of no one connection.
+pub(crate) fn let_out(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    let named = named_by_connection(headers);
+    headers.iter().filter(move |(name, _)| !is_hop_by_hop(name.as_str()) && !named.contains(name))
+}
+
+/// The headers of a request that may go on to a service, without those that `except` names.
+///
+/// What a caller may not say to a service: where it is from, what only the platform knows, what is no ASCII, and names with
+/// an underscore, which some servers read as a hyphen.
+pub(crate) fn let_in(headers: &HeaderMap, except: &[HeaderName]) -> HeaderMap {
+    let named = named_by_connection(headers);
+    let mut kept = HeaderMap::with_capacity(headers.len() + ADDED_MAX);
+    for (name, value) in headers {
+        if may_enter(name.as_str(), value) && !except.contains(name) && !named.contains(name) {
+            kept.append(name.clone(), value.clone());
+        }
     }
+    kept
+}
+
+fn may_enter(name: &str, value: &HeaderValue) -> bool {
+    let is_refused = is_hop_by_hop(name)
+        || name == "host"
+        || name.starts_with("x-ninefold-")
+        || (name.starts_with("grpc-") && !GRPC_ALLOWED.contains(&name))
+        || FORWARDED.contains(&name)
+        || name.contains('_');
+    !is_refused && value.to_str().is_ok()
 }
 
 #[cfg(test)]
@@ -173,10 +190,17 @@ mod tests {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         headers.insert("x-odd", HeaderValue::from_bytes(b"\xe4").unwrap());
-        strip_untrusted(&mut headers);
-        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["authorization", "grpc-timeout", "trace-bin"]);
+        let names = |headers: &HeaderMap| {
+            let mut names: Vec<_> = headers.keys().map(|name| name.as_str().to_owned()).collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(names(&let_in(&headers, &[])), ["authorization", "grpc-timeout", "trace-bin"]);
+        assert_eq!(names(&let_in(&headers, &[header::AUTHORIZATION])), ["grpc-timeout", "trace-bin"]);
+        let out: HeaderMap = let_out(&headers).map(|(name, value)| (name.clone(), value.clone())).collect();
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(names(&headers), names(&out));
+        assert!(!names(&out).iter().any(|name| matches!(name.as_str(), "x-secret" | "te" | "content-length")));
     }
 
     #[test]

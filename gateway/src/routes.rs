@@ -291,7 +291,8 @@ impl Routes {
 /// Two values are the same if they are to every request.
 impl PartialEq for Routes {
     fn eq(&self, other: &Self) -> bool {
-        let is_same = |(place, route): (&Arc<str>, &Arc<Route>)| other.seats.get(place).is_some_and(|two| **two == **route);
+        let is_same =
+            |(place, route): (&Arc<str>, &Arc<Route>)| other.seats.get(place).is_some_and(|two| **two == **route);
         self.is_known == other.is_known
             && self.refusals == other.refusals
             && self.seats.len() == other.seats.len()

@@ -83,7 +83,11 @@ pub(crate) async fn run() -> Result<()> {
     let begin = Instant::now();
     let gateway = Gateway::start(Config::default(), deps, listener, &scope.child("gateway")).await?;
     gateway.until_known().await;
-    println!("| {} routes of {SERVICES} services known after | {} ms |", 2 * SERVICES * METHODS, millis(begin.elapsed()));
+    println!(
+        "| {} routes of {SERVICES} services known after | {} ms |",
+        2 * SERVICES * METHODS,
+        millis(begin.elapsed())
+    );
     println!("|---|---|");
     let mut load = load(edge)?;
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -206,7 +210,8 @@ fn told(instances: Vec<registry::Instance>, changes: watch::Receiver<registry::I
             }
             let watch = service_fn(move |_: tonic::Request<registry::WatchInstancesRequest>| {
                 use registry::watch_instances_response::Message;
-                let message = |message| Ok::<_, Status>(registry::WatchInstancesResponse { revision: 1, message: Some(message) });
+                let message =
+                    |message| Ok::<_, Status>(registry::WatchInstancesResponse { revision: 1, message: Some(message) });
                 let snapshot = registry::Snapshot { instances: instances.to_vec(), ..Default::default() };
                 let changed = WatchStream::from_changes(changes.clone()).map(move |instance| {
                     message(Message::Delta(registry::Delta { upserts: vec![instance], ..Default::default() }))
@@ -244,7 +249,8 @@ fn kept(contracts: Contracts) -> Link {
 /// The status that a request without a body is answered with.
 async fn status(edge: std::net::SocketAddr, path: &str) -> Result<u16> {
     let mut stream = tokio::net::TcpStream::connect(edge).await?;
-    let request = format!("POST {path} HTTP/1.1\r\nhost: edge.example\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    let request =
+        format!("POST {path} HTTP/1.1\r\nhost: edge.example\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;

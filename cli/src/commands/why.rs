@@ -105,7 +105,8 @@ pub(crate) async fn story(platform: &Platform, name: &str) -> Result<Vec<Entry>,
         decisions = platform.decisions("", name).await.unwrap_or_default();
         filter = LogFilter { instance_id: name.to_owned(), level: Level::Warn.into(), ..LogFilter::default() };
     }
-    let request = SearchLogsRequest { filter: Some(filter), page_size: LOG_LINES_LOOKED_AT, ..SearchLogsRequest::default() };
+    let request =
+        SearchLogsRequest { filter: Some(filter), page_size: LOG_LINES_LOOKED_AT, ..SearchLogsRequest::default() };
     let records =
         platform.ask(platform.monitor().search_logs(request)).await.map(|answer| answer.records).unwrap_or_default();
 

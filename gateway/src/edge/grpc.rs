@@ -39,7 +39,7 @@ impl Edge {
         }
         let path = head.uri.path();
         if let Some(own) = Own::of(path).filter(|own| self.config.reflection || *own != Own::Reflection) {
-            return self.own(own, path, body, record).await;
+            return Box::pin(self.own(own, path, body, record)).await;
         }
         match self.passage(&mut head, Spoken::Grpc, client, record).await {
             Ok(passage) => {
@@ -98,7 +98,7 @@ impl Edge {
         record.routed(route.template(), &route.method.name, &route.service);
         let steered = self.admit(head, route, client, record).await?;
         let channel = published.channels.get(&route.service).cloned().ok_or(Error::Starting)?;
-        let mut call = self.call(head, route, client, &steered, record);
+        let mut call = self.call((head, &[]), route, client, &steered, record);
         let time = self.time_for(route, &head.headers, &steered);
         let headers = call.headers_mut();
         write_timeout(headers, time);

@@ -1,10 +1,11 @@
 //! REST: a request becomes one message, and the answer one message or a stream of them.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Incoming;
@@ -39,7 +40,7 @@ const SHOWN_MAX: usize = 256;
 const BODY_PAUSES_MAX: u32 = 10;
 
 /// Headers that speak of the REST body or of its forms, and mean nothing to the call.
-const OF_THE_BODY: [header::HeaderName; 8] = [
+static OF_THE_BODY: [HeaderName; 9] = [
     header::CONTENT_TYPE,
     header::CONTENT_ENCODING,
     header::CONTENT_LENGTH,
@@ -48,7 +49,10 @@ const OF_THE_BODY: [header::HeaderName; 8] = [
     header::EXPECT,
     header::RANGE,
     header::ORIGIN,
+    HeaderName::from_static("grpc-encoding"),
 ];
+
+const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
 /// A REST request on its way.
 pub(super) struct Call<'r> {
@@ -89,8 +93,8 @@ impl Edge {
         let time = self.time_for(route, &head.headers, &steered);
         let body = record.received.counting(Body::new(body));
         let (mut message, upload) = message(&self.config, route, &path, &head, body, steered.promise.as_ref()).await?;
-        let mut call = self.call(&head, route, client, &steered, record);
-        dress(call.headers_mut(), time);
+        let mut call = self.call((&head, &OF_THE_BODY), route, client, &steered, record);
+        speak_grpc(call.headers_mut(), time);
         if let Some(copy) = self.copied(&steered, &call, route) {
             message = copy.follow(message);
         }
@@ -115,7 +119,7 @@ impl Edge {
         let mut response = if route.method.is_server_streaming {
             let end = patience.end.map(|(_, end)| end);
             let pace = Pace { stop: self.stop.clone(), heartbeat: self.config.heartbeat, end };
-            stream(&call, frames, &head.headers, pace).await?
+            Box::pin(stream(&call, frames, &head.headers, pace)).await?
         } else {
             patience.within(call.one(frames)).await??
         };
@@ -206,11 +210,15 @@ where
 
 /// Makes the headers of a request those of a call.
 pub(super) fn dress(headers: &mut HeaderMap, time: Option<Duration>) {
-    for name in OF_THE_BODY {
+    for name in &OF_THE_BODY {
         headers.remove(name);
     }
-    headers.remove("grpc-encoding");
-    headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity,gzip"));
+    speak_grpc(headers, time);
+}
+
+/// Says what the body of a call is, and how long it may take.
+fn speak_grpc(headers: &mut HeaderMap, time: Option<Duration>) {
+    headers.insert(GRPC_ACCEPT_ENCODING, HeaderValue::from_static("identity,gzip"));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     write_timeout(headers, time);
 }
@@ -235,15 +243,24 @@ where
         return Err(Error::BodyTooLarge(bytes_max));
     }
     let mut read = bytes::BytesMut::new();
+    let mut first = Bytes::new();
     loop {
         let frame = timeout(config.body_timeout, body.frame()).await;
         let frame = frame.map_err(|_| Error::BodyTimeout(config.body_timeout))?;
-        let Some(frame) = frame else { return Ok(read.freeze()) };
+        let Some(frame) = frame else { return Ok(if read.is_empty() { first } else { read.freeze() }) };
         let frame = frame.map_err(|error| Error::BodyBroken(error.into()))?;
         // Trailers of a request mean nothing to a call.
         let Ok(data) = frame.into_data() else { continue };
-        if read.len() + data.len() > bytes_max {
+        if read.len().max(first.len()) + data.len() > bytes_max {
             return Err(Error::BodyTooLarge(bytes_max));
+        }
+        // A body that comes in one piece is not copied.
+        if first.is_empty() {
+            first = data;
+            continue;
+        }
+        if read.is_empty() {
+            read.extend_from_slice(&first);
         }
         read.extend_from_slice(&data);
     }
@@ -313,7 +330,10 @@ impl Call<'_> {
         let answer = transcode::answer(&self.route.method, self.binding, message).map_err(broken)?;
         self.outcome.set(Code::Ok);
         let mut response = Response::new(reply::body(answer.body));
-        let kind = HeaderValue::try_from(answer.content_type.as_ref());
+        let kind = match answer.content_type {
+            Cow::Borrowed(known) => Ok(HeaderValue::from_static(known)),
+            Cow::Owned(said) => HeaderValue::try_from(said),
+        };
         let kind = kind.map_err(|_| broken("the type of its answer is malformed"))?;
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         Ok(response)
@@ -449,9 +469,7 @@ pub(super) fn failed_at_once(answer: &http::response::Parts) -> Option<Status> {
 
 /// Hands on what the service says beside its message, save what is of gRPC or of the connection.
 pub(super) fn copy_metadata(from: &HeaderMap, to: &mut HeaderMap) {
-    let mut metadata = from.clone();
-    guard::strip_hop_by_hop(&mut metadata);
-    for (name, value) in &metadata {
+    for (name, value) in guard::let_out(from) {
         let text = name.as_str();
         let is_ours = text.starts_with("grpc-")
             || text.starts_with("x-ninefold-")

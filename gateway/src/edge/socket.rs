@@ -137,7 +137,7 @@ impl Edge {
         let upgrade = upgrade.ok_or(Error::RequestMalformed("this connection cannot be upgraded"))?;
 
         let time = self.time_for(route, &head.headers, &steered);
-        let mut call = self.call(&head, route, client, &steered, record);
+        let mut call = self.call((&head, &[]), route, client, &steered, record);
         record.sent();
         for name in OF_THE_SOCKET {
             call.headers_mut().remove(name);

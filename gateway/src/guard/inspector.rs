@@ -113,6 +113,11 @@ impl State {
                         return Ok(blank);
                     }
                     self.heads += 1;
+                    // Nearly every head comes in one piece, and is read where it lies.
+                    if let Some(end) = end_of_head(bytes) {
+                        self.phase = after(read_head(&bytes[..end])?);
+                        return Ok(end);
+                    }
                 }
                 let from = head.len().saturating_sub(3);
                 head.extend_from_slice(bytes);
@@ -198,7 +203,7 @@ fn chunk_size(line: &[u8]) -> Result<u64, &'static str> {
 
 /// Where a head ends: behind its first empty line, whichever way its lines end, because that is where hyper ends it.
 fn end_of_head(bytes: &[u8]) -> Option<usize> {
-    let mut lines = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
+    let mut lines = memchr::memchr_iter(b'\n', bytes);
     let mut previous = lines.next()?;
     for at in lines {
         if matches!(&bytes[previous + 1..at], [] | [b'\r']) {

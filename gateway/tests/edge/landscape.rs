@@ -268,11 +268,7 @@ impl registry::registry_service_server::RegistryService for Registry {
             let message = if std::mem::take(&mut is_first) {
                 Message::Snapshot(registry::Snapshot { instances: instances.clone(), policies })
             } else {
-                Message::Delta(registry::Delta {
-                    upserts: instances.clone(),
-                    removes: removes.collect(),
-                    policies,
-                })
+                Message::Delta(registry::Delta { upserts: instances.clone(), removes: removes.collect(), policies })
             };
             known = instances;
             Ok(registry::WatchInstancesResponse { revision: 1, message: Some(message) })

@@ -83,7 +83,8 @@ async fn a_mirror_hears_grpc_too() {
     let channel = Endpoint::try_from(format!("http://{}", house.edge)).unwrap().connect().await.unwrap();
     let mut client = ConfigServiceClient::new(channel);
     for _ in 0..5 {
-        let document = GetDocumentRequest { service: "shop".to_owned(), environment: "test".to_owned(), revision: None };
+        let document =
+            GetDocumentRequest { service: "shop".to_owned(), environment: "test".to_owned(), revision: None };
         assert_eq!(client.get_document(document).await.unwrap().into_inner().document.unwrap().author, "a");
     }
     let heard = async {

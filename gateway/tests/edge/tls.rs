@@ -135,9 +135,8 @@ async fn certificates_change_through_the_edges_document() {
     #[expect(clippy::disallowed_methods, reason = "ends with the sender")]
     tokio::spawn(connection);
 
-    let document = |Certificate { cert, key }: &Certificate| {
-        serde_json::json!({"tls": {"cert": cert, "key": key}}).to_string()
-    };
+    let document =
+        |Certificate { cert, key }: &Certificate| serde_json::json!({"tls": {"cert": cert, "key": key}}).to_string();
     let next = new.sign("next", "main.example");
     let missing = Certificate { cert: next.cert.with_extension("gone"), key: next.key.clone() };
     let refusal = house.documents.put(&document(&missing)).await;

@@ -281,14 +281,20 @@ impl Pool {
         })
     }
 
-    /// The usual case: takes no lock and allocates nothing.
+    /// The usual case: takes no lock and allocates nothing. A call that not everybody may answer has it too, as long as
+    /// the endpoint that is picked may.
     fn quick_pick(&self, ask: &Ask<'_>, tried: &[Key]) -> Option<Ticket> {
-        if ask.among.is_some() || ask.subset.is_some() || !tried.is_empty() {
+        if !tried.is_empty() {
             return None;
         }
         self.freshen();
         let chart = self.chart.load();
-        chart.pick(&self.turn, fastrand::u64(..), ask.key)?.admit(chart.is_panic)
+        let endpoint = chart.pick(&self.turn, fastrand::u64(..), ask.key)?;
+        let is_choosy = ask.among.is_some() || ask.subset.is_some();
+        if is_choosy && !ask.is_of(&endpoint.instance()) {
+            return None;
+        }
+        endpoint.admit(chart.is_panic)
     }
 
     /// The unusual case: looks at every endpoint, and finds out why there is none.

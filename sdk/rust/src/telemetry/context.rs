@@ -11,6 +11,9 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 /// Writes the trace of `span` into the headers of a call that is about to leave. Writes nothing for a span that no
 /// telemetry records.
 pub fn inject(span: &Span, headers: &mut HeaderMap) {
+    if span.is_disabled() {
+        return;
+    }
     TraceContextPropagator::new().inject_context(&span.context(), &mut Headers(headers));
 }
 
@@ -21,17 +24,27 @@ pub fn extract(headers: &HeaderMap) -> Context {
 
 /// Makes `span` a part of the trace that a call belongs to. Does nothing for a span that no telemetry records.
 pub fn continue_trace(span: &Span, headers: &HeaderMap) {
+    if span.is_disabled() {
+        return;
+    }
     // Fails only for a span that is not recorded, which has no parent to miss.
     let _ = span.set_parent(extract(headers));
 }
 
 /// Names `span` anew, for what is known only after it began, such as the route of a request.
-pub fn rename(span: &Span, name: String) {
+pub fn rename(span: &Span, name: impl FnOnce() -> String) {
+    if span.is_disabled() {
+        return;
+    }
+    let name = name();
     span.context().span().update_name(name);
 }
 
 /// The id of the trace that `span` belongs to, as 32 hex digits; `None` for a span that no telemetry records.
 pub fn trace_id(span: &Span) -> Option<String> {
+    if span.is_disabled() {
+        return None;
+    }
     trace_id_of(&span.context())
 }
 
