@@ -136,7 +136,7 @@ where
         () = stop.asked() => {
             // HTTP/1 cannot say of a request that nobody looked at it. So a quiet connection is not closed at once, in the
             // face of a client that just begins to send, but with the next answer.
-            let quiet = client.has_asked_http1().then_some(QUIET_MAX).unwrap_or_default();
+            let quiet = if client.has_asked_http1() { QUIET_MAX } else { Duration::ZERO };
             match tokio::time::timeout(quiet, &mut served).await {
                 Ok(outcome) => outcome,
                 Err(_) => {

@@ -175,7 +175,7 @@ fn files(raw: &[u8]) -> Result<Vec<&[u8]>> {
     let (mut files, mut rest) = (Vec::new(), raw);
     while !rest.is_empty() {
         let mut after = rest.get(1..).context("a length")?;
-        let length = usize::try_from(prost::decode_length_delimiter(&mut after)?)?;
+        let length = prost::decode_length_delimiter(&mut after)?;
         let end = rest.len() - after.len() + length;
         ensure!(end <= rest.len(), "a descriptor set ends within a file");
         files.push(&rest[..end]);
