@@ -83,7 +83,7 @@ impl Drop for Waiting<'_> {
         if let Some(ticket) = self.ticket.take()
             && self.course.is_won.load(Ordering::Relaxed)
         {
-            ticket.answered();
+            ticket.observe();
         }
     }
 }
@@ -154,7 +154,12 @@ impl Course {
         }
     }
 
-    fn take(&self, ticket: Ticket, response: http::Response<Incoming>, began: Instant) -> Result<Response, Failure> {
+    fn take(
+        &self,
+        mut ticket: Ticket,
+        response: http::Response<Incoming>,
+        began: Instant,
+    ) -> Result<Response, Failure> {
         let (mut head, body) = response.into_parts();
         let service = &self.pool.around.service;
         let instance_id = ticket.endpoint.instance_id.clone();

@@ -8,10 +8,16 @@
 //! A connection that cannot be made counts as one failure, so an address that refuses opens its breaker after five
 //! attempts of the connection's own backoff, with or without calls.
 //!
+//! A call that hangs counts as slow as soon as it has taken as long as a slow one, not when it ends; see [`waiting`].
+//!
 //! Calls of a closed breaker take no lock: they load one word, and add to another. Everything else is rare.
 
+mod judge;
+mod permit;
 mod policy;
+mod waiting;
 mod window;
+mod word;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,8 +25,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+pub use permit::Permit;
+use permit::Speed;
 pub use policy::Policy;
+use waiting::{Overdue, Waiting};
 use window::Window;
+use word::{force, generation, phase};
 
 /// Where a breaker is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,13 +78,6 @@ pub enum Verdict<'a> {
     Nothing,
 }
 
-/// Leave to make one call. Give it back to [`Breaker::record`].
-#[derive(Debug)]
-#[must_use = "a permit that is not given back blocks a trial call"]
-pub struct Permit {
-    generation: u32,
-}
-
 /// A breaker of one endpoint, or of one method. `now` is the time since any fixed moment, the same for all calls.
 #[derive(Debug)]
 pub struct Breaker {
@@ -83,7 +86,10 @@ pub struct Breaker {
     /// The generation counts changes: what was allowed in an earlier phase says nothing about this one.
     word: AtomicU64,
     in_a_row: AtomicU32,
+    /// Slow calls since the last quick one.
+    slow_in_a_row: AtomicU32,
     window: Window,
+    waiting: Waiting,
     /// What a slow call takes, in nanoseconds. `u64::MAX` for none.
     slow_call: AtomicU64,
     policy: ArcSwap<Policy>,
@@ -117,12 +123,6 @@ enum State {
     },
 }
 
-/// What a call, or a look at the window, gives cause to.
-enum Cause {
-    Row(u32),
-    Share(String),
-}
-
 impl Breaker {
     /// Makes a closed breaker. `seed` decides the jitter of its waits.
     pub fn new(policy: Arc<Policy>, seed: u64) -> Self {
@@ -136,7 +136,9 @@ impl Breaker {
         Self {
             word: AtomicU64::new(0),
             in_a_row: AtomicU32::new(0),
+            slow_in_a_row: AtomicU32::new(0),
             window: Window::new(policy.window),
+            waiting: Waiting::default(),
             slow_call: AtomicU64::new(slow_nanos(&policy)),
             policy: ArcSwap::new(policy),
             rest: Mutex::new(rest),
@@ -149,6 +151,11 @@ impl Breaker {
         self.window.resize(nanos(now), policy.window);
         self.slow_call.store(slow_nanos(&policy), Ordering::Relaxed);
         self.policy.store(policy);
+    }
+
+    /// Says what a slow call takes, where the policy does not: `None` for nothing is slow. Until the next policy.
+    pub fn set_slow_call(&self, slow_call: Option<Duration>) {
+        self.slow_call.store(slow_call.map_or(u64::MAX, nanos), Ordering::Relaxed);
     }
 
     /// Where the breaker is, as callers see it.
@@ -185,7 +192,7 @@ impl Breaker {
     pub fn admit(&self, now: impl FnOnce() -> Duration) -> Option<Permit> {
         let word = self.word.load(Ordering::Acquire);
         match phase(word) {
-            Phase::Closed => Some(Permit { generation: generation(word) }),
+            Phase::Closed => Some(Permit::new(generation(word))),
             Phase::Open => None,
             Phase::HalfOpen => {
                 let mut rest = self.lock();
@@ -195,7 +202,7 @@ impl Breaker {
                     State::Closed if self.phase() == Phase::Closed => State::Closed,
                     State::Closed | State::Open { .. } => return None,
                 };
-                Some(Permit { generation: self.generation() })
+                Some(Permit::new(self.generation()))
             }
         }
     }
@@ -217,11 +224,11 @@ impl Breaker {
 
     /// Lets a call through that the breaker would keep away: for when too few endpoints are left.
     pub fn admit_regardless(&self) -> Permit {
-        Permit { generation: self.generation() }
+        Permit::new(self.generation())
     }
 
-    /// Takes a permit back with how the call went and how long it took. `may_open` is asked before a share opens it;
-    /// failures in a row always do.
+    /// Takes a permit back with how the call went and how long it took. `may_open` is asked before a share opens it, or
+    /// slow calls in a row; failures in a row always do.
     #[expect(clippy::needless_pass_by_value, reason = "a permit is given back once")]
     #[inline]
     pub fn record(
@@ -236,18 +243,21 @@ impl Breaker {
         if permit.generation != generation(word) {
             return None;
         }
-        let is_slow = nanos(took) >= self.slow_call.load(Ordering::Relaxed);
-        if phase(word) == Phase::Closed && verdict == Verdict::Success && !is_slow {
+        let speed = self.speed(&permit, took, verdict == Verdict::Success);
+        if let (Phase::Closed, Verdict::Success, Speed::Quick) = (phase(word), verdict, speed) {
             // Nearly every call of nearly every breaker.
             if self.in_a_row.load(Ordering::Relaxed) != 0 {
                 self.in_a_row.store(0, Ordering::Relaxed);
+            }
+            if self.slow_in_a_row.load(Ordering::Relaxed) != 0 {
+                self.slow_in_a_row.store(0, Ordering::Relaxed);
             }
             self.window.count(nanos(now), false, false);
             return None;
         }
         match phase(word) {
-            Phase::Closed => self.count(now, verdict, is_slow, may_open),
-            Phase::HalfOpen => self.tried(now, permit.generation, verdict),
+            Phase::Closed => self.count(now, verdict, speed, may_open),
+            Phase::HalfOpen => self.tried(now, permit.generation, verdict, speed),
             // Nothing was let through in this phase.
             Phase::Open => None,
         }
@@ -256,7 +266,7 @@ impl Breaker {
     /// Counts a connection that could not be made.
     pub fn refused(&self, now: Duration, why: &str) -> Option<Transition> {
         match self.phase() {
-            Phase::Closed => self.count(now, Verdict::Failure(why), false, || true),
+            Phase::Closed => self.count(now, Verdict::Failure(why), Speed::Quick, || true),
             Phase::HalfOpen => {
                 let mut rest = self.lock();
                 let is_half_open = matches!(rest.state, State::HalfOpen { .. });
@@ -266,17 +276,43 @@ impl Breaker {
         }
     }
 
-    /// Looks at the window without a call: a share that is reached opens it, a row as old as the window is forgotten.
+    /// Looks at the calls without one of them: those that hang are counted as slow, a share that is reached opens it, a
+    /// trial call that is overdue opens it again, a row as old as the window is forgotten.
     pub fn sweep(&self, now: Duration, may_open: impl FnOnce() -> bool) -> Option<Transition> {
-        if self.phase() != Phase::Closed {
+        let phase = self.phase();
+        if phase == Phase::Open {
+            self.waiting.clear();
             return None;
+        }
+        let slow = self.slow_call.load(Ordering::Relaxed);
+        let overdue = if slow == u64::MAX { Overdue::default() } else { self.waiting.overdue(nanos(now), slow) };
+        if phase == Phase::HalfOpen {
+            return (overdue.calls > 0).then(|| self.reopen_overdue(now, slow)).flatten();
+        }
+        if overdue.calls > 0 {
+            self.window.count_slow(nanos(now), overdue.calls);
+            if overdue.is_mixed {
+                self.slow_in_a_row.store(overdue.in_a_row, Ordering::Relaxed);
+            } else {
+                self.slow_in_a_row.fetch_add(overdue.in_a_row, Ordering::Relaxed);
+            }
         }
         let sums = self.window.sweep(nanos(now));
         if sums.calls == 0 {
             self.in_a_row.store(0, Ordering::Relaxed);
+            self.slow_in_a_row.store(0, Ordering::Relaxed);
             return None;
         }
         self.judge(now, 0, "", may_open)
+    }
+
+    /// A trial call has not been answered for as long as a slow one takes.
+    #[cold]
+    fn reopen_overdue(&self, now: Duration, slow: u64) -> Option<Transition> {
+        let mut rest = self.lock();
+        let is_judged = matches!(rest.state, State::HalfOpen { .. }) && !self.policy.load().is_disabled;
+        let reason = || format!("a trial call was not answered within {:?}", Duration::from_nanos(slow));
+        is_judged.then(|| self.open(&mut rest, now, reason()))
     }
 
     /// When the instance is to be probed, while the breaker is open.
@@ -330,80 +366,13 @@ impl Breaker {
         self.enter(&mut rest, state, wanted);
         rest.closed_at = now;
         rest.is_partial = false;
-        self.in_a_row.store(0, Ordering::Relaxed);
-        self.window.clear();
+        self.forget();
         (before != to).then(|| Transition { to, reason: why.to_owned() })
-    }
-
-    #[cold]
-    fn count(
-        &self,
-        now: Duration,
-        verdict: Verdict<'_>,
-        is_slow: bool,
-        may_open: impl FnOnce() -> bool,
-    ) -> Option<Transition> {
-        let (row, why) = match verdict {
-            Verdict::Nothing => return None,
-            Verdict::Success => {
-                self.in_a_row.store(0, Ordering::Relaxed);
-                self.window.count(nanos(now), false, is_slow);
-                if !is_slow {
-                    return None;
-                }
-                (0, "")
-            }
-            Verdict::Failure(why) => (self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1, why),
-            Verdict::Overload(why) => (0, why),
-        };
-        if verdict != Verdict::Success {
-            self.window.count(nanos(now), true, is_slow);
-        }
-        self.judge(now, row, why, may_open)
-    }
-
-    /// Opens the breaker if there is cause to.
-    fn judge(&self, now: Duration, row: u32, why: &str, may_open: impl FnOnce() -> bool) -> Option<Transition> {
-        let policy = self.policy.load();
-        if policy.is_disabled {
-            return None;
-        }
-        let cause = self.cause(now, row, &policy)?;
-        let mut rest = self.lock();
-        // Somebody else may have opened it, or an operator decided.
-        if !matches!(rest.state, State::Closed) || self.force() != Force::None {
-            return None;
-        }
-        let (is_partial, reason) = match cause {
-            Cause::Row(row) => (false, format!("{row} failures in a row")),
-            Cause::Share(reason) if may_open() => (true, reason),
-            Cause::Share(_) => return None,
-        };
-        rest.is_partial = is_partial;
-        let reason = if why.is_empty() { reason } else { format!("{reason}: {why}") };
-        Some(self.open(&mut rest, now, reason))
-    }
-
-    fn cause(&self, now: Duration, row: u32, policy: &Policy) -> Option<Cause> {
-        if policy.failures_in_a_row > 0 && row >= policy.failures_in_a_row {
-            return Some(Cause::Row(row));
-        }
-        let sums = self.window.sums(nanos(now));
-        let is_share = |part: u64, percent: u32| {
-            percent > 0 && sums.calls >= u64::from(policy.calls_min) && part * 100 >= sums.calls * u64::from(percent)
-        };
-        if is_share(sums.failures, policy.failure_percent) {
-            Some(Cause::Share(format!("{} of {} calls failed", sums.failures, sums.calls)))
-        } else if policy.slow_call.is_some() && is_share(sums.slow, policy.slow_percent) {
-            Some(Cause::Share(format!("{} of {} calls were slow", sums.slow, sums.calls)))
-        } else {
-            None
-        }
     }
 
     /// A trial call has ended.
     #[cold]
-    fn tried(&self, now: Duration, permitted: u32, verdict: Verdict<'_>) -> Option<Transition> {
+    fn tried(&self, now: Duration, permitted: u32, verdict: Verdict<'_>, speed: Speed) -> Option<Transition> {
         let mut rest = self.lock();
         let State::HalfOpen { out, successes, granted_at } = rest.state else { return None };
         if permitted != self.generation() {
@@ -411,6 +380,9 @@ impl Breaker {
         }
         let out = out.saturating_sub(1);
         match verdict {
+            Verdict::Success if speed != Speed::Quick => {
+                Some(self.open(&mut rest, now, "a trial call was slow".to_owned()))
+            }
             Verdict::Success if successes + 1 >= self.policy.load().trials => {
                 Some(self.close(&mut rest, now, format!("{} trial calls succeeded", successes + 1)))
             }
@@ -458,8 +430,7 @@ impl Breaker {
     }
 
     fn close(&self, rest: &mut Rest, now: Duration, reason: String) -> Transition {
-        self.in_a_row.store(0, Ordering::Relaxed);
-        self.window.clear();
+        self.forget();
         rest.closed_at = now;
         self.enter(rest, State::Closed, Force::None);
         Transition { to: Phase::Closed, reason }
@@ -467,6 +438,8 @@ impl Breaker {
 
     fn enter(&self, rest: &mut Rest, state: State, force: Force) {
         rest.state = state;
+        // Those who wait were let through in another phase.
+        self.waiting.clear();
         let phase = match state {
             State::Closed => 0,
             State::Open { .. } => 1,
@@ -497,26 +470,6 @@ impl Rest {
     fn jittered(&mut self, wait: Duration) -> Duration {
         wait.mul_f64(0.8 + 0.4 * self.random.f64())
     }
-}
-
-fn phase(word: u64) -> Phase {
-    match word & 3 {
-        0 => Phase::Closed,
-        1 => Phase::Open,
-        _ => Phase::HalfOpen,
-    }
-}
-
-fn force(word: u64) -> Force {
-    match word >> 2 & 3 {
-        0 => Force::None,
-        1 => Force::Open,
-        _ => Force::Closed,
-    }
-}
-
-fn generation(word: u64) -> u32 {
-    u32::try_from(word >> 32).expect("the upper half of a word")
 }
 
 /// Good for 584 years.

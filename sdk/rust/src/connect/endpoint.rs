@@ -243,6 +243,16 @@ impl Endpoint {
         self.breaker.set_policy(self.now(), policy.clone());
     }
 
+    /// Says what a slow call takes here, where the policy does not.
+    pub(crate) fn set_slow_call(&self, slow_call: Option<Duration>) {
+        self.breaker.set_slow_call(slow_call);
+    }
+
+    /// How long an answer takes, after the last ones. `None`: none has come of late.
+    pub(crate) fn latency(&self) -> Option<Duration> {
+        self.gauge.latency()
+    }
+
     /// Takes the instance's own word on its load: calls a second, failed calls a second, and the share of what it can do
     /// that it does. Weighted round robin reckons with it.
     pub(crate) fn report_load(&self, calls_per_second: f64, failures_per_second: f64, utilization: f64) {

@@ -120,7 +120,40 @@ async fn slow_calls_open_a_breaker_where_they_are_judged() {
         () = calls => unreachable!("it goes on"),
     };
     assert_eq!(opened.kind(), EventKind::BreakerOpened);
-    assert!(opened.reason.contains("were slow"), "{}", opened.reason);
+    assert!(opened.reason.contains("took longer than 200ms"), "{}", opened.reason);
+}
+
+#[tokio::test]
+async fn an_instance_that_is_slower_than_the_others_is_left_alone_while_its_calls_hang() {
+    let house = House::new();
+    let client = house.client();
+    let mut events = house.discovery.events();
+    let names = ["slow", "first", "second"];
+    let [slow, first, second] =
+        [house.instance(names[0]).await, house.instance(names[1]).await, house.instance(names[2]).await];
+    for instance in [&slow, &first, &second] {
+        instance.behave(Manner::Answer(Duration::from_millis(20)));
+    }
+    warm(&client, 3).await;
+    slow.behave(Manner::Answer(Duration::from_secs(30)));
+    let turned = std::time::Instant::now();
+    let calls = async {
+        let mut under_way = futures_util::stream::FuturesUnordered::new();
+        loop {
+            under_way.push(get(&client));
+            if under_way.len() >= 12 {
+                let _ = futures_util::StreamExt::next(&mut under_way).await;
+            }
+        }
+    };
+    let opened = tokio::select! {
+        opened = next(&mut events) => opened,
+        () = calls => unreachable!("it goes on"),
+    };
+    assert_eq!((opened.kind(), opened.instance_id.as_str()), (EventKind::BreakerOpened, "slow"));
+    assert!(opened.reason.contains("in a row took longer than"), "{}", opened.reason);
+    // Their own deadline is five seconds: none of them has ended.
+    assert!(turned.elapsed() < Duration::from_secs(4), "{:?}", turned.elapsed());
 }
 
 #[tokio::test]

@@ -128,6 +128,7 @@ fn breaker(part: &mut Part, wrong: &mut Wrong) -> proto::Breaker {
         failures_in_a_row: part.count("failures_in_a_row", 0..=10_000, wrong),
         slow_call: part.duration("slow_call", MILLI..=10 * MINUTE, wrong),
         slow_percent: part.count("slow_percent", 1..=100, wrong),
+        slow_calls_in_a_row: part.count("slow_calls_in_a_row", 0..=10_000, wrong),
         wait_min: part.duration("wait_min", 10 * MILLI..=10 * MINUTE, wrong),
         wait_max: part.duration("wait_max", 10 * MILLI..=HOUR, wrong),
         trials: part.count("trials", 1..=100, wrong),

@@ -110,6 +110,12 @@ impl Gauge {
         }
     }
 
+    /// How long an answer takes, after the last ones. `None` if none has come.
+    pub(crate) fn latency(&self) -> Option<Duration> {
+        let seconds = self.seconds();
+        (seconds > 0.0).then(|| Duration::try_from_secs_f32(seconds).unwrap_or(Duration::MAX))
+    }
+
     /// Seconds to reckon with; zero if it never answered.
     fn seconds(&self) -> f32 {
         f32::from_bits(self.latency_now.load(Ordering::Relaxed))

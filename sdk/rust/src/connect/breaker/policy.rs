@@ -13,8 +13,12 @@ pub struct Policy {
     pub failure_percent: u32,
     /// Failures in a row that open it. Zero for never.
     pub failures_in_a_row: u32,
-    /// A call that takes longer is slow. `None`: slow calls are not judged.
+    /// A call that is not answered (a stream: begun to be answered) within this is slow. `None`: slow is what takes five
+    /// times as long as at the other endpoints, and at least half a second; methods are not judged for it.
     pub slow_call: Option<Duration>,
+    /// Slow calls with no quick one among them that open it. Zero for never, and then slow calls are judged only where
+    /// [`slow_call`](Self::slow_call) says what they are.
+    pub slow_calls_in_a_row: u32,
     /// Share of slow calls within the window, in percent, that opens it.
     pub slow_percent: u32,
     /// How long it stays open at first. Doubles with every opening in a row. When every breaker of a service is open, a
@@ -25,7 +29,8 @@ pub struct Policy {
     pub wait_max: Duration,
     /// Trial calls at one time while half open, and successes that close it.
     pub trials: u32,
-    /// Most endpoints, in percent of a service's, that may be open because of a share of their calls. One is always left.
+    /// Most endpoints, in percent of a service's, that may be open because of slow calls or of a share of failures. One is
+    /// always left.
     pub ejection_percent_max: u32,
     /// Whether it never opens.
     pub is_disabled: bool,
@@ -39,6 +44,7 @@ impl Default for Policy {
             failure_percent: 50,
             failures_in_a_row: 5,
             slow_call: None,
+            slow_calls_in_a_row: 3,
             slow_percent: 80,
             wait_min: Duration::from_secs(1),
             wait_max: Duration::from_secs(60),

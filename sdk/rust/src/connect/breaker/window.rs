@@ -49,6 +49,25 @@ impl Window {
         }
     }
 
+    /// Counts calls that are slow by now, though they have not ended.
+    pub(super) fn count_slow(&self, now: u64, calls: u32) {
+        let number = self.number(now);
+        let index = usize::try_from(number % SLOTS).expect("below ten");
+        let mut left = u64::from(calls);
+        while left > 0 {
+            let some = left.min(COUNT - COUNT_MAX);
+            add(&self.calls[index], number, some << COUNT_BITS);
+            add(&self.slow[index], number, some << COUNT_BITS);
+            left -= some;
+        }
+    }
+
+    /// Counts the failure of a call that [`count_slow`](Self::count_slow) has counted.
+    pub(super) fn count_failure(&self, now: u64) {
+        let number = self.number(now);
+        add(&self.calls[usize::try_from(number % SLOTS).expect("below ten")], number, 1);
+    }
+
     /// What the window holds.
     pub(super) fn sums(&self, now: u64) -> Sums {
         let newest = self.number(now);

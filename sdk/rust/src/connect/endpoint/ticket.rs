@@ -1,6 +1,7 @@
 //! A call that an endpoint has taken in.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::Status;
@@ -22,12 +23,15 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    pub(super) fn new(endpoint: &Arc<Endpoint>, line: Occupied, permit: Permit) -> Self {
+    pub(super) fn new(endpoint: &Arc<Endpoint>, line: Occupied, mut permit: Permit) -> Self {
         endpoint.gauge.enter();
-        Self { endpoint: endpoint.clone(), line, permit: Some(permit), method: None, started: Instant::now() }
+        let started = Instant::now();
+        endpoint.breaker.begin(started.saturating_duration_since(endpoint.around.origin), &mut permit);
+        Self { endpoint: endpoint.clone(), line, permit: Some(permit), method: None, started }
     }
 
-    pub(crate) fn with_method(mut self, method: MethodPermit) -> Self {
+    pub(crate) fn with_method(mut self, mut method: MethodPermit) -> Self {
+        method.begin(self.started.saturating_duration_since(self.endpoint.around.origin));
         self.method = Some(method);
         self
     }
@@ -38,10 +42,23 @@ impl Ticket {
     }
 
     /// The instance has answered, and did not fail at once: learns how long it took.
-    pub(crate) fn answered(&self) {
+    pub(crate) fn answered(&mut self) {
+        let took = self.observe();
+        if let Some(permit) = &mut self.permit {
+            self.endpoint.breaker.answered(permit, took);
+        }
+        if let Some(method) = &mut self.method {
+            method.answered(took);
+        }
+    }
+
+    /// Notes that an answer takes at least as long as it has taken until now.
+    pub(crate) fn observe(&self) -> Duration {
         let now = Instant::now();
         let since = now.saturating_duration_since(self.endpoint.around.origin);
-        self.endpoint.gauge.observe(since, now.saturating_duration_since(self.started));
+        let took = now.saturating_duration_since(self.started);
+        self.endpoint.gauge.observe(since, took);
+        took
     }
 
     /// The call is over.

@@ -152,6 +152,20 @@ impl Method {
 }
 
 impl MethodPermit {
+    /// The call is sent.
+    pub(crate) fn begin(&mut self, now: Duration) {
+        if let Some(permit) = &mut self.permit {
+            self.method.breaker.begin(now, permit);
+        }
+    }
+
+    /// The call is answered, though perhaps not over.
+    pub(crate) fn answered(&mut self, took: Duration) {
+        if let Some(permit) = &mut self.permit {
+            self.method.breaker.answered(permit, took);
+        }
+    }
+
     /// The call is over.
     pub(crate) fn give_back(mut self, now: Duration, verdict: Verdict<'_>, took: Duration, endpoint: u32) {
         if let Some(permit) = self.permit.take() {

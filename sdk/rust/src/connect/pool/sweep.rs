@@ -14,6 +14,13 @@ const EVERY: Duration = Duration::from_millis(100);
 /// Looks without a call before a pool sleeps. Longer than the longest window of a breaker, so that it ends empty.
 const QUIET_MAX: u32 = 700;
 
+/// How many times as long as at the other endpoints a call takes that is slow, where no policy says what slow is.
+const SLOW_FACTOR: u32 = 5;
+/// The least that a slow call takes, however quick the others are.
+const SLOW_MIN: Duration = Duration::from_millis(500);
+/// Other endpoints that an endpoint is compared with, at least.
+const PEERS_MIN: usize = 2;
+
 /// Nobody looks after the pool.
 const ASLEEP: u8 = 0;
 /// No call since the last look.
@@ -65,6 +72,7 @@ impl Pool {
         let policy = self.around.policy.now();
         let endpoints = self.endpoints.load();
         let usual = if policy.balancing.method == BalancingMethod::WeightedRoundRobin { self.usual() } else { None };
+        self.compare();
         let (mut is_other, mut is_restless) = (false, false);
         for endpoint in endpoints.iter() {
             is_other |= endpoint.refresh(policy.balancing.slow_start, usual);
@@ -77,6 +85,22 @@ impl Pool {
         is_restless || self.methods.are_restless()
     }
 
+    /// Says what is slow at each endpoint, where the policy does not: what takes much longer than at the others. Where
+    /// fewer than two others have answered of late, nobody can tell which of them is odd.
+    fn compare(&self) {
+        let policy = self.around.policy.now();
+        if policy.breaker.slow_call.is_some() || policy.breaker.slow_calls_in_a_row == 0 {
+            return;
+        }
+        let endpoints = self.endpoints.load();
+        let latencies: Vec<_> = endpoints.iter().map(|endpoint| endpoint.latency()).collect();
+        let mut known: Vec<Duration> = latencies.iter().flatten().copied().collect();
+        known.sort_unstable();
+        for (endpoint, own) in endpoints.iter().zip(&latencies) {
+            endpoint.set_slow_call(peers_median(&known, *own).map(|usual| (usual * SLOW_FACTOR).max(SLOW_MIN)));
+        }
+    }
+
     /// What endpoints say that they can do, on average. `None` while fewer than two have said it.
     fn usual(&self) -> Option<f32> {
         let said: Vec<f32> = self.endpoints.load().iter().filter_map(|endpoint| endpoint.capacity()).collect();
@@ -84,9 +108,47 @@ impl Pool {
     }
 }
 
+/// The median of what is known, in order, without an endpoint's own. The lower one of two.
+fn peers_median(known: &[Duration], own: Option<Duration>) -> Option<Duration> {
+    let own = own.and_then(|own| known.binary_search(&own).ok());
+    let others = known.len() - usize::from(own.is_some());
+    if others < PEERS_MIN {
+        return None;
+    }
+    let middle = (others - 1) / 2;
+    let is_past = own.is_some_and(|own| own <= middle);
+    known.get(middle + usize::from(is_past)).copied()
+}
+
 impl Drop for Pool {
     fn drop(&mut self) {
         // The task that sleeps finds nobody to look after.
         self.wake.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn median(known: &[u64], own: Option<u64>) -> Option<u64> {
+        let known: Vec<_> = known.iter().copied().map(Duration::from_millis).collect();
+        let median = peers_median(&known, own.map(Duration::from_millis))?;
+        u64::try_from(median.as_millis()).ok()
+    }
+
+    #[test]
+    fn an_endpoint_is_compared_with_the_others_alone() {
+        assert_eq!(median(&[1, 2, 900], Some(900)), Some(1));
+        assert_eq!(median(&[1, 2, 900], Some(1)), Some(2));
+        assert_eq!(median(&[1, 2, 3, 900], Some(2)), Some(3));
+        assert_eq!(median(&[1, 2], None), Some(1), "it has never answered itself");
+    }
+
+    #[test]
+    fn of_two_nobody_can_tell_which_is_odd() {
+        assert_eq!(median(&[1, 900], Some(900)), None);
+        assert_eq!(median(&[900], None), None);
+        assert_eq!(median(&[], None), None);
     }
 }

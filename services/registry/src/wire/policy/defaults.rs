@@ -58,6 +58,7 @@ fn breaker(part: proto::Breaker) -> proto::Breaker {
         failure_percent: part.failure_percent.or(Some(50)),
         failures_in_a_row: part.failures_in_a_row.or(Some(5)),
         slow_percent: part.slow_percent.or(Some(80)),
+        slow_calls_in_a_row: part.slow_calls_in_a_row.or(Some(3)),
         wait_min: part.wait_min.or(millis(1000)),
         wait_max: part.wait_max.or(millis(60_000)),
         trials: part.trials.or(Some(3)),
