@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ninefold::settings::duration;
-use ninefold::tls::{ServerFiles, ServerTls};
+use ninefold::tls::{ClientFiles, ClientTls, ServerFiles, ServerTls};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -64,6 +64,9 @@ pub struct Config {
     pub rate_limit: Option<RateLimit>,
     /// TLS at the door: HTTP/2 and HTTP/1.1 behind it, nothing without it. Absent for plain HTTP/1.1 and h2c.
     pub tls: Option<Tls>,
+    /// TLS to services that ask for it. Absent where those cannot be reached. Read when the edge starts; settings that
+    /// come later must say the same.
+    pub inward: Option<Inward>,
     /// How requests to services are steered, by the service's name.
     pub traffic: BTreeMap<String, traffic::Service>,
     /// Which requests are told in the access log.
@@ -88,6 +91,27 @@ pub struct Tls {
     /// Whether a caller without a certificate is turned away.
     #[serde(default)]
     pub client_required: bool,
+}
+
+/// Whom the edge trusts behind it, and what it shows there. An instance that asks for TLS has to prove that it keeps its
+/// service: the service's name stands in its certificate as a DNS name.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inward {
+    /// Who vouches for services, in PEM.
+    pub ca: PathBuf,
+    /// What the edge shows where a service asks who calls. Absent for nothing.
+    #[serde(default)]
+    pub identity: Option<Certificate>,
+}
+
+impl Inward {
+    /// Reads the files.
+    pub(crate) fn open(&self) -> Result<ClientTls, Error> {
+        let identity = self.identity.as_ref().map(|one| (one.cert.clone(), one.key.clone()));
+        ClientTls::new(ClientFiles { ca: Some(self.ca.clone()), identity })
+            .map_err(|error| Error::SettingsInvalid(vec![format!("inward: {error}")]))
+    }
 }
 
 /// A certificate and its key.
@@ -136,6 +160,7 @@ impl Default for Config {
             auth: Auth::default(),
             rate_limit: None,
             tls: None,
+            inward: None,
             traffic: BTreeMap::new(),
             access_log: journal::Config::default(),
         }

@@ -141,6 +141,9 @@ impl Edge {
     /// [`Error::SettingsInvalid`] with all that is wrong.
     pub(crate) fn renewed(&self, config: Config) -> Result<Self, Error> {
         config.check()?;
+        if config.inward != self.config.inward {
+            return Err(Error::SettingsInvalid(vec!["inward: cannot change while the edge works".to_owned()]));
+        }
         let limiter = match &config.rate_limit {
             limit if *limit == self.config.rate_limit => self.limiter.clone(),
             limit => limit.as_ref().map(Limiter::start).transpose()?.map(Arc::new),

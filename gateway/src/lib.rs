@@ -47,7 +47,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use ninefold::Link;
-use ninefold::connect::{self, Discovery, Interest};
+use ninefold::connect::{self, Dialer, Discovery, Interest};
 use ninefold::lifecycle::Scope;
 use ninefold::telemetry::{Journal, Requests};
 use ninefold::tonic::service::RoutesBuilder;
@@ -56,7 +56,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
 pub use codec::Codec;
-pub use config::{Certificate, Config, RateLimit, Tls};
+pub use config::{Certificate, Config, Inward, RateLimit, Tls};
 pub use edge::bindings::Bindings;
 pub use error::Error;
 pub use guard::{Algorithm, Auth, ClaimRule, Issuer, Lack, Requirement};
@@ -153,7 +153,10 @@ impl Gateway {
         config.check()?;
         let published: Arc<ArcSwap<Published>> = Arc::default();
         let (tell_known, known) = watch::channel(false);
-        let discovery = Discovery::start(deps.registry, Interest::All, scope);
+        let mut discovery = Discovery::start(deps.registry, Interest::All, scope);
+        if let Some(inward) = &config.inward {
+            discovery = discovery.dialing(Dialer::default().secured(inward.open()?));
+        }
         let (calling, contract) = (discovery.clone(), deps.contract.clone());
         let sampler = Sampler::start(config.sample_percent, contract.clone(), scope);
         scope.run("gateway.report_calls", |stop| connect::report_calls(calling, contract, CALLER.to_owned(), stop));
@@ -162,7 +165,7 @@ impl Gateway {
         // Youngest, so it closes first: no request loses its connection to a service while it drains.
         let door = scope.child("gateway.serve");
         let edge = Edge {
-            config: Config::default(),
+            config: Config { inward: config.inward.clone(), ..Config::default() },
             published: published.clone(),
             requests: Requests::new(),
             limiter: None,

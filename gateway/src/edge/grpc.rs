@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, Version, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use ninefold::connect::Channel;
+use ninefold::connect::{Channel, FAILED_AT};
 use ninefold::tonic::body::Body;
 use tonic_web::GrpcWebLayer;
 use tower::{Layer as _, ServiceExt as _, service_fn};
@@ -171,11 +171,13 @@ impl Passage {
         }
         guard::strip_hop_by_hop(answer.headers_mut());
         self.outcome.note(answer.headers());
+        answer.headers_mut().remove(FAILED_AT);
         let outcome = self.outcome;
         answer.map(|body| {
-            Body::new(body.map_frame(move |frame| {
-                if let Some(trailers) = frame.trailers_ref() {
+            Body::new(body.map_frame(move |mut frame| {
+                if let Some(trailers) = frame.trailers_mut() {
                     outcome.note(trailers);
+                    trailers.remove(FAILED_AT);
                 }
                 frame
             }))

@@ -36,6 +36,34 @@ async fn a_generated_client_calls_through_the_edge() {
 }
 
 #[tokio::test]
+async fn where_in_the_landscape_a_call_failed_is_not_for_the_outside() {
+    let house = Landscape::start().await;
+    let mut client = ConfigServiceClient::new(channel(&house).await);
+    // In the headers of an answer without messages, and in the trailers of a stream: noted by the edge's own channel, or
+    // by one behind it.
+    for service in ["missing", "behind"] {
+        let refused = client.get_document(document(service)).await.unwrap_err();
+        assert!(refused.metadata().get("x-ninefold-failed-at").is_none(), "{refused:?}");
+    }
+    let watch =
+        WatchDocumentRequest { service: "broken".to_owned(), environment: "test".to_owned(), known_revision: 1 };
+    let stream = client.watch_document(watch).await.unwrap().into_inner();
+    let broken = stream.try_collect::<Vec<_>>().await.unwrap_err();
+    assert!(broken.code() == Code::NotFound && broken.metadata().get("x-ninefold-failed-at").is_none(), "{broken:?}");
+    let answer = crate::client::raw(
+        house.edge,
+        "GET /v1/documents/test/behind HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+    )
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 503") && !answer.contains("failed-at"), "{answer}");
+    let web = "POST /ninefold.config.v1.ConfigService/GetDocument HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+               content-type: application/grpc-web+proto\r\ncontent-length: 13\r\n\r\n\0\0\0\0\x08\x0a\x06behind";
+    let answer = crate::client::raw(house.edge, web).await;
+    assert!(answer.contains("the store is away") || answer.contains("the%20store"), "{answer}");
+    assert!(!answer.contains("failed-at"), "{answer}");
+}
+
+#[tokio::test]
 async fn streams_pass_through() {
     let house = Landscape::start().await;
     let mut client = ConfigServiceClient::new(channel(&house).await);

@@ -119,6 +119,20 @@ impl Landscape {
         protobuf_services: &[&str],
         version: &str,
     ) {
+        self.join_with(service, id, digest, protobuf_services, version, ServeConfig::default()).await;
+    }
+
+    /// As [`join_as`](Self::join_as), serving in its own way; with TLS it is registered as asking for it.
+    pub(crate) async fn join_with(
+        &self,
+        service: &str,
+        id: &str,
+        digest: &str,
+        protobuf_services: &[&str],
+        version: &str,
+        serve: ServeConfig,
+    ) {
+        let tls = serve.tls.is_some();
         let listener = Listener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.address();
         let keeper = Keeper { id: id.to_owned(), backend: self.backend.clone() };
@@ -130,7 +144,7 @@ impl Landscape {
         routes.add_service(Talk(self.backend.clone()));
         let routes = routes.routes();
         self.scope.child("instance").spawn("test.serve", ninefold::lifecycle::OnError::Log, |stop| async move {
-            ninefold::serve::run(listener, routes, ServeConfig::default(), stop.asked()).await
+            ninefold::serve::run(listener, routes, serve, stop.asked()).await
         });
         self.instances.send_modify(|instances| {
             instances.push(registry::Instance {
@@ -140,6 +154,7 @@ impl Landscape {
                 protobuf_services: protobuf_services.iter().map(|name| (*name).to_owned()).collect(),
                 contract_digest: digest.to_owned(),
                 version: version.to_owned(),
+                tls,
                 state: registry::InstanceState::Serving.into(),
                 ..registry::Instance::default()
             });
@@ -428,6 +443,11 @@ impl config::config_service_server::ConfigService for Keeper {
         let request = request.into_inner();
         match request.service.as_str() {
             "missing" => return Err(fault::status(&Missing(request.service))),
+            "behind" => {
+                let mut status = Status::unavailable("the store is away");
+                status.metadata_mut().insert("x-ninefold-failed-at", "store".parse().unwrap());
+                return Err(status);
+            }
             "slow" => tokio::time::sleep(Duration::from_secs(60)).await,
             "flaky" if is_odd => return Err(Status::unavailable("every other time")),
             "hesitant" if is_odd => tokio::time::sleep(Duration::from_secs(60)).await,

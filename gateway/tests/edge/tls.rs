@@ -8,8 +8,9 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use ninefold::tls::{ClientFiles, ClientTls};
-use ninefold_gateway::{Certificate, Config, Tls};
+use ninefold::serve::ServeConfig;
+use ninefold::tls::{ClientFiles, ClientTls, ServerFiles, ServerTls};
+use ninefold_gateway::{Certificate, Config, Inward, Tls};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::TcpStream;
 
@@ -80,6 +81,37 @@ async fn the_certificate_is_that_of_the_host_which_the_caller_names() {
     // Who speaks no TLS gets no answer, and harms nobody.
     let plain = crate::client::raw(house.edge, "GET /rooms/r HTTP/1.1\r\nhost: main.example\r\n\r\n").await;
     assert!(!plain.contains("HTTP/1.1"), "{plain}");
+}
+
+#[tokio::test]
+async fn a_service_that_asks_for_tls_is_reached_if_it_proves_its_name() {
+    let authority = Authority::new();
+    let identity = Some(authority.sign("edge", "edge"));
+    let inward = Some(Inward { ca: authority.ca(), identity });
+    let house = Landscape::empty(Config { inward: inward.clone(), ..Config::default() }).await;
+    house.offer("sha256:talk", &crate::talk::contract());
+    let serving = |name: &str| {
+        let Certificate { cert, key } = authority.sign(name, name);
+        let files = ServerFiles { cert, key, client_ca: Some(authority.ca()), client_required: true };
+        ServeConfig { tls: Some(ServerTls::new(files).unwrap()), ..ServeConfig::default() }
+    };
+    house.join_with("talker", "t", "sha256:talk", &[crate::talk::TALK], "", serving("talker")).await;
+    house.until_routed("GET", "/files/x").await;
+    let say = "POST /rooms/r/say HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
+               content-length: 12\r\n\r\n{\"text\":\"x\"}";
+    let answer = crate::client::raw(house.edge, say).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // Another one with the wrong name is not believed.
+    house.join_with("talker", "liar", "sha256:talk", &[crate::talk::TALK], "", serving("other")).await;
+    house.leave("t");
+    loop {
+        let answer = crate::client::raw(house.edge, say).await;
+        if answer.starts_with("HTTP/1.1 503") {
+            break;
+        }
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

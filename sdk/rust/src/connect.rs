@@ -53,6 +53,7 @@ pub(crate) use connection::{CONNECTION_WINDOW, STREAM_WINDOW};
 pub use dialer::{Dialer, Io};
 pub use digest::digest;
 pub use discovery::{Discovery, Follow, Interest};
+pub use endpoint::FAILED_AT;
 pub use error::{Cause, Error};
 pub use fallback::FellBack;
 pub use landscape::{Address, Instance, LandscapeView, Protocol, State};

@@ -17,7 +17,7 @@ use crate::connect::breaker::Verdict;
 use crate::connect::call::Course;
 use crate::connect::channel::Response;
 use crate::connect::connection::SendError;
-use crate::connect::endpoint::{MARK, Ticket};
+use crate::connect::endpoint::{FAILED_AT, Ticket};
 use crate::connect::error::Error;
 use crate::connect::policy::BalancingMethod;
 use crate::connect::{AnsweredBy, PUSHBACK, deadline, orca, trace};
@@ -273,7 +273,7 @@ impl Listener<hyper::Error> for Watch {
 /// Notes where a call failed, for whoever the status is passed on to. What was noted before stays.
 fn mark(headers: &mut http::HeaderMap, service: &str) {
     if let Ok(value) = HeaderValue::from_str(service) {
-        headers.entry(MARK).or_insert(value);
+        headers.entry(FAILED_AT).or_insert(value);
     }
 }
 

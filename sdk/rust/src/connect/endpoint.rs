@@ -29,7 +29,8 @@ use crate::connect::observer::Observer;
 use crate::connect::policy;
 use crate::lifecycle::Scope;
 
-pub(crate) use blame::{MARK, verdict};
+pub use blame::FAILED_AT;
+pub(crate) use blame::verdict;
 pub(crate) use ticket::Ticket;
 
 /// Most connections to one endpoint.
@@ -445,7 +446,9 @@ impl Endpoint {
                 });
             }
             Phase::Closed => self.ramp_from.store(milliseconds(self.now()), Ordering::Relaxed),
-            Phase::Open | Phase::HalfOpen => {}
+            // What it was slow at before is not to keep the trial calls away.
+            Phase::HalfOpen => self.gauge.forget(),
+            Phase::Open => {}
         }
         self.around.observer.moved(&self.around.service, &self.instance_id, transition);
         self.around.change();

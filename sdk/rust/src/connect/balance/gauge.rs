@@ -101,6 +101,12 @@ impl Gauge {
         }
     }
 
+    /// Forgets how long answers took.
+    pub(crate) fn forget(&self) {
+        self.latency.store(0, Ordering::Relaxed);
+        self.latency_now.store(0, Ordering::Relaxed);
+    }
+
     /// Lets time pass: an endpoint that is not asked is forgiven.
     pub(crate) fn refresh(&self, now: Duration) {
         let (last, then) = unpack(self.latency.load(Ordering::Relaxed));

@@ -13,8 +13,9 @@ use tonic::{Code, Status};
 use crate::connect::breaker::Verdict;
 use crate::fault;
 
-/// The trailer that names the service where a call failed. Set by the channel that received the failure.
-pub(crate) const MARK: &str = "x-ninefold-failed-at";
+/// The trailer that names the service where a call failed. Set by the channel that received the failure; whoever answers
+/// somebody outside the landscape takes it out.
+pub const FAILED_AT: &str = "x-ninefold-failed-at";
 
 /// Reasons that only a caller's channel gives.
 const REASONS: [&str; 7] = [
@@ -30,7 +31,7 @@ const REASONS: [&str; 7] = [
 /// Whether a status that an instance answered with tells of somebody behind it.
 fn is_passed_on(status: &Status) -> bool {
     let is_made_up = || fault::reason(status).is_some_and(|reason| REASONS.contains(&reason.as_str()));
-    status.metadata().contains_key(MARK) || is_made_up()
+    status.metadata().contains_key(FAILED_AT) || is_made_up()
 }
 
 /// Tells `judge` what a status says about the health of the instance that sent it.
@@ -82,7 +83,7 @@ mod tests {
     #[test]
     fn what_it_passes_on_is_not() {
         let mut status = Status::unavailable("starting");
-        status.metadata_mut().insert(MARK, MetadataValue::from_static("review"));
+        status.metadata_mut().insert(FAILED_AT, MetadataValue::from_static("review"));
         assert!(!is_failure(&status));
         assert!(!is_failure(&fault::status(&Error::NoInstance { service: "review".into() })));
     }
