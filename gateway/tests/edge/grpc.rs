@@ -52,7 +52,7 @@ async fn where_in_the_landscape_a_call_failed_is_not_for_the_outside() {
     assert!(broken.code() == Code::NotFound && broken.metadata().get("x-ninefold-failed-at").is_none(), "{broken:?}");
     let answer = crate::client::raw(
         house.edge,
-        "GET /v1/documents/test/behind HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        "GET /v1/documents/behind/test HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
     )
     .await;
     assert!(answer.starts_with("HTTP/1.1 503") && !answer.contains("failed-at"), "{answer}");

@@ -15,8 +15,10 @@ use words::contract_service_server::{ContractService, ContractServiceServer};
 const SOON: Duration = Duration::from_secs(30);
 /// How soon a breaker is to open: within a second, with room for a machine that does other things, too.
 const OPEN_MAX: Duration = Duration::from_secs(3);
+/// How many times as late as the load itself a breaker may be, beyond that.
+const LATE_FACTOR: u32 = 10;
 /// Calls a second.
-const RATE: u64 = 200;
+const RATE: u64 = 100;
 
 /// How an instance behaves.
 const WELL: u8 = 0;
@@ -130,6 +132,8 @@ impl ContractService for Pump {
 struct Tally {
     good: AtomicU32,
     failed: AtomicU32,
+    /// The latest that a call was made after its turn, in milliseconds: what the machine is busy with besides.
+    late: AtomicU32,
     words: std::sync::Mutex<Vec<String>>,
 }
 
@@ -140,7 +144,8 @@ fn load(client: ContractServiceClient<Channel>, tally: Arc<Tally>) -> tokio::tas
         let mut tick = tokio::time::interval(Duration::from_micros(1_000_000 / RATE));
         let mut calls = tokio::task::JoinSet::new();
         loop {
-            tick.tick().await;
+            let late = tick.tick().await.elapsed().as_millis();
+            tally.late.fetch_max(u32::try_from(late).unwrap_or(u32::MAX), Ordering::Relaxed);
             while calls.try_join_next().is_some() {}
             let (mut client, tally) = (client.clone(), tally.clone());
             calls.spawn(async move {
@@ -159,18 +164,22 @@ fn load(client: ContractServiceClient<Channel>, tally: Arc<Tally>) -> tokio::tas
     })
 }
 
-/// When the story of an instance, as `ninefold why` tells it, last says so, and the reason it gives.
-async fn told(house: &Landscape, id: &str, what: &str) -> Result<(SystemTime, String)> {
+/// How long after `since` the story of an instance, as `ninefold why` tells it, first says so, and the reason it gives.
+async fn told(house: &Landscape, id: &str, what: &str, since: SystemTime) -> Result<(Duration, String)> {
     let told = std::cell::RefCell::new(None);
     until(&format!("{what} of {id} is told"), SOON, || async {
         let story = house.ask(&["why", id]).await.unwrap_or_default();
-        let entry = story.as_array().and_then(|story| story.iter().rev().find(|entry| entry["what"] == what)).cloned();
-        Ok(told.replace(entry).is_some() || told.borrow().is_some())
+        let found = story.as_array().into_iter().flatten().filter(|entry| entry["what"] == what).find_map(|entry| {
+            let time: prost_types::Timestamp = entry["time"].as_str()?.parse().ok()?;
+            let after = SystemTime::try_from(time).ok()?.duration_since(since).ok()?;
+            Some((after, entry["reason"].as_str().unwrap_or_default().to_owned()))
+        });
+        let is_told = found.is_some();
+        told.replace(found);
+        Ok(is_told)
     })
     .await?;
-    let entry = told.into_inner().context("it was told")?;
-    let time: prost_types::Timestamp = entry["time"].as_str().context("a story has times")?.parse()?;
-    Ok((time.try_into()?, entry["reason"].as_str().unwrap_or_default().to_owned()))
+    told.into_inner().context("it was told")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -194,16 +203,15 @@ async fn a_slow_a_faulty_and_a_dead_instance_cost_the_caller_hardly_anything() -
     // Only now it counts: the first calls may have waited for the first instance.
     let (good, failed) = (tally.good.load(Ordering::Relaxed), tally.failed.load(Ordering::Relaxed));
 
-    let told = async |id: &str, what: &str| told(&house, id, what).await;
     let turned = SystemTime::now();
     pumps[1].behave(SLOW);
     pumps[2].behave(FAULTY);
     for (id, why) in [("faulty", "failures in a row"), ("slow", "calls in a row took longer than")] {
-        let (opened, reason) = told(id, "breaker opened").await?;
-        let after = opened.duration_since(turned).unwrap_or_default();
-        println!("{id}: its breaker opened after {after:?}: {reason}");
+        let (after, reason) = told(&house, id, "breaker opened", turned).await?;
+        let late = Duration::from_millis(tally.late.load(Ordering::Relaxed).into());
+        println!("{id}: its breaker opened after {after:?}, calls being up to {late:?} late: {reason}");
         ensure!(reason.contains(why), "{id} opened because: {reason}");
-        ensure!(after < OPEN_MAX, "{id} opened after {after:?}");
+        ensure!(after < OPEN_MAX + late * LATE_FACTOR, "{id} opened after {after:?}");
     }
     pumps[3].kill();
     until("the dead one is gone", SOON, || async {
@@ -215,8 +223,7 @@ async fn a_slow_a_faulty_and_a_dead_instance_cost_the_caller_hardly_anything() -
         pump.behave(WELL);
     }
     for id in ["faulty", "slow"] {
-        let (closed, reason) = told(id, "breaker closed").await?;
-        let after = closed.duration_since(recovered).unwrap_or_default();
+        let (after, reason) = told(&house, id, "breaker closed", recovered).await?;
         println!("{id}: its breaker closed {after:?} after it was well again: {reason}");
     }
     let before: Vec<u32> = pumps.iter().map(Instance::calls).collect();
