@@ -33,6 +33,28 @@ pub struct Landscape {
     child: Child,
     facts: Value,
     folder: TempDir,
+    around: Surroundings,
+    /// What the node was started with, beside its addresses.
+    arguments: Vec<String>,
+}
+
+/// What a node runs in, where that is not what the test runs in.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// A command that the node, and every command that asks it, is an argument of, such as `ip netns exec NAME`. It must
+    /// become the node, not start it.
+    pub within: Vec<String>,
+    /// Variables of the node alone.
+    pub variables: Vec<(String, String)>,
+}
+
+impl Surroundings {
+    fn ninefold(&self, verb: &str, arguments: &[&str]) -> Result<Command> {
+        let Some((program, rest)) = self.within.split_first() else { return ninefold(verb, arguments) };
+        let mut command = clean(program);
+        command.args(rest).arg(binary()?).arg(verb).args(arguments);
+        Ok(command)
+    }
 }
 
 /// How a command ended.
@@ -66,8 +88,27 @@ impl Landscape {
         Self::start("up", arguments).await
     }
 
+    /// Starts the platform alone, in other surroundings than the test's.
+    ///
+    /// # Errors
+    /// As [`Landscape::demo`].
+    pub async fn up_in(around: Surroundings, arguments: &[&str]) -> Result<Self> {
+        Self::start_in(tempfile::tempdir()?, around, "up", arguments).await
+    }
+
+    /// Starts the platform alone, with settings as a file has them. They hold when it is killed and started anew.
+    ///
+    /// # Errors
+    /// As [`Landscape::demo`].
+    pub async fn up_with(settings: &str) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("ninefold.toml");
+        std::fs::write(&file, settings)?;
+        Self::start_in(folder, Surroundings::default(), "up", &["--config", &file.display().to_string()]).await
+    }
+
     async fn start(verb: &str, arguments: &[&str]) -> Result<Self> {
-        Self::start_in(tempfile::tempdir()?, verb, arguments).await
+        Self::start_in(tempfile::tempdir()?, Surroundings::default(), verb, arguments).await
     }
 
     /// Kills a node that was started with `up`, and starts another on its data.
@@ -76,7 +117,8 @@ impl Landscape {
     /// When it does not come up again.
     pub async fn restart_after_kill(mut self) -> Result<Self> {
         self.child.kill().await?;
-        Self::start_in(self.folder, "up", &[]).await
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        Self::start_in(self.folder, self.around, "up", &arguments).await
     }
 
     /// Kills a node that was started with `up`, and starts another on its data and its addresses.
@@ -86,8 +128,9 @@ impl Landscape {
     pub async fn restart_where_it_was(mut self) -> Result<Self> {
         let was = ["edge", "platform", "otlpGrpc", "otlpHttp"].map(|which| self.address(which));
         self.child.kill().await?;
-        let arguments: Vec<&str> = FLAGS.into_iter().zip(&was).flat_map(|(flag, address)| [flag, address]).collect();
-        Self::start_in(self.folder, "up", &arguments).await
+        let addresses = FLAGS.into_iter().zip(&was).flat_map(|(flag, address)| [flag, address.as_str()]);
+        let arguments: Vec<&str> = addresses.chain(self.arguments.iter().map(String::as_str)).collect();
+        Self::start_in(self.folder, self.around, "up", &arguments).await
     }
 
     /// The node's data folder.
@@ -95,8 +138,9 @@ impl Landscape {
         self.folder.path().join("data").display().to_string()
     }
 
-    async fn start_in(folder: TempDir, verb: &str, arguments: &[&str]) -> Result<Self> {
-        let mut command = ninefold(verb, arguments)?;
+    async fn start_in(folder: TempDir, around: Surroundings, verb: &str, arguments: &[&str]) -> Result<Self> {
+        let mut command = around.ninefold(verb, arguments)?;
+        command.envs(around.variables.iter().map(|(name, value)| (name, value)));
         for flag in FLAGS {
             if !arguments.contains(&flag) {
                 command.args([flag, "127.0.0.1:0"]);
@@ -107,7 +151,7 @@ impl Landscape {
         let said = std::fs::File::create(folder.path().join("stderr"))?;
         command.stdout(Stdio::piped()).stderr(said).kill_on_drop(true);
         let child = command.spawn()?;
-        let mut landscape = Self { child, facts: Value::Null, folder };
+        let mut landscape = Self { child, facts: Value::Null, folder, around, arguments: without_addresses(arguments) };
         landscape.facts = landscape.line().await?;
         Ok(landscape)
     }
@@ -187,7 +231,7 @@ impl Landscape {
     /// When it cannot be run.
     pub async fn run_as(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Result<Ended> {
         let (verb, rest) = arguments.split_first().context("a command has a verb")?;
-        let mut command = ninefold(verb, rest)?;
+        let mut command = self.around.ninefold(verb, rest)?;
         command.args(["-o", "json", "--endpoint", &self.endpoint()]).envs(variables.iter().copied());
         ended(command).await
     }
@@ -248,6 +292,20 @@ impl Landscape {
     }
 }
 
+/// The arguments that say nothing of where a node listens.
+fn without_addresses(arguments: &[&str]) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        if FLAGS.contains(argument) {
+            rest.next();
+        } else {
+            kept.push((*argument).to_owned());
+        }
+    }
+    kept
+}
+
 /// Sends a signal to a process that a test started.
 ///
 /// # Errors
@@ -263,6 +321,16 @@ pub fn is_alive(pid: u32) -> bool {
         Ok(stat) => !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')),
         Err(_) => false,
     }
+}
+
+/// Resident memory of a process, in mebibytes.
+///
+/// # Errors
+/// When it is gone.
+pub fn resident_mib(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("it has memory")?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? / 1024)
 }
 
 /// Waits until a condition holds.
@@ -291,14 +359,21 @@ where
 /// # Errors
 /// When it is not built.
 pub fn ninefold(verb: &str, arguments: &[&str]) -> Result<Command> {
-    let mut command = Command::new(binary()?);
+    let mut command = clean(binary()?);
+    command.arg(verb).args(arguments);
+    Ok(command)
+}
+
+/// A program in a clean environment, gone when dropped.
+fn clean(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("NINEFOLD_") || name.to_string_lossy().starts_with("OTEL_") {
             command.env_remove(name);
         }
     }
-    command.arg(verb).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    Ok(command)
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
 }
 
 /// Runs a command to its end, at most 60 s.

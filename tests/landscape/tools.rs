@@ -44,6 +44,18 @@ pub fn node_modules() -> Result<PathBuf> {
     if path.exists() { Ok(path) } else { bail!("{} is missing: run ./check once, which installs it", path.display()) }
 }
 
+/// Says that this machine cannot do what a test needs: in the test's output, and, where `./check` runs it, among what it
+/// says last.
+///
+/// # Errors
+/// When the folder of `./check` cannot be written.
+pub fn skip(what: &str) -> Result<()> {
+    println!("skipped: {what}");
+    let Some(folder) = folder() else { return Ok(()) };
+    let mut file = std::fs::File::options().create(true).append(true).open(folder.join("skips"))?;
+    Ok(std::io::Write::write_all(&mut file, format!("{what}\n").as_bytes())?)
+}
+
 /// The repository's root.
 pub fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
