@@ -104,7 +104,7 @@ impl End {
 pub(crate) async fn hold(hub: Arc<Hub>, place: Place, mut inbound: Inbound, out: Outbound, stop: Stop) {
     let opened = tokio::select! {
         () = stop.asked() => Err(Error::Stopping),
-        opened = open(&hub, &mut inbound) => opened,
+        opened = open(&hub, &mut inbound, &out) => opened,
     };
     let (found, health) = watch::channel(None);
     let (mut session, instance) = match opened {
@@ -131,7 +131,7 @@ pub(crate) async fn hold(hub: Arc<Hub>, place: Place, mut inbound: Inbound, out:
     drop(place);
 }
 
-async fn open(hub: &Arc<Hub>, inbound: &mut Inbound) -> Result<(Claim, Record), Error> {
+async fn open(hub: &Arc<Hub>, inbound: &mut Inbound, out: &Outbound) -> Result<(Claim, Record), Error> {
     let first = tokio::time::timeout(OPEN_WITHIN, inbound.next()).await;
     let mut instance = match first {
         Ok(Some(Ok(Said::Register(instance)))) => *instance,
@@ -143,6 +143,11 @@ async fn open(hub: &Arc<Hub>, inbound: &mut Inbound) -> Result<(Claim, Record), 
         | Err(_) => return Err(Error::SessionUnopened),
     };
     let key = instance.key.clone();
+    let _turn = tokio::select! {
+        turn = hub.turn() => turn,
+        // Whoever asked waits no longer: nothing was done for it yet.
+        () = out.closed() => return Err(Error::SessionUnopened),
+    };
     let known = {
         let table = hub.view.table();
         let known = table.get(&key).map(|known| known.written);

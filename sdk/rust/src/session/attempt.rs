@@ -26,6 +26,10 @@ use crate::link::Link;
 
 /// Longest wait for an answer before the session stands, and for the platform to read what is said.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Longest wait for an answer after earlier waits were in vain, each twice the one before: where a crowd comes at once, a
+/// platform may need longer than usual for all of them, and giving up early only makes the crowd larger. A platform that is
+/// dead and not slow is noticed by its connection.
+const ANSWER_SLOW_MAX: Duration = Duration::from_secs(40);
 /// Longest wait for the platform to end the stream after the instance left.
 const FAREWELL_MAX: Duration = Duration::from_millis(500);
 /// Messages that wait to leave. The platform reads at once; a queue that stays full means that it is gone.
@@ -74,6 +78,8 @@ pub(super) struct Attempt {
     /// Keeps the watch open after the last handle of the session is gone.
     _wants: watch::Sender<Wanted>,
     tell: watch::Sender<Known>,
+    /// How long the next answer is waited for.
+    patience: Duration,
     /// Why the contract was refused, if it was: the instance stands in the landscape then, and takes no calls.
     refused: Option<String>,
 }
@@ -102,20 +108,28 @@ impl Attempt {
             wanted: wants.subscribe(),
             _wants: wants,
             tell,
+            patience: ANSWER_MAX,
             refused: None,
         }
     }
 
     /// Holds a session until it ends; tells how, and whether it ever stood.
     pub(super) async fn hold(&mut self) -> (Ended, bool) {
+        let patience = self.patience;
         let open = async {
             let handed_in = self.hand_in_contract().await;
             self.judged(handed_in)?;
             self.register().await
         };
-        let opened = match tokio::time::timeout(ANSWER_MAX, open).await {
-            Ok(opened) => opened,
-            Err(_) => Err(Status::deadline_exceeded("the platform does not answer")),
+        let opened = match tokio::time::timeout(patience, open).await {
+            Ok(opened) => {
+                self.patience = ANSWER_MAX;
+                opened
+            }
+            Err(_) => {
+                self.patience = (patience * 2).min(ANSWER_SLOW_MAX);
+                Err(Status::deadline_exceeded("the platform does not answer"))
+            }
         };
         let (line, registered) = match opened {
             Ok(opened) => opened,

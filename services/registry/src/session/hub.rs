@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use ninefold_store::{Revision, Store};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 
 use super::Admission;
@@ -21,6 +21,10 @@ use crate::suspects::Suspects;
 use crate::table::{Now, Step};
 use crate::view::View;
 
+/// Most sessions whose registration is being written at once; more wait their turn. A crowd that wrote all at once would
+/// wait for the store longer than it is willing to, come again, and leave it with the writes that nobody waits for.
+const OPENING_MAX: usize = 64;
+
 /// What all sessions of this node share.
 #[derive(Debug)]
 pub(crate) struct Hub {
@@ -32,6 +36,7 @@ pub(crate) struct Hub {
     pub(crate) admission: Admission,
     /// Places for those that are asked whether they are well.
     pub(crate) asked: Semaphore,
+    opening: Semaphore,
     holders: Mutex<HashMap<InstanceKey, Holder>>,
     open: Arc<AtomicUsize>,
     /// Who fell silent lately; its time is counted from `origin`.
@@ -113,7 +118,8 @@ impl Hub {
         let losses = Mutex::new(Losses::new(config.preservation()));
         let suspects = Mutex::new(Suspects::new(config.suspicion()));
         let (asked, origin) = (Semaphore::new(checks::ASKED_MAX), Instant::now());
-        Self { config, node, store, view, leases, admission, asked, holders, open, losses, origin, suspects }
+        let opening = Semaphore::new(OPENING_MAX);
+        Self { config, node, store, view, leases, admission, asked, opening, holders, open, losses, origin, suspects }
     }
 
     /// Takes one of the places that this node has for sessions.
@@ -123,6 +129,11 @@ impl Hub {
     pub(crate) fn place(&self) -> Result<Place, Error> {
         let max = self.config.sessions_max;
         take_place(&self.open, max).ok_or(Error::SessionsFull { max })
+    }
+
+    /// Waits until a registration may be written; who came first is first. Cancel safe.
+    pub(crate) async fn turn(&self) -> SemaphorePermit<'_> {
+        self.opening.acquire().await.expect("it is never closed")
     }
 
     fn holders(&self) -> MutexGuard<'_, HashMap<InstanceKey, Holder>> {
