@@ -1,4 +1,4 @@
-//! Things go wrong, or change, under load.
+//! Things go wrong, or change, under load: the sample landscape's readers hardly notice.
 
 use std::time::{Duration, Instant};
 
