@@ -74,6 +74,8 @@ const OURS: &[(&str, &[&str])] = &[
     // The edge alone, too, for what only it does: routes anew for one of a thousand services.
     ("bench-edge", &["ninefold", "ninefold-build", "ninefold-gateway"]),
     ("bench-contract", &["ninefold-contract"]),
+    // One node in this process, and its watchers behind sockets.
+    ("bench-registry", &["ninefold", "ninefold-proto", "ninefold-registry", "ninefold-store"]),
 ];
 
 /// Libraries that have owners: replacing one means editing its owners, and nobody else. `*` ends a family's name.

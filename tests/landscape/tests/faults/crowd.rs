@@ -78,10 +78,13 @@ async fn a_flood_of_sessions_leaves_nobody_behind_and_takes_no_memory() -> Resul
 /// A platform that doubts silences for so long, and asks for beats rarely, so that a slow machine does not take a crowd for
 /// dead. Many that fall silent at once are doubted for a minute unless set.
 async fn doubting(window: &str) -> Result<Landscape> {
-    Landscape::up_with(&format!("[registry]
+    Landscape::up_with(&format!(
+        "[registry]
 preservation_window = \"{window}\"
 beat_interval = \"5s\"
-")).await
+"
+    ))
+    .await
 }
 
 /// Registers, waits for the answer, and hangs up.

@@ -51,7 +51,12 @@ impl Fleet {
                 ..Instance::default()
             };
             let registration = Registration { instance, descriptor_set: None };
-            sessions.push(session::hold(registration, platform.clone(), futures_util::stream::pending().boxed(), &scope));
+            sessions.push(session::hold(
+                registration,
+                platform.clone(),
+                futures_util::stream::pending().boxed(),
+                &scope,
+            ));
         }
         let fleet = Self { sessions, scope };
         fleet.settle().await?;
