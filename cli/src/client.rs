@@ -21,7 +21,7 @@ use ninefold_proto::ninefold::monitor::v1::monitor_service_client::MonitorServic
 use ninefold_proto::ninefold::monitor::v1::{ListUsageRequest, Usage};
 use ninefold_proto::ninefold::registry::v1::registry_service_client::RegistryServiceClient;
 use ninefold_proto::ninefold::registry::v1::{
-    Event, Instance, ListEventsRequest, ListInstancesRequest, ListServicesRequest, Service,
+    Event, Instance, ListEventsRequest, ListInstancesRequest, ListServicesRequest, Service, Staleness,
 };
 
 use crate::exit::Failure;
@@ -196,6 +196,12 @@ impl Platform {
             }
         })
         .await
+    }
+
+    /// Why what the node answers may be old, if it may.
+    pub(crate) async fn staleness(&self) -> Result<Option<Staleness>, Failure> {
+        let request = ListServicesRequest { page_size: 1, ..ListServicesRequest::default() };
+        Ok(self.ask(self.registry().list_services(request)).await?.stale)
     }
 
     /// Services with what the answering node knows of their watchers.

@@ -27,6 +27,7 @@ use ninefold_dialect::Dialect;
 use ninefold_gateway::{Bindings, Gateway};
 use ninefold_monitor::Monitor;
 use ninefold_registry::Registry;
+use ninefold_store::Remembered;
 use serde_json::{Value, json};
 
 use crate::client::Platform;
@@ -259,9 +260,7 @@ async fn start_roles(
     let platform = Platform::here(link.clone(), facts.endpoint());
 
     let tls = settings.access.tls().map(ServerTls::new).transpose().map_err(|error| failed(&error))?;
-    let store = ninefold_store::open(&settings.store, &scope.child("store"))
-        .await
-        .map_err(|error| Failure::Store(fault::chain(&error)))?;
+    let store = open_store(&settings, &scope.child("store")).await?;
     // The doors of the platform stand below the roles that use it on their way out: control stops children, which say
     // goodbye to the registry, and telemetry is taken in to the end. So they are made early and closed late.
     let door_scope = scope.child("platform");
@@ -273,8 +272,12 @@ async fn start_roles(
     let contract = Contract::start(settings.contract, contract_deps, &scope.child("contract"))
         .await
         .map_err(|error| failed(&error))?;
-    let registry_deps =
-        ninefold_registry::Deps { store: store.clone(), contract: Some(link.clone()), node: facts.node.clone() };
+    let registry_deps = ninefold_registry::Deps {
+        store: store.clone(),
+        contract: Some(link.clone()),
+        node: facts.node.clone(),
+        remembered: remembered(&settings.store, &settings.data, "registry"),
+    };
     let registry = Registry::start(settings.registry, registry_deps, &scope.child("registry"))
         .await
         .map_err(|error| failed(&error))?;
@@ -337,6 +340,31 @@ async fn start_roles(
     Ok(platform)
 }
 
+/// Where a role remembers what it last read of a store that others may take away.
+fn remembered(store: &ninefold_store::Config, data: &Path, role: &str) -> Option<Remembered> {
+    match store.backend {
+        ninefold_store::Backend::Embedded => None,
+        ninefold_store::Backend::Etcd => Some(Remembered::at(data.join(role).join("known"))),
+    }
+}
+
+/// Opens the store. One that is away is opened all the same by a node that remembers what it last read there.
+async fn open_store(settings: &Settings, scope: &Scope) -> Result<Arc<dyn ninefold_store::Store>, Failure> {
+    let failed = |error: &ninefold_store::Error| Failure::Store(fault::chain(error));
+    let (store, away) = ninefold_store::open_anyway(&settings.store, scope).await.map_err(|error| failed(&error))?;
+    let Some(away) = away else { return Ok(store) };
+    let knows = |role| remembered(&settings.store, &settings.data, role).is_some_and(|file| file.is_there());
+    if !(knows("registry") && knows("access")) {
+        return Err(failed(&away));
+    }
+    output::talk(format!(
+        "ninefold: WARNING: the store is away; the node starts with what it remembers, and changes nothing until the \
+         store is back: {}",
+        fault::chain(&away),
+    ));
+    Ok(store)
+}
+
 /// Starts access, and sees to it that somebody can ask for more tokens.
 async fn start_access(
     settings: &Settings,
@@ -346,7 +374,8 @@ async fn start_access(
     scope: &Scope,
 ) -> Result<Access, Failure> {
     let failed = |error: ninefold_access::Error| Failure::Failed(fault::chain(&error));
-    let deps = ninefold_access::Deps { store, ring };
+    let remembered = remembered(&settings.store, &settings.data, "access");
+    let deps = ninefold_access::Deps { store, ring, remembered };
     let access = Access::start(settings.access.clone(), deps, ninefold_proto::DESCRIPTOR_SET, scope);
     let access = access.await.map_err(failed)?;
     if settings.access.authentication == Authentication::Token {

@@ -15,6 +15,7 @@ const STORY_LINES: usize = 8;
 /// Prints all that is known of a service, or of the instance with this id.
 pub(crate) async fn describe(platform: &Platform, name: &str, format: Format) -> Result<(), Failure> {
     let mut view = View::of(platform, "").await?;
+    view.warn();
     let is_meant = |instance: &Instance| instance.service == name || instance.instance_id == name;
     view.instances.retain(is_meant);
     let service = view.instances.first().map_or(name, |instance| instance.service.as_str()).to_owned();

@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 
 use ninefold_proto::ninefold::control::v1::{SlotState, WorkloadStatus};
 use ninefold_proto::ninefold::monitor::v1::Usage;
-use ninefold_proto::ninefold::registry::v1::{BreakerForce, Instance, InstanceState};
+use ninefold_proto::ninefold::registry::v1::{BreakerForce, Instance, InstanceState, Staleness};
 use serde_json::{Value, json};
 
 use crate::client::Platform;
@@ -20,6 +20,8 @@ pub(crate) struct View {
     pub(crate) instances: Vec<Instance>,
     pub(crate) usage: Vec<Usage>,
     pub(crate) workloads: Vec<WorkloadStatus>,
+    /// Why all of it may be old, if it may.
+    pub(crate) stale: Option<Staleness>,
 }
 
 impl View {
@@ -30,8 +32,9 @@ impl View {
             let both = futures_util::future::join(platform.usage(service), platform.workloads());
             tokio::time::timeout(EXTRA_WITHIN, both).await
         };
-        let (instances, extra) = futures_util::future::join(platform.instances(service), extra).await;
-        let instances = instances?;
+        let (instances, stale, extra) =
+            futures_util::future::join3(platform.instances(service), platform.staleness(), extra).await;
+        let (instances, stale) = (instances?, stale.unwrap_or_default());
         let (usage, workloads) = extra.unwrap_or_else(|_| {
             output::talk(format!("the platform does not tell of workloads and usage within {EXTRA_WITHIN:?}"));
             (Ok(Vec::new()), Ok(Vec::new()))
@@ -39,7 +42,7 @@ impl View {
         let usage = usage.unwrap_or_default();
         let mut workloads = workloads.unwrap_or_default();
         workloads.retain(|status| service.is_empty() || service_of(status) == service);
-        Ok(Self { instances, usage, workloads })
+        Ok(Self { instances, usage, workloads, stale })
     }
 
     /// The view for programs: instances with what they use, and slots without an instance.
@@ -60,7 +63,18 @@ impl View {
         json!({
             "instances": instances,
             "workloads": output::json_all("ninefold.control.v1.WorkloadStatus", &self.workloads),
+            "stale": self.stale.as_ref().map(|stale| output::json("ninefold.registry.v1.Staleness", stale)),
         })
+    }
+
+    /// Says to people that what they see may be old.
+    pub(crate) fn warn(&self) {
+        if let Some(Staleness { reason, since, revision }) = &self.stale {
+            let ago = output::ago(since.as_ref());
+            output::talk(format!(
+                "the store is away since {ago}: this is what was last known, at revision {revision} ({reason})"
+            ));
+        }
     }
 
     fn usage_by_instance(&self) -> HashMap<&str, &Usage> {
@@ -165,6 +179,7 @@ pub(crate) async fn ps(platform: &Platform, service: &str, watch: bool, format: 
     loop {
         tick.tick().await;
         let view = View::of(platform, service).await?;
+        view.warn();
         if !watch && view.instances.is_empty() && view.workloads.is_empty() {
             if !service.is_empty() {
                 return Err(Failure::NotFound(format!("no instance of {service:?} is registered")));

@@ -33,7 +33,7 @@ use ninefold::serve::Around;
 use ninefold_proto::ninefold::access::v1::access_service_server::AccessServiceServer;
 use ninefold_proto::ninefold::access::v1::key_service_server::KeyServiceServer;
 use ninefold_proto::ninefold::access::v1::signer_service_server::SignerServiceServer;
-use ninefold_store::Store;
+use ninefold_store::{Remembered, Store};
 use tonic::service::RoutesBuilder;
 
 pub use config::{Authentication, Config, Identity};
@@ -55,6 +55,8 @@ pub struct Deps {
     pub store: Arc<dyn Store>,
     /// The tokens that this node gave to itself and its own children.
     pub ring: Ring,
+    /// Where this node remembers the tokens, hashed, of a store that others may take away. `None` for a store of its own.
+    pub remembered: Option<Remembered>,
 }
 
 /// Who may talk to one node of the platform.
@@ -67,10 +69,10 @@ pub struct Access {
 }
 
 impl Access {
-    /// Reads the tokens, and starts to follow them. `descriptor_set` holds the contracts of all methods that are offered.
+    /// Reads the tokens, and starts to follow them; while the store is away, those that this node remembers. `descriptor_set` holds the contracts of all methods that are offered.
     ///
     /// # Errors
-    /// [`Error::Misconfigured`]; [`Error::Store`] when the store cannot be read.
+    /// [`Error::Misconfigured`]; [`Error::Store`] when the store cannot be read, and nothing is remembered.
     pub async fn start(config: Config, deps: Deps, descriptor_set: &[u8], scope: &Scope) -> Result<Self, Error> {
         let mistakes = config.mistakes();
         if !mistakes.is_empty() {
@@ -79,7 +81,7 @@ impl Access {
         let config = Arc::new(config);
         let keys = Keys::new(deps.store.clone(), config.keys_max);
         let signers = Signers::new(deps.store.clone());
-        let tokens = Tokens::start(deps.store, config.tokens_max, &scope.child("access")).await?;
+        let tokens = Tokens::start(deps.store, deps.remembered, config.tokens_max, &scope.child("access")).await?;
         let rules = Arc::new(rules::Rules::of(descriptor_set));
         let guard = Guard::new(config.clone(), tokens.clone(), deps.ring, rules);
         let service = Service { tokens, is_asked: config.authentication != Authentication::Off };

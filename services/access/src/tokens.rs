@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
 use ninefold::Caller;
-use ninefold::fault;
+use ninefold::fault::{self, Fault as _};
 use ninefold::lifecycle::{Scope, Stop};
-use ninefold_store::{self as store, Compare, Entry, Event, Key, Op, Revision, Store, Txn};
+use ninefold_store::{self as store, Compare, Entry, Event, Key, Op, Remembered, Revision, Store, Txn};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,8 @@ use crate::model::{NewToken, Token};
 use crate::secret;
 use crate::wire::{self, TOKENS, USES};
 
+/// How long the store may take at a start, where something is remembered.
+const START_WITHIN: Duration = Duration::from_secs(2);
 /// Most entries of one read.
 const PAGE_ENTRIES: usize = 1000;
 /// First and longest pause before the store is asked again.
@@ -44,6 +46,14 @@ pub(crate) struct Known {
     noted: AtomicU64,
 }
 
+impl Known {
+    /// The token as it lies in the store.
+    fn entry(&self) -> Entry {
+        let (key, value) = (wire::token_key(&self.token.id), wire::write_record(&self.token).into());
+        Entry { key, value, created: Revision(0), modified: self.modified, lease: None }
+    }
+}
+
 type Table = HashMap<String, Arc<Known>>;
 
 /// The tokens of the landscape.
@@ -56,10 +66,19 @@ pub(crate) struct Tokens {
 }
 
 impl Tokens {
-    /// Reads all tokens, and follows the store from then on.
-    pub(crate) async fn start(store: Arc<dyn Store>, max: usize, scope: &Scope) -> Result<Arc<Self>, Error> {
+    /// Reads all tokens, or what is remembered of them while the store is away, and follows the store from then on.
+    pub(crate) async fn start(
+        store: Arc<dyn Store>,
+        remembered: Option<Remembered>,
+        max: usize,
+        scope: &Scope,
+    ) -> Result<Arc<Self>, Error> {
         let tokens = Arc::new(Self { store, max, table: RwLock::default(), seen: watch::Sender::new(Revision(0)) });
-        tokens.load().await.map_err(|source| Error::Store { doing: "read the tokens", source })?;
+        tokens.begin(remembered.as_ref()).await.map_err(|source| Error::Store { doing: "read the tokens", source })?;
+        if let Some(remembered) = remembered {
+            let kept = tokens.clone();
+            scope.run("access.remember", |stop| async move { kept.remember(remembered, stop).await });
+        }
         let following = tokens.clone();
         scope.run("access.follow", |stop| async move { following.follow(stop).await });
         let noting = tokens.clone();
@@ -172,6 +191,58 @@ impl Tokens {
     async fn reached(&self, revision: Revision) {
         let mut seen = self.seen.subscribe();
         let _ = tokio::time::timeout(SEEN_WITHIN, seen.wait_for(|seen| *seen >= revision)).await;
+    }
+
+    /// Reads the tokens from the store, or from the file while the store is away.
+    async fn begin(&self, remembered: Option<&Remembered>) -> Result<(), store::Error> {
+        let Some(remembered) = remembered.filter(|remembered| remembered.is_there()) else {
+            return self.load().await.map(drop);
+        };
+        let away = match tokio::time::timeout(START_WITHIN, self.load()).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) if !error.kind().is_passing() => return Err(error),
+            Ok(Err(error)) => error,
+            Err(_) => store::Error::Unavailable { what: format!("no answer within {START_WITHIN:?}"), source: None },
+        };
+        match remembered.read().await {
+            Ok(Some(known)) => {
+                tracing::warn!(error = %fault::chain(&away), tokens = known.entries.len(), "began with remembered tokens");
+                let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+                known.entries.iter().for_each(|entry| put(&mut table, entry));
+                Ok(())
+            }
+            Ok(None) => Err(away),
+            Err(error) => {
+                let file = remembered.path().display();
+                tracing::warn!(%file, %error, "what is remembered cannot be read");
+                Err(away)
+            }
+        }
+    }
+
+    /// Keeps the file as new as the tokens, until asked to stop. A file that cannot be written is tried again with the
+    /// next change.
+    async fn remember(&self, remembered: Remembered, stop: Stop) {
+        let mut seen = self.seen.subscribe();
+        // What was read from the file itself has no revision.
+        let mut written = Revision(0);
+        loop {
+            let revision = tokio::select! {
+                () = stop.asked() => return,
+                moved = seen.wait_for(|seen| *seen != written) => match moved {
+                    Ok(revision) => *revision,
+                    Err(_) => return,
+                },
+            };
+            let entries: Vec<Entry> = {
+                let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+                table.values().map(|known| known.entry()).collect()
+            };
+            if let Err(error) = remembered.write(revision, || entries).await {
+                tracing::warn!(file = %remembered.path().display(), %error, "the tokens cannot be remembered");
+            }
+            written = revision;
+        }
     }
 
     async fn load(&self) -> Result<Revision, store::Error> {

@@ -50,7 +50,7 @@ pub(crate) async fn load(store: &dyn Store) -> Result<(Revision, Vec<News>), sto
 }
 
 /// What an entry tells.
-fn put(entry: &Entry) -> Option<News> {
+pub(crate) fn put(entry: &Entry) -> Option<News> {
     let news = match Place::of(&entry.key) {
         Some(Place::Instance(key)) => {
             let instance = wire::read_record(&entry.value, entry.modified);
@@ -89,11 +89,16 @@ pub(crate) async fn probe(store: Arc<dyn Store>, view: Arc<View>, stop: Stop) {
 }
 
 /// Follows the store until asked to stop; `told` hears what was taken in after the table has it. While the store is away the
-/// table stays as it was.
-pub(crate) async fn follow(store: Arc<dyn Store>, view: Arc<View>, told: impl Fn(Taken<'_>), stop: Stop) {
+/// table stays as it was. `must_reload` where it is only remembered so far.
+pub(crate) async fn follow(
+    store: Arc<dyn Store>,
+    view: Arc<View>,
+    told: impl Fn(Taken<'_>),
+    mut must_reload: bool,
+    stop: Stop,
+) {
     let mut pause = PAUSE.0;
-    let mut must_reload = false;
-    let mut is_away = false;
+    let mut is_away = must_reload;
     while !stop.is_asked() {
         let outcome = tokio::select! {
             () = stop.asked() => return,

@@ -9,6 +9,7 @@ mod config;
 mod error;
 mod events;
 mod follow;
+mod known;
 mod lease;
 mod life;
 mod model;
@@ -30,7 +31,7 @@ use std::sync::Arc;
 
 use ninefold::Link;
 use ninefold::lifecycle::Scope;
-use ninefold_store::Store;
+use ninefold_store::{Remembered, Store};
 use tonic::service::RoutesBuilder;
 
 pub use config::Config;
@@ -51,6 +52,8 @@ pub struct Deps {
     pub contract: Option<Link>,
     /// Id of this node, the same after a restart, and no other node's.
     pub node: String,
+    /// Where this node remembers what it last saw of a store that others may take away. `None` for a store of its own.
+    pub remembered: Option<Remembered>,
 }
 
 /// The registry of one node.
@@ -61,18 +64,18 @@ pub struct Registry {
 
 impl Registry {
     /// Reads what the store knows, and starts to follow it. From the first answer on, nothing that is registered is
-    /// missing.
+    /// missing. While the store is away it begins with what this node remembers, and says so.
     ///
     /// # Errors
-    /// [`Error::Misconfigured`]; [`Error::Store`] when the store cannot be read.
+    /// [`Error::Misconfigured`]; [`Error::Store`] when the store cannot be read, and nothing is remembered.
     pub async fn start(config: Config, deps: Deps, scope: &Scope) -> Result<Self, Error> {
         let mistakes = config.mistakes();
         if !mistakes.is_empty() {
             return Err(Error::Misconfigured(mistakes));
         }
-        let loaded = follow::load(deps.store.as_ref()).await;
-        let (revision, read) = loaded.map_err(|source| Error::Store { doing: "read the instances", source })?;
-        let view = Arc::new(view::View::new(revision, read, config.events_max, config.lease));
+        let begun = known::begin(deps.store.as_ref(), deps.remembered.as_ref()).await?;
+        let must_reload = begun.away.is_some();
+        let view = Arc::new(view::View::new(begun, config.events_max, config.lease));
         let hub = Arc::new(session::Hub::new(
             config,
             deps.node,
@@ -85,7 +88,12 @@ impl Registry {
         let told = hub.clone();
         let (probed, seen) = (deps.store.clone(), view.clone());
         scope.run("registry.probe_store", |stop| follow::probe(probed, seen, stop));
-        scope.run("registry.follow", |stop| follow::follow(deps.store, view, move |taken| told.wake(taken), stop));
+        if let Some(remembered) = deps.remembered {
+            let kept = view.clone();
+            scope.run("registry.remember", |stop| known::keep(kept, remembered, stop));
+        }
+        let told = move |taken: follow::Taken<'_>| told.wake(taken);
+        scope.run("registry.follow", |stop| follow::follow(deps.store, view, told, must_reload, stop));
         let keeper = hub.clone();
         scope.run("registry.keep_leases", |stop| async move { keeper.leases.keep(stop).await });
         Ok(Self { service: service::Service::new(hub, scope) })

@@ -122,6 +122,7 @@ mod tests {
         let page = proto::ListInstancesResponse {
             instances: vec![instance("a", "shop"), instance("b", ""), instance("c", "other")],
             next_page_token: "more".to_owned(),
+            stale: None,
         };
         let seen = listed(&reader, page);
         assert_eq!((seen.instances.len(), seen.next_page_token.as_str()), (1, "more"));

@@ -64,7 +64,13 @@ impl Service {
         let last = found.last().filter(|_| has_more);
         let next_page_token = last.map(|last| page::services_token(&last.service)).unwrap_or_default();
         let services = found.into_iter().map(|summary| self.service(summary)).collect();
-        Ok(proto::ListServicesResponse { services, next_page_token })
+        Ok(proto::ListServicesResponse { services, next_page_token, stale: self.stale() })
+    }
+
+    /// Why what is answered may be old, if it may.
+    fn stale(&self) -> Option<proto::Staleness> {
+        let revision = self.hub.view.table().revision();
+        self.hub.view.stale().map(|stale| wire::to_staleness(stale, revision))
     }
 
     /// A service with what this node knows of its watchers, and whether its silent instances are kept.
@@ -93,7 +99,7 @@ impl Service {
         let last = found.last().filter(|_| has_more);
         let next_page_token = last.map(|last| page::instances_token(&last.key)).unwrap_or_default();
         let instances = found.iter().map(|instance| wire::to_instance(instance)).collect();
-        Ok(proto::ListInstancesResponse { instances, next_page_token })
+        Ok(proto::ListInstancesResponse { instances, next_page_token, stale: self.stale() })
     }
 
     fn instance(&self, request: proto::GetInstanceRequest) -> Result<proto::GetInstanceResponse, Error> {

@@ -302,6 +302,11 @@ impl Table {
         self.decided.get(key)
     }
 
+    /// All that operators decided, by instance.
+    pub(crate) fn all_decided(&self) -> Vec<(InstanceKey, Arc<Override>)> {
+        self.decided.iter().map(|(key, decided)| (key.clone(), decided.clone())).collect()
+    }
+
     /// Of how many instances an operator decided something.
     pub(crate) fn decisions(&self) -> usize {
         self.decided.len()

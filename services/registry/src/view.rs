@@ -18,6 +18,7 @@ use tokio::time::Instant;
 pub(crate) use seen::{Knows, Look, Piece};
 
 use crate::events::{self, Log};
+use crate::known::{Beginning, Kept};
 use crate::model::{Event, EventKind, Interest, NAMESPACE_DEFAULT, Policy, REGISTRY, ServiceKey, ServiceName};
 use crate::table::{Moment, News, Now, Step, Table};
 use crate::watch::Book;
@@ -36,13 +37,29 @@ pub(crate) struct View {
 }
 
 /// Whether what is not seen is surely not there.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Trust {
     /// Before, those who live may not have had the time to come back.
     sure_from: Instant,
-    /// Whether the store is away, or has not been read yet.
-    is_stale: bool,
+    /// How long that takes.
+    warm_up: Duration,
+    /// Why the store cannot be read, and since when, if it cannot.
+    stale: Option<Stale>,
+    /// Whether what is seen is only remembered: the store has not been read since the start.
+    is_remembered: bool,
 }
+
+/// Why what is seen may be old.
+#[derive(Clone, Debug)]
+pub(crate) struct Stale {
+    /// A sentence fragment.
+    pub(crate) reason: String,
+    /// Since when.
+    pub(crate) since: SystemTime,
+}
+
+/// The present of the table, whenever it moves.
+pub(crate) type Pulse = watch::Receiver<(Moment, Revision)>;
 
 /// The table, held to be looked at.
 pub(crate) struct Held<'view>(RwLockReadGuard<'view, Seen>);
@@ -56,13 +73,38 @@ impl Deref for Held<'_> {
 }
 
 impl View {
-    /// Begins with a reading of the store. What is there already is no event. For a `warm_up` from now on, it is not sure
-    /// that what it does not see is not there.
-    pub(crate) fn new(revision: Revision, read: Vec<News>, events_max: usize, warm_up: Duration) -> Self {
-        let seen = Seen::new(revision, read);
+    /// Begins with a reading of the store, or with what is remembered of it. What is there already is no event. For a
+    /// `warm_up` from now on, or from the first reading, it is not sure that what it does not see is not there.
+    pub(crate) fn new(begun: Beginning, events_max: usize, warm_up: Duration) -> Self {
+        let seen = Seen::new(begun.revision, begun.read);
         let pulse = watch::Sender::new((seen.table.moment(), seen.table.revision()));
-        let trust = Mutex::new(Trust { sure_from: Instant::now() + warm_up, is_stale: false });
-        Self { seen: RwLock::new(seen), events: Mutex::new(Log::new(events_max)), pulse, book: Book::default(), trust }
+        let (sure_from, is_remembered) = (Instant::now() + warm_up, begun.away.is_some());
+        let trust = Mutex::new(Trust { sure_from, warm_up, stale: None, is_remembered });
+        let (seen, events) = (RwLock::new(seen), Mutex::new(Log::new(events_max)));
+        let view = Self { seen, events, pulse, book: Book::default(), trust };
+        if let Some(why) = begun.away {
+            view.set_stale(true, &why);
+        }
+        view
+    }
+
+    fn trust(&self) -> MutexGuard<'_, Trust> {
+        self.trust.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The present of the table, whenever it moves.
+    pub(crate) fn pulse(&self) -> Pulse {
+        self.pulse.subscribe()
+    }
+
+    /// What is to be remembered; `None` while what is seen is itself only remembered.
+    pub(crate) fn kept(&self) -> Option<Kept> {
+        if self.trust().is_remembered {
+            return None;
+        }
+        let table = self.table();
+        let (instances, decided) = (table.snapshot(&Interest::All), table.all_decided());
+        Some(Kept { revision: table.revision(), instances, decided })
     }
 
     fn seen(&self) -> RwLockReadGuard<'_, Seen> {
@@ -96,7 +138,13 @@ impl View {
 
     /// Takes in a whole reading of the store.
     pub(crate) fn replace(&self, revision: Revision, read: Vec<News>) -> Vec<Step> {
-        self.change(|seen| seen.replace(revision, read))
+        let steps = self.change(|seen| seen.replace(revision, read));
+        let mut trust = self.trust();
+        if std::mem::take(&mut trust.is_remembered) {
+            // Those who lived on while nobody could write them down have yet to come back.
+            trust.sure_from = Instant::now() + trust.warm_up;
+        }
+        steps
     }
 
     fn change(&self, change: impl FnOnce(&mut Seen) -> Vec<Step>) -> Vec<Step> {
@@ -183,22 +231,29 @@ impl View {
         });
     }
 
-    /// Says whether the store can be read; an event tells of a change.
+    /// Says whether the store can be read; an event tells of a change. What is only remembered stays stale until it was
+    /// read.
     pub(crate) fn set_stale(&self, is_stale: bool, why: &str) {
-        let before = {
-            let mut trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut trust.is_stale, is_stale)
-        };
-        if before != is_stale {
-            let kind = if is_stale { EventKind::StoreLost } else { EventKind::StoreFound };
-            self.note("", kind, why.to_owned());
+        {
+            let mut trust = self.trust();
+            if trust.stale.is_some() == is_stale || (!is_stale && trust.is_remembered) {
+                return;
+            }
+            trust.stale = is_stale.then(|| Stale { reason: why.to_owned(), since: SystemTime::now() });
         }
+        let kind = if is_stale { EventKind::StoreLost } else { EventKind::StoreFound };
+        self.note("", kind, why.to_owned());
+    }
+
+    /// Why what is seen may be old, if it may.
+    pub(crate) fn stale(&self) -> Option<Stale> {
+        self.trust().stale.clone()
     }
 
     /// Whether what is not seen is surely not there.
     pub(crate) fn is_authoritative(&self) -> bool {
-        let trust = *self.trust.lock().unwrap_or_else(PoisonError::into_inner);
-        !trust.is_stale && Instant::now() >= trust.sure_from
+        let trust = self.trust();
+        trust.stale.is_none() && Instant::now() >= trust.sure_from
     }
 
     /// Revision of the last change of a service, or of all.

@@ -27,6 +27,7 @@ use crate::model::{
 use crate::preserve::Verdict;
 use crate::session::{Answer, Said};
 use crate::table::Summary;
+use crate::view::Stale;
 
 /// Longest reason that is kept; the rest is cut off.
 const REASON_CHARS_MAX: usize = 256;
@@ -230,6 +231,11 @@ pub(crate) fn to_service(summary: Summary, (at, of): (usize, usize), verdict: Ve
             Verdict::Remove => None,
         },
     }
+}
+
+/// Tells why an answer may be old, that is right up to `revision`.
+pub(crate) fn to_staleness(stale: Stale, revision: Revision) -> proto::Staleness {
+    proto::Staleness { reason: stale.reason, since: Some(stale.since.into()), revision: revision.0 }
 }
 
 /// Tells an event.

@@ -35,16 +35,21 @@ pub(crate) struct Etcd {
     stop: Stop,
 }
 
-/// Connects to etcd.
+/// Connects to etcd; tells why it is away, when no member answers within four seconds. It is asked again by every call.
 ///
 /// # Errors
-/// [`Error::Unavailable`] when no member answers within four seconds.
-pub(crate) async fn open(config: &Config, scope: &Scope) -> Result<Etcd, Error> {
+/// [`Error::Unavailable`] for URLs that cannot be used; whatever else etcd answers than that it is away.
+pub(crate) async fn open(config: &Config, scope: &Scope) -> Result<(Etcd, Option<Error>), Error> {
     let members = Arc::new(Members::new(&config.etcd).await?);
     let store = Etcd { members, folder: Folder::new(&config.prefix), stop: scope.child("store").stop() };
-    let range = store.range(&Key::new(""), None, 0).await?;
-    tracing::info!(members = config.etcd.join(", "), revision = range.revision.0, "the store is open");
-    Ok(store)
+    match store.range(&Key::new(""), None, 0).await {
+        Ok(range) => {
+            tracing::info!(members = config.etcd.join(", "), revision = range.revision.0, "the store is open");
+            Ok((store, None))
+        }
+        Err(away @ Error::Unavailable { .. }) => Ok((store, Some(away))),
+        Err(error) => Err(error),
+    }
 }
 
 impl Etcd {

@@ -11,6 +11,7 @@ mod limits;
 
 mod embedded;
 mod etcd;
+mod remembered;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use ninefold::lifecycle::Scope;
 pub use config::{Backend, Config};
 pub use error::Error;
 pub use model::{Batch, Compare, Entry, Event, Key, LeaseId, Op, Outcome, Ranged, Revision, Txn};
+pub use remembered::Remembered;
 
 /// Opens the store that the settings ask for. Its tasks live in `scope`; when that closes, the store does.
 ///
@@ -29,13 +31,26 @@ pub use model::{Batch, Compare, Entry, Event, Key, LeaseId, Op, Outcome, Ranged,
 /// [`Error::Misconfigured`] with all mistakes in the settings; [`Error::Open`] when the embedded backend's folder cannot
 /// be used; [`Error::Unavailable`] when etcd does not answer within four seconds.
 pub async fn open(config: &Config, scope: &Scope) -> Result<Arc<dyn Store>, Error> {
+    let (store, away) = open_anyway(config, scope).await?;
+    away.map_or(Ok(store), Err)
+}
+
+/// As [`open`], save that an etcd that does not answer is opened all the same, for a node that remembers what it last read
+/// there: it is told as the second of the two, and asked again by whatever is done with the store.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_anyway(config: &Config, scope: &Scope) -> Result<(Arc<dyn Store>, Option<Error>), Error> {
     let mistakes = config.mistakes();
     if !mistakes.is_empty() {
         return Err(Error::Misconfigured(mistakes));
     }
     match config.backend {
-        Backend::Embedded => Ok(Arc::new(embedded::open(config, scope).await?)),
-        Backend::Etcd => Ok(Arc::new(etcd::open(config, scope).await?)),
+        Backend::Embedded => Ok((Arc::new(embedded::open(config, scope).await?), None)),
+        Backend::Etcd => {
+            let (store, away) = etcd::open(config, scope).await?;
+            Ok((Arc::new(store), away))
+        }
     }
 }
 

@@ -126,7 +126,7 @@ impl House {
         let (folder, scope) = (tempfile::tempdir().unwrap(), Scope::root("house"));
         let store = ninefold_store::Config { path: folder.path().join("store"), ..Default::default() };
         let store = ninefold_store::open(&store, &scope.child("store")).await.unwrap();
-        let deps = ninefold_registry::Deps { store, contract: None, node: "a".into() };
+        let deps = ninefold_registry::Deps { store, contract: None, node: "a".into(), remembered: None };
         let registry = Registry::start(ninefold_registry::Config::default(), deps, &scope).await.unwrap();
         let taken = Arc::new(Taken::default());
         let mut routes = RoutesBuilder::default();

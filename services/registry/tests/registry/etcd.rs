@@ -1,78 +1,29 @@
-//! Two nodes on a real etcd.
+//! Nodes on a real etcd.
 
-use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
-use std::process::Stdio;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ninefold::lifecycle::Scope;
 use ninefold_registry::Config;
-use ninefold_store::{self as store, Backend, Store};
-use tokio::process::{Child, Command};
+use tonic::Code;
 
-use crate::house::House;
+use crate::cluster::{Etcd, compact, open, open_away};
+use crate::house::{House, check, instance};
 
-/// The etcd that the tests run: of the tools that `./check` installs, or else of the system.
-fn program() -> PathBuf {
-    let tools = std::env::var_os("NINEFOLD_TOOLS").map(|tools| PathBuf::from(tools).join("bin"));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut found = tools.into_iter().chain(std::env::split_paths(&path)).map(|folder| folder.join("etcd"));
-    found.find(|file| file.is_file()).expect("no etcd is found: install etcd-server or run ./check")
+/// Settings for instances that nobody lets beat.
+fn unhurried() -> Config {
+    Config { beat_interval: Duration::from_secs(60), ..Config::default() }
 }
 
-fn free_ports() -> [u16; 2] {
-    let bind = |()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-    [(); 2].map(bind).map(|free| free.local_addr().expect("it has an address").port())
-}
-
-/// A real etcd of one member, which goes with the value.
-struct Etcd {
-    url: String,
-    _process: Child,
-    _folder: tempfile::TempDir,
-}
-
-impl Etcd {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder can be made");
-        let [url, peer] = free_ports().map(|port| format!("http://127.0.0.1:{port}"));
-        let process = Command::new(program())
-            .arg("--data-dir")
-            .arg(folder.path())
-            .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("default={peer}")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("etcd starts");
-        Self { url, _process: process, _folder: folder }
-    }
-
-    /// Opens it as one node does; waits until it answers.
-    async fn open(&self, scope: &Scope) -> Arc<dyn Store> {
-        let config = store::Config { backend: Backend::Etcd, etcd: vec![self.url.clone()], ..store::Config::default() };
-        let begin = Instant::now();
-        loop {
-            match store::open(&config, scope).await {
-                Ok(store) => return store,
-                Err(error) => assert!(begin.elapsed() < Duration::from_secs(30), "etcd does not answer: {error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-}
+/// Longest time for stores to close.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_nodes_agree_through_etcd_and_one_may_die() {
     let etcd = Etcd::start();
     let scope = Scope::root("stores");
     let config = Config { lease: Duration::from_secs(2), ..Config::default() };
-    let first = House::on("node-1", etcd.open(&scope).await, config.clone()).await;
-    let second = House::on("node-2", etcd.open(&scope).await, config).await;
+    let first = House::on("node-1", open(&[&etcd.url], &scope).await, config.clone()).await;
+    let second = House::on("node-2", open(&[&etcd.url], &scope).await, config).await;
     let mut watch = second.watch(&[]).await;
     let (stays, dies) = (first.join("pump", "p-1").await, first.join("pump", "p-2").await);
     let leaves = second.join("pump", "p-3").await;
@@ -89,5 +40,121 @@ async fn two_nodes_agree_through_etcd_and_one_may_die() {
     back.leave("done").await;
     watch.until(&[]).await;
     second.stop().await;
-    scope.close(Duration::from_secs(5)).await;
+    scope.close(CLOSE_MAX).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_restarts_while_etcd_is_away_tells_what_it_remembers_and_loses_nobody() {
+    let mut etcd = Etcd::start();
+    let scope = Scope::root("stores");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("registry/known");
+    let config = Config { lease: Duration::from_secs(4), ..unhurried() };
+    let store = open(&[&etcd.url], &scope).await;
+    let house = House::remembering("node-1", store, config.clone(), &file).await;
+    let sessions = [house.join("pump", "p-1").await, house.join("pump", "p-2").await, house.join("pump", "dies").await];
+    house.join("pump", "gone").await.leave("done").await;
+    assert_eq!(house.stale().await, None);
+    house.stop().await;
+    drop(sessions);
+
+    etcd.kill().await;
+    let house = House::remembering("node-1", open_away(&[&etcd.url], &scope).await, config, &file).await;
+    let all = ["dies SERVING", "p-1 SERVING", "p-2 SERVING"];
+    assert_eq!(house.states("pump").await, all);
+    let stale = house.stale().await.expect("it says that it may be wrong");
+    assert!(stale.reason.starts_with("began with 3 entries that are remembered: the store"), "{stale:?}");
+    assert!(stale.since.is_some() && stale.revision > 0, "{stale:?}");
+    let mut watch = house.watch(&[]).await;
+    watch.until(&all).await;
+    let refused = house.register(instance("pump", "p-1")).await.map(drop).unwrap_err();
+    check(&refused, Code::Unavailable, "STORE_UNAVAILABLE");
+
+    etcd.start_again();
+    let back = [come_back(&house, "p-1").await, come_back(&house, "p-2").await];
+    watch.until(&["p-1 SERVING", "p-2 SERVING"]).await;
+    assert_eq!(watch.removed, 1, "only the one whose lease ran out was taken away, and nobody else, ever");
+    for _ in 0..600 {
+        if house.stale().await.is_none() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(house.stale().await, None);
+    drop(back);
+    house.stop().await;
+    scope.close(CLOSE_MAX).await;
+}
+
+/// Registers as an instance does that finds its node again: until it is taken.
+async fn come_back(house: &House<std::sync::Arc<dyn ninefold_store::Store>>, id: &str) -> crate::house::Session {
+    for _ in 0..600 {
+        match house.register(instance("pump", id)).await {
+            Ok(session) => return session,
+            Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{id} does not come back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history_that_is_compacted_while_nobody_looks_costs_no_change() {
+    let mut etcd = Etcd::start();
+    let scope = Scope::root("stores");
+    let config = Config { lease: Duration::from_secs(30), ..unhurried() };
+    let first = House::on("node-1", open(&[&etcd.url], &scope).await, config.clone()).await;
+    let mut watch = first.watch(&[]).await;
+    let stays = first.join("pump", "p-1").await;
+    watch.until(&["p-1 SERVING"]).await;
+
+    // Where the first node does not find it, the second changes much, and the history of that is thrown away.
+    etcd.kill().await;
+    let url = etcd.start_elsewhere();
+    let second = House::on("node-2", open(&[&url], &scope).await, config).await;
+    second.join("pump", "p-2").await.leave("done").await;
+    let new = second.join("pump", "p-3").await;
+    compact(&url).await;
+    etcd.kill().await;
+    assert_eq!(first.states("pump").await, ["p-1 SERVING"], "what is known stays known");
+
+    etcd.start_again();
+    watch.until(&["p-1 SERVING", "p-3 SERVING"]).await;
+    assert_eq!(watch.removed, 0);
+    stays.leave("done").await;
+    watch.until(&["p-3 SERVING"]).await;
+    drop(new);
+    first.stop().await;
+    second.stop().await;
+    scope.close(CLOSE_MAX).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_of_three_may_lose_any_one() {
+    let mut members = Etcd::cluster(3);
+    let scope = Scope::root("stores");
+    let config = Config { lease: Duration::from_secs(30), ..unhurried() };
+    let urls: Vec<String> = members.iter().map(|member| member.url.clone()).collect();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let first = House::on("node-1", open(&urls, &scope).await, config.clone()).await;
+    let second = House::on("node-2", open(&urls[1..], &scope).await, config).await;
+    let mut watch = second.watch(&[]).await;
+    let mut sessions = vec![first.join("pump", "p-0").await];
+    let mut wanted = vec!["p-0 SERVING".to_owned()];
+    // One after the other, so that the leader is among them.
+    for (number, member) in members.iter_mut().enumerate() {
+        member.kill().await;
+        let id = format!("p-{}", number + 1);
+        sessions.push(come_back(&first, &id).await);
+        wanted.push(format!("{id} SERVING"));
+        let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+        watch.until(&wanted).await;
+        member.start_again();
+    }
+    assert_eq!(watch.removed, 0);
+    assert_eq!(first.states("pump").await, wanted);
+    drop(sessions);
+    first.stop().await;
+    second.stop().await;
+    scope.close(CLOSE_MAX).await;
 }

@@ -1,5 +1,6 @@
 //! A registry in this process, and what a user does with it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use ninefold::fault;
 use ninefold::lifecycle::Scope;
 use ninefold_proto::ninefold::registry::v1 as proto;
 use ninefold_registry::{Config, Deps, Registry};
-use ninefold_store::Store;
+use ninefold_store::{Remembered, Store};
 use proto::hold_session_request::Message as Say;
 use proto::hold_session_response::Message as Heard;
 use proto::registry_service_client::RegistryServiceClient;
@@ -49,6 +50,25 @@ impl House<Arc<dyn Store>> {
     pub(crate) async fn on(node: &str, store: Arc<dyn Store>, config: Config) -> Self {
         let (client, scope) = serve(node, store.clone(), config).await;
         Self { store, client, scope }
+    }
+
+    /// A node that remembers what it last saw in a file.
+    pub(crate) async fn remembering(node: &str, store: Arc<dyn Store>, config: Config, file: &Path) -> Self {
+        let deps = Deps {
+            store: store.clone(),
+            contract: None,
+            node: node.to_owned(),
+            remembered: Some(Remembered::at(file)),
+        };
+        let scope = Scope::root("test");
+        let routes = routes_of(deps, config, &scope).await;
+        Self { store, client: RegistryServiceClient::new(Link::from(routes)), scope }
+    }
+
+    /// Why the node says that it may be wrong.
+    pub(crate) async fn stale(&self) -> Option<proto::Staleness> {
+        let request = proto::ListServicesRequest::default();
+        self.client.clone().list_services(request).await.expect("services are answered").into_inner().stale
     }
 }
 
@@ -140,7 +160,10 @@ async fn serve(node: &str, store: Arc<dyn Store>, config: Config) -> (RegistrySe
 
 /// A registry, to be served.
 pub(crate) async fn routes(node: &str, store: Arc<dyn Store>, config: Config, scope: &Scope) -> Routes {
-    let deps = Deps { store, contract: None, node: node.to_owned() };
+    routes_of(Deps { store, contract: None, node: node.to_owned(), remembered: None }, config, scope).await
+}
+
+async fn routes_of(deps: Deps, config: Config, scope: &Scope) -> Routes {
     let registry = Registry::start(config, deps, scope).await.expect("the registry starts");
     let mut routes = RoutesBuilder::default();
     registry.add_to(&mut routes);

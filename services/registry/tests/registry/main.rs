@@ -1,5 +1,6 @@
 //! The registry as its users meet it: through its gRPC face, with time held where that can be.
 
+mod cluster;
 mod embedded;
 mod etcd;
 mod health;
