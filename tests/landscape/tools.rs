@@ -99,8 +99,9 @@ impl Nobody {
 pub struct Etcd {
     /// Its client URL.
     pub url: String,
+    peer_url: String,
     child: Child,
-    _data: TempDir,
+    data: TempDir,
 }
 
 impl Etcd {
@@ -113,21 +114,48 @@ impl Etcd {
         let (client, peer) = (free_port()?, free_port()?);
         let url = format!("http://127.0.0.1:{client}");
         let peer_url = format!("http://127.0.0.1:{peer}");
-        let child = Command::new("etcd")
-            .args(["--name", "one", "--listen-client-urls", &url, "--advertise-client-urls", &url])
-            .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
+        let child = Self::spawn(&url, &peer_url, &data)?;
+        let etcd = Self { url, peer_url, child, data };
+        etcd.until_ready().await?;
+        Ok(etcd)
+    }
+
+    fn spawn(url: &str, peer_url: &str, data: &TempDir) -> Result<Child> {
+        Command::new("etcd")
+            .args(["--name", "one", "--listen-client-urls", url, "--advertise-client-urls", url])
+            .args(["--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url])
             .args(["--initial-cluster", &format!("one={peer_url}"), "--data-dir"])
             .arg(data.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()
-            .context("etcd is not installed: apt-get install etcd-server, or run ./check")?;
+            .context("etcd is not installed: apt-get install etcd-server, or run ./check")
+    }
+
+    async fn until_ready(&self) -> Result<()> {
+        let address = self.url.trim_start_matches("http://");
         crate::until("etcd takes connections", Duration::from_secs(20), || async {
-            Ok(TcpStream::connect(("127.0.0.1", client)).await.is_ok())
+            Ok(TcpStream::connect(address).await.is_ok())
         })
-        .await?;
-        Ok(Self { url, child, _data: data })
+        .await
+    }
+
+    /// Kills it as a power cut would.
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub async fn kill(&mut self) -> Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
+    /// Starts it again on its data, where it was.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start_again(&mut self) -> Result<()> {
+        self.child = Self::spawn(&self.url, &self.peer_url, &self.data)?;
+        self.until_ready().await
     }
 
     /// Its process id.
