@@ -1,6 +1,6 @@
 //! `ninefold describe`: all that is known of a service or an instance.
 
-use ninefold_proto::ninefold::registry::v1::{Instance, InstanceState, Preservation, Service};
+use ninefold_proto::ninefold::registry::v1::{Instance, Preservation, Service};
 use serde_json::json;
 
 use crate::client::Platform;
@@ -77,11 +77,7 @@ fn instance_text(instance: &Instance, view: &View) -> String {
     };
     let reason = if instance.state_reason.is_empty() { String::new() } else { format!(" ({})", instance.state_reason) };
     field("state", format!("{}{reason}, for {}", ps::state(instance), output::ago(instance.change_time.as_ref())));
-    let note = ps::note(instance);
-    field(
-        "not picked",
-        if note.is_empty() || instance.state() == InstanceState::Serving { String::new() } else { note },
-    );
+    field("not picked", ps::not_picked(instance));
     field("override", ps::decided(instance).trim_start_matches(", ").to_owned());
     field("address", ps::address(instance));
     field("version", instance.version.clone());

@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 
 use ninefold_proto::ninefold::control::v1::{SlotState, WorkloadStatus};
 use ninefold_proto::ninefold::monitor::v1::Usage;
-use ninefold_proto::ninefold::registry::v1::{BreakerForce, Instance, InstanceState, Staleness};
+use ninefold_proto::ninefold::registry::v1::{BreakerForce, Instance, InstanceState, Preservation, Service, Staleness};
 use serde_json::{Value, json};
 
 use crate::client::Platform;
@@ -20,6 +20,8 @@ pub(crate) struct View {
     pub(crate) instances: Vec<Instance>,
     pub(crate) usage: Vec<Usage>,
     pub(crate) workloads: Vec<WorkloadStatus>,
+    /// The services, with how many of their watchers have seen the newest of them.
+    pub(crate) services: Vec<Service>,
     /// Why all of it may be old, if it may.
     pub(crate) stale: Option<Staleness>,
 }
@@ -32,9 +34,11 @@ impl View {
             let both = futures_util::future::join(platform.usage(service), platform.workloads());
             tokio::time::timeout(EXTRA_WITHIN, both).await
         };
-        let (instances, stale, extra) =
-            futures_util::future::join3(platform.instances(service), platform.staleness(), extra).await;
-        let (instances, stale) = (instances?, stale.unwrap_or_default());
+        let (instances, services, stale, extra) =
+            futures_util::future::join4(platform.instances(service), platform.services(), platform.staleness(), extra)
+                .await;
+        let (instances, mut services, stale) = (instances?, services.unwrap_or_default(), stale.unwrap_or_default());
+        services.retain(|known| service.is_empty() || known.service == service);
         let (usage, workloads) = extra.unwrap_or_else(|_| {
             output::talk(format!("the platform does not tell of workloads and usage within {EXTRA_WITHIN:?}"));
             (Ok(Vec::new()), Ok(Vec::new()))
@@ -42,7 +46,7 @@ impl View {
         let usage = usage.unwrap_or_default();
         let mut workloads = workloads.unwrap_or_default();
         workloads.retain(|status| service.is_empty() || service_of(status) == service);
-        Ok(Self { instances, usage, workloads, stale })
+        Ok(Self { instances, usage, workloads, services, stale })
     }
 
     /// The view for programs: instances with what they use, and slots without an instance.
@@ -63,6 +67,7 @@ impl View {
         json!({
             "instances": instances,
             "workloads": output::json_all("ninefold.control.v1.WorkloadStatus", &self.workloads),
+            "services": output::json_all("ninefold.registry.v1.Service", &self.services),
             "stale": self.stale.as_ref().map(|stale| output::json("ninefold.registry.v1.Staleness", stale)),
         })
     }
@@ -108,12 +113,51 @@ impl View {
                 table.row([service_of(status).to_owned(), name, state, slot.reason.clone()]);
             }
         }
-        table.render()
+        let mut text = table.render();
+        for known in &self.services {
+            text.push_str(&watchers(known));
+        }
+        text
     }
 }
 
 fn service_of(status: &WorkloadStatus) -> &str {
     status.workload.as_ref().map_or("", |workload| workload.service.as_str())
+}
+
+/// How many of a service's watchers have seen the newest of it, and whether its silent instances are kept; a line each.
+fn watchers(known: &Service) -> String {
+    let Service { service, watchers, watchers_current, revision, .. } = known;
+    let mut text = String::new();
+    if *watchers > 0 {
+        text.push_str(&format!("{service}: {watchers_current} of {watchers} watchers at revision {revision}\n"));
+    }
+    if let Some(Preservation { lost, of }) = &known.preservation {
+        text.push_str(&format!("{service}: {lost} of {of} instances fell silent at once; none is removed for now\n"));
+    }
+    text
+}
+
+/// Why an instance gets no calls at all. Empty where it gets some.
+pub(crate) fn not_picked(instance: &Instance) -> String {
+    let decided = instance.r#override.as_ref();
+    match instance.state() {
+        InstanceState::Serving if decided.is_some_and(|decided| decided.weight == Some(0)) => {
+            "an operator gave it weight 0".to_owned()
+        }
+        InstanceState::Serving if decided.is_some_and(|decided| decided.force() == BreakerForce::Open) => {
+            "an operator forced its breakers open".to_owned()
+        }
+        InstanceState::Serving => String::new(),
+        InstanceState::Suspect => {
+            format!("suspect, called only where nobody else is: {}", output::cell(&instance.state_reason))
+        }
+        state => {
+            let state = output::word(state.as_str_name(), "INSTANCE_STATE_");
+            let reason = output::cell(&instance.state_reason).to_string();
+            if reason.is_empty() { state } else { format!("{state}: {reason}") }
+        }
+    }
 }
 
 /// Name of a slot's state.

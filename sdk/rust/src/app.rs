@@ -336,6 +336,7 @@ impl App {
         let registration = Registration { instance, descriptor_set };
         let session = session::hold(registration, self.platform.clone(), events, &self.scope.child("session"));
         follow_admission(&session, self.admission.clone(), &self.scope);
+        follow_drain(&session, health.clone(), &self.scope);
         let outcome = tokio::select! {
             () = stop => Ok("asked to stop".to_owned()),
             reason = session.drain_requested() => Ok(reason),
@@ -393,6 +394,29 @@ fn follow_admission(session: &Session, admission: LiveAdmission, scope: &Scope) 
                 if known.changed().await.is_err() {
                     // The session has ended for good.
                     return;
+                }
+            }
+        };
+        tokio::select! {
+            () = follow => {}
+            () = stop.asked() => {}
+        }
+    });
+}
+
+/// Says by health, to whoever asks that, that the instance is drained by an operator, until that is taken back. Its callers
+/// know it from the platform.
+fn follow_drain(session: &Session, health: Health, scope: &Scope) {
+    let mut known = session.known();
+    scope.child("drain").run("serve.follow_drain", |stop| async move {
+        let follow = async {
+            let mut was_drained = false;
+            while known.wait_for(|known| known.drained.is_some() != was_drained).await.map(drop).is_ok() {
+                was_drained = !was_drained;
+                if was_drained {
+                    health.drain().await;
+                } else {
+                    health.resume().await;
                 }
             }
         };

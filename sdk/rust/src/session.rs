@@ -56,6 +56,8 @@ pub struct Known {
     pub instance: Option<Instance>,
     /// Why the platform asks the instance to drain and leave, if it does.
     pub drain: Option<String>,
+    /// Why an operator wants that the instance takes no new calls, until further notice, if so.
+    pub drained: Option<String>,
     /// Policy of the instance's own service, for what it takes in. `None` where it has none, or none is known yet; it
     /// stays while the platform is away.
     pub policy: Option<Arc<Policy>>,

@@ -113,7 +113,8 @@ fn changes(before: Option<&Instance>, here: &Instance, now: SystemTime) -> Vec<(
             State::Gone => None,
         };
         // The time of its own change, unless others changed it.
-        let is_own = before.is_some_and(|before| before.state != here.state) && here.state == state;
+        let is_own = before.is_some_and(|before| before.state != here.state && before.changed != here.changed)
+            && here.state == state;
         told.extend(kind.map(|kind| (kind, reason, if is_own { here.changed } else { now })));
     }
     told

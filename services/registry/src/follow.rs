@@ -9,6 +9,7 @@ use ninefold::lifecycle::Stop;
 use ninefold_store::{self as store, Entry, Event, Key, Revision, Store};
 
 use crate::model::{ALL, Place};
+use crate::roll::Roll;
 use crate::table::{News, Step};
 use crate::view::View;
 use crate::wire;
@@ -62,6 +63,8 @@ pub(crate) fn put(entry: &Entry) -> Option<News> {
             wire::read_override(&entry.value).map(|decided| News::Decided(key, Some(Arc::new(decided)), entry.modified))
         }
         Some(Place::Report { of, by }) => Some(News::Reported { of, by, stands: true }),
+        Some(Place::Roll(node)) => Roll::read(&entry.value).map(|roll| News::Rolled(node, Some(Arc::new(roll)))),
+        Some(Place::Room) => return None,
         None => None,
     };
     if news.is_none() {
@@ -166,6 +169,8 @@ fn news(event: &Event) -> Option<News> {
             Place::Instance(key) => News::Erased(key, *revision),
             Place::Override(key) => News::Decided(key, None, *revision),
             Place::Report { of, by } => News::Reported { of, by, stands: false },
+            Place::Roll(node) => News::Rolled(node, None),
+            Place::Room => return None,
         }),
     }
 }

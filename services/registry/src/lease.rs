@@ -77,6 +77,11 @@ impl Leases {
         Some(Slot(shard.clone()))
     }
 
+    /// Whether a lease is not known to be gone.
+    pub(crate) fn has(&self, lease: LeaseId) -> bool {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|shard| shard.lease == lease)
+    }
+
     /// Gives out no more places under a lease that is gone.
     pub(crate) fn forget(&self, lease: LeaseId) {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner).retain(|shard| shard.lease != lease);

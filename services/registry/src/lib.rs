@@ -10,6 +10,7 @@ mod error;
 mod events;
 mod follow;
 mod known;
+mod lapse;
 mod lease;
 mod life;
 mod model;
@@ -19,6 +20,7 @@ mod page;
 mod policy;
 mod preserve;
 mod reach;
+mod roll;
 mod service;
 mod session;
 mod suspects;
@@ -75,7 +77,7 @@ impl Registry {
         }
         let begun = known::begin(deps.store.as_ref(), deps.remembered.as_ref()).await?;
         let must_reload = begun.away.is_some();
-        let view = Arc::new(view::View::new(begun, config.events_max, config.lease));
+        let view = Arc::new(view::View::new(begun, deps.node.clone(), config.events_max, config.lease));
         let hub = Arc::new(session::Hub::new(
             config,
             deps.node,
@@ -94,6 +96,9 @@ impl Registry {
         }
         let told = move |taken: follow::Taken<'_>| told.wake(taken);
         scope.run("registry.follow", |stop| follow::follow(deps.store, view, told, must_reload, stop));
+        let (sweeper, roller) = (hub.clone(), hub.clone());
+        scope.run("registry.sweep", |stop| lapse::sweep(sweeper, stop));
+        scope.run("registry.roll", |stop| roll::keep(roller, stop));
         let keeper = hub.clone();
         scope.run("registry.keep_leases", |stop| async move { keeper.leases.keep(stop).await });
         Ok(Self { service: service::Service::new(hub, scope) })

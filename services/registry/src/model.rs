@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use ninefold_store::Revision;
 
-pub(crate) use name::{ALL, NAMESPACE_ALL, NAMESPACE_DEFAULT, Place};
+pub(crate) use name::{ALL, NAMESPACE_ALL, NAMESPACE_DEFAULT, Place, ROLLS};
 pub use name::{InstanceId, InstanceKey, Namespace, ServiceKey, ServiceName};
 
 /// Who saw what the registry saw.

@@ -73,10 +73,10 @@ impl Service {
         self.hub.view.stale().map(|stale| wire::to_staleness(stale, revision))
     }
 
-    /// A service with what this node knows of its watchers, and whether its silent instances are kept.
+    /// A service with what is known of its watchers, and whether its silent instances are kept.
     fn service(&self, summary: Summary) -> proto::Service {
         let (view, key) = (&self.hub.view, summary.service.clone());
-        let count = view.watchers().acknowledged(Some(&key), view.changed_at(Some(&key)));
+        let count = view.acknowledged(Some(&key), view.changed_at(Some(&key)));
         wire::to_service(summary, (count.at, count.of), self.hub.judge(&key))
     }
 
@@ -154,7 +154,7 @@ impl Service {
         let next_page_token = last.map(|last| page::watchers_token(last.id)).unwrap_or_default();
         let watchers = found.into_iter().map(|seat| wire::to_watcher(seat, &self.hub.node)).collect();
         let revision = self.hub.view.changed_at(service.as_ref());
-        let count = self.hub.view.watchers().acknowledged(service.as_ref(), revision);
+        let count = self.hub.view.acknowledged(service.as_ref(), revision);
         let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
         let (acknowledging, acknowledged) = (number(count.of), number(count.at));
         Ok(proto::ListWatchersResponse { watchers, next_page_token, revision: revision.0, acknowledging, acknowledged })

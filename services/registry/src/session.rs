@@ -7,6 +7,7 @@ mod admission;
 mod hub;
 mod record;
 mod reports;
+mod room;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -76,6 +77,10 @@ pub(crate) enum Answer {
     Registered { instance: Box<Instance>, beat_interval: Duration, lease: Duration },
     /// Its state is changed.
     StateChanged { instance: Box<Instance> },
+    /// An operator wants that it takes no new calls.
+    DrainRequested { reason: String },
+    /// It may take calls again.
+    DrainWithdrawn,
 }
 
 pub(crate) type Inbound = BoxStream<'static, Result<Said, Broken>>;
@@ -112,7 +117,8 @@ pub(crate) async fn hold(hub: Arc<Hub>, place: Place, mut inbound: Inbound, out:
             let instance = record.instance().clone();
             let reports = Reports::new(hub.clone(), instance.key.clone());
             let hold = Hold { hub: hub.clone(), claim, record, life: Life::begin(instance.state) };
-            (Session { hold, out, heard: Instant::now(), unsettled: None, draining: None, reports, health }, instance)
+            let (heard, drained) = (Instant::now(), None);
+            (Session { hold, out, heard, unsettled: None, draining: None, drained, reports, health }, instance)
         }
         Err(error) => {
             tracing::info!(reason = error.reason(), error = %fault::chain(&error), "refused a session");
@@ -150,9 +156,9 @@ async fn open(hub: &Arc<Hub>, inbound: &mut Inbound, out: &Outbound) -> Result<(
     };
     let known = {
         let table = hub.view.table();
-        let known = table.get(&key).map(|known| known.written);
+        let known = table.get(&key).map(|known| known.written).filter(|_| !table.lapsed().contains(&key));
         let max = hub.config.instances_max;
-        if known.is_none() && table.count(&key.service) >= max {
+        if table.get(&key).is_none() && table.count(&key.service) >= max {
             return Err(Error::ServiceFull { service: key.service, max });
         }
         known
@@ -179,6 +185,8 @@ struct Session {
     unsettled: Option<Unsettled>,
     /// The instance waits for its watchers to have seen that it drains.
     draining: Option<Draining>,
+    /// Why an operator wants that it takes no new calls, as it was told.
+    drained: Option<String>,
     /// What it reports of others.
     reports: Reports,
     /// Why its health check says that it is not well, if it does.
@@ -190,6 +198,8 @@ struct Draining {
     /// The revision that the watchers are to see.
     revision: Revision,
     since: Instant,
+    /// Whether the instance waits for that; an operator's drain it is told of at once.
+    must_answer: bool,
 }
 
 struct Unsettled {
@@ -210,6 +220,11 @@ impl Session {
         if let Err(end) = self.answer(Answer::Registered { instance, beat_interval, lease }) {
             return end;
         }
+        if let Err(end) = self.pass_on() {
+            return end;
+        }
+        // One that came back to an operator's decision: its watchers have known it for long.
+        self.draining = None;
         loop {
             let retry_at = self.unsettled.as_ref().map(|unsettled| unsettled.retry_at);
             let report_end = self.reports.next_end();
@@ -306,14 +321,54 @@ impl Session {
             format!("{} of {} watchers at revision {} after {waited} ms", seen.at, seen.of, draining.revision.0);
         let key = &self.hold.record.instance().key;
         self.hold.hub.view.report(Event::of(key, EventKind::DrainSeen, reason, SystemTime::now()));
+        if !draining.must_answer {
+            return Ok(());
+        }
         self.answer(Answer::StateChanged { instance: Box::new(self.hold.record.instance().clone()) })
+    }
+
+    /// Tells the instance what an operator wants of it: that it takes no new calls, or that it may again. An event tells when
+    /// its watchers have seen it.
+    fn pass_on(&mut self) -> Result<(), End> {
+        let (wanted, revision) = {
+            let table = self.hold.hub.view.table();
+            let Some(known) = table.get(self.hold.claim.key()) else { return Ok(()) };
+            let drain = known.decided.as_deref().filter(|decided| decided.drain);
+            (drain.map(|decided| decided.why("drained")), known.revision)
+        };
+        if wanted.is_some() == self.drained.is_some() {
+            return Ok(());
+        }
+        self.drained.clone_from(&wanted);
+        match wanted {
+            Some(reason) => {
+                let since = Instant::now();
+                self.draining.get_or_insert(Draining { revision, since, must_answer: false });
+                self.answer(Answer::DrainRequested { reason })
+            }
+            None => {
+                self.draining = self.draining.filter(|draining| draining.must_answer);
+                self.answer(Answer::DrainWithdrawn)
+            }
+        }
     }
 
     /// Looks what the table tells of the instance: others write there too, leases run out, and callers report.
     async fn look(&mut self) -> Result<(), End> {
-        let reported = self.hold.hub.suspicion(self.hold.claim.key());
+        self.pass_on()?;
+        let (hub, key) = (self.hold.hub.clone(), self.hold.claim.key().clone());
+        let was_reported = !self.hold.record.instance().reported.is_empty();
+        let mut reported = hub.suspicion(&key);
+        if !reported.is_empty() && !was_reported && !room::take(&hub, &key).await {
+            hub.clear(&key);
+            reported.clear();
+        }
         if self.hold.record.set_reported(reported) {
             self.unsettle(false);
+            if was_reported {
+                self.settle().await?;
+                room::give(&hub, &key).await;
+            }
         }
         match self.hold.record.compare_with_view() {
             record::Seen::AsWritten => self.settle().await,
@@ -345,7 +400,7 @@ impl Session {
                     self.hold.hub.view.reached(revision, SEEN_WITHIN).await;
                     if self.hold.record.instance().state == State::Draining {
                         // Answered when the watchers have seen it.
-                        self.draining = Some(Draining { revision, since: Instant::now() });
+                        self.draining = Some(Draining { revision, since: Instant::now(), must_answer: true });
                         return Ok(());
                     }
                     self.answer(Answer::StateChanged { instance: Box::new(self.hold.record.instance().clone()) })?;
@@ -414,7 +469,7 @@ impl Session {
 async fn seen(hold: &Hold, draining: Option<Draining>) -> Count {
     let Some(draining) = draining else { return std::future::pending().await };
     let within = hold.hub.config.drain_notice.saturating_sub(draining.since.elapsed());
-    hold.hub.view.watchers().until_acknowledged(&hold.claim.key().service, draining.revision, within).await
+    hold.hub.view.until_acknowledged(&hold.claim.key().service, draining.revision, within).await
 }
 
 /// What a session leaves behind, to be cleaned up.

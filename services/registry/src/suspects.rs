@@ -31,7 +31,7 @@ impl Rule {
     }
 
     /// How many instances of a service with `count` may be suspect by reports.
-    fn share(&self, count: usize) -> usize {
+    pub(crate) fn share(&self, count: usize) -> usize {
         count * self.share_percent / 100
     }
 }

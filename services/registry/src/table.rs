@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ninefold_store::Revision;
 
 use crate::model::{Instance, InstanceId, InstanceKey, Interest, Namespace, Override, ServiceKey, ServiceName, State};
+use crate::roll::Roll;
 
 /// Most changes that are remembered for readers that fell behind.
 const CHANGES_MAX: usize = 8192;
@@ -36,6 +37,12 @@ pub(crate) enum News {
         /// Whether it does.
         stands: bool,
     },
+    /// So far have the watchers of a node got; `None` where it has none any more.
+    Rolled(String, Option<Arc<Roll>>),
+    /// One whose lease ran out stays all the same, and why. Said by this node, not by the store.
+    Doubted(InstanceKey, String),
+    /// One whose lease ran out goes. Said by this node, not by the store.
+    GivenUp(InstanceKey),
 }
 
 /// What news changed in the table.
@@ -101,6 +108,10 @@ pub(crate) struct Table {
     decided: BTreeMap<InstanceKey, Arc<Override>>,
     /// Who reports whom.
     reports: BTreeMap<InstanceKey, BTreeSet<InstanceKey>>,
+    /// Those whose lease ran out, and who have not been given up yet.
+    lapsed: BTreeSet<InstanceKey>,
+    /// How far the watchers of each node have got.
+    rolls: BTreeMap<String, Arc<Roll>>,
     revision: Revision,
     moment: Moment,
     /// Which instances changed when, oldest first.
@@ -150,6 +161,7 @@ impl Table {
     /// Forgets what a whole reading of the store does not hold.
     fn forget_unread(&mut self, read: &[News], revision: Revision) -> Vec<Step> {
         let (mut written, mut decided, mut reports) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        self.rolls.clear();
         for news in read {
             match news {
                 News::Written(instance) => _ = written.insert(&instance.key),
@@ -157,14 +169,14 @@ impl Table {
                 News::Reported { of, by, .. } => {
                     _ = reports.entry(of.clone()).or_insert_with(BTreeSet::new).insert(by.clone());
                 }
-                News::Erased(..) => {}
+                News::Erased(..) | News::Rolled(..) | News::Doubted(..) | News::GivenUp(_) => {}
             }
         }
         let erased: Vec<_> = self.all().map(|known| &known.key).filter(|key| !written.contains(key)).cloned().collect();
         let undecided: Vec<_> = self.decided.keys().filter(|key| !decided.contains(key)).cloned().collect();
         let reported: BTreeSet<_> = self.reports.keys().chain(reports.keys()).cloned().collect();
         self.reports = reports;
-        let mut steps: Vec<Step> = erased.iter().filter_map(|key| self.remove(key, |_| Now::Vanished)).collect();
+        let mut steps: Vec<Step> = erased.iter().filter_map(|key| self.lapse(key, revision)).collect();
         steps.extend(undecided.into_iter().filter_map(|key| self.decide(key, None, revision)));
         steps.extend(reported.into_iter().map(|key| Step { key, before: None, now: Now::Reported }));
         steps
@@ -177,8 +189,17 @@ impl Table {
                 if self.get(&key)?.written > revision {
                     return None;
                 }
-                self.remove(&key, |_| Now::Vanished)
+                self.lapse(&key, revision)
             }
+            News::Rolled(node, roll) => {
+                match roll {
+                    Some(roll) => _ = self.rolls.insert(node, roll),
+                    None => _ = self.rolls.remove(&node),
+                }
+                None
+            }
+            News::Doubted(key, reason) => self.doubt(&key, reason),
+            News::GivenUp(key) => self.lapsed.contains(&key).then(|| self.remove(&key, |_| Now::Vanished)).flatten(),
             News::Decided(key, decided, revision) => self.decide(key, decided, revision),
             News::Reported { of, by, stands } => {
                 let reporters = self.reports.entry(of.clone()).or_default();
@@ -200,11 +221,43 @@ impl Table {
         if instance.state == State::Gone {
             return self.remove(&key, |_| Now::Left(instance));
         }
+        self.lapsed.remove(&key);
         if let Some(decided) = self.decided.get(&key) {
             Arc::make_mut(&mut instance).decided = Some(decided.clone());
         }
         self.services.entry(key.service.clone()).or_default().insert(key.id.clone(), instance.clone());
         Some(Step { key, before, now: Now::Here(instance) })
+    }
+
+    /// Its lease ran out, or a whole reading does not hold it: nobody said that it left. It stays, as suspect, until it is
+    /// written again or given up.
+    fn lapse(&mut self, key: &InstanceKey, revision: Revision) -> Option<Step> {
+        let known = self.services.get_mut(&key.service)?.get_mut(&key.id)?;
+        if !self.lapsed.insert(key.clone()) {
+            return None;
+        }
+        let before = known.clone();
+        *known = Arc::new(Instance {
+            state: State::Suspect,
+            state_reason: format!("its lease ran out; it was held by {}", before.node),
+            revision: revision.max(before.revision),
+            // A store that was set back counts anew.
+            written: revision,
+            ..(*before).clone()
+        });
+        let now = Now::Here(known.clone());
+        Some(Step { key: key.clone(), before: Some(before), now })
+    }
+
+    fn doubt(&mut self, key: &InstanceKey, reason: String) -> Option<Step> {
+        if !self.lapsed.contains(key) {
+            return None;
+        }
+        let known = self.services.get_mut(&key.service)?.get_mut(&key.id)?;
+        let before = known.clone();
+        Arc::make_mut(known).state_reason = reason;
+        let now = Now::Here(known.clone());
+        Some(Step { key: key.clone(), before: Some(before), now })
     }
 
     fn decide(&mut self, key: InstanceKey, decided: Option<Arc<Override>>, revision: Revision) -> Option<Step> {
@@ -226,6 +279,7 @@ impl Table {
     fn remove(&mut self, key: &InstanceKey, now: impl FnOnce(&Instance) -> Now) -> Option<Step> {
         let instances = self.services.get_mut(&key.service)?;
         let before = instances.remove(&key.id)?;
+        self.lapsed.remove(key);
         if instances.is_empty() {
             self.services.remove(&key.service);
         }
@@ -280,6 +334,16 @@ impl Table {
     /// One instance.
     pub(crate) fn get(&self, key: &InstanceKey) -> Option<&Arc<Instance>> {
         self.services.get(&key.service)?.get(&key.id)
+    }
+
+    /// Those whose lease ran out, and who have not been given up yet.
+    pub(crate) fn lapsed(&self) -> &BTreeSet<InstanceKey> {
+        &self.lapsed
+    }
+
+    /// How far the watchers of other nodes than this one have got.
+    pub(crate) fn rolls(&self, own: &str) -> impl Iterator<Item = &Arc<Roll>> {
+        self.rolls.iter().filter(move |(node, _)| node.as_str() != own).map(|(_, roll)| roll)
     }
 
     /// How many instances a service has.

@@ -20,9 +20,13 @@ pub(crate) use seen::{Knows, Look, Piece};
 use crate::events::{self, Log};
 use crate::known::{Beginning, Kept};
 use crate::model::{Event, EventKind, Interest, NAMESPACE_DEFAULT, Policy, REGISTRY, ServiceKey, ServiceName};
+use crate::roll::{self, Group, Roll};
 use crate::table::{Moment, News, Now, Step, Table};
-use crate::watch::Book;
+use crate::watch::{Book, Count, Follows};
 use seen::Seen;
+
+/// How often those who wait for acknowledgements count anew, at most.
+const COUNT_EVERY: Duration = Duration::from_millis(2);
 
 /// What this node sees of the landscape.
 #[derive(Debug)]
@@ -34,6 +38,8 @@ pub(crate) struct View {
     /// Who watches, to be woken.
     book: Book,
     trust: Mutex<Trust>,
+    /// Name of this node.
+    own: String,
 }
 
 /// Whether what is not seen is surely not there.
@@ -75,13 +81,13 @@ impl Deref for Held<'_> {
 impl View {
     /// Begins with a reading of the store, or with what is remembered of it. What is there already is no event. For a
     /// `warm_up` from now on, or from the first reading, it is not sure that what it does not see is not there.
-    pub(crate) fn new(begun: Beginning, events_max: usize, warm_up: Duration) -> Self {
+    pub(crate) fn new(begun: Beginning, own: String, events_max: usize, warm_up: Duration) -> Self {
         let seen = Seen::new(begun.revision, begun.read);
         let pulse = watch::Sender::new((seen.table.moment(), seen.table.revision()));
         let (sure_from, is_remembered) = (Instant::now() + warm_up, begun.away.is_some());
         let trust = Mutex::new(Trust { sure_from, warm_up, stale: None, is_remembered });
         let (seen, events) = (RwLock::new(seen), Mutex::new(Log::new(events_max)));
-        let view = Self { seen, events, pulse, book: Book::default(), trust };
+        let view = Self { seen, events, pulse, book: Book::default(), trust, own };
         if let Some(why) = begun.away {
             view.set_stale(true, &why);
         }
@@ -133,12 +139,18 @@ impl View {
 
     /// Takes in what happened up to a revision.
     pub(crate) fn apply(&self, revision: Revision, news: Vec<News>) -> Vec<Step> {
-        self.change(|seen| seen.apply(revision, news))
+        let is_counted_anew = news.iter().any(|one| matches!(one, News::Rolled(..)));
+        let steps = self.change(|seen| seen.apply(revision, news));
+        if is_counted_anew {
+            self.book.count_again();
+        }
+        steps
     }
 
     /// Takes in a whole reading of the store.
     pub(crate) fn replace(&self, revision: Revision, read: Vec<News>) -> Vec<Step> {
         let steps = self.change(|seen| seen.replace(revision, read));
+        self.book.count_again();
         let mut trust = self.trust();
         if std::mem::take(&mut trust.is_remembered) {
             // Those who lived on while nobody could write them down have yet to come back.
@@ -259,6 +271,57 @@ impl View {
     /// Revision of the last change of a service, or of all.
     pub(crate) fn changed_at(&self, service: Option<&ServiceKey>) -> Revision {
         self.seen().changed_at(service)
+    }
+
+    /// How many of those who follow a service, or of those who follow everything, have taken in a revision: those of this
+    /// node, and those of the others as far as they have told.
+    pub(crate) fn acknowledged(&self, service: Option<&ServiceKey>, revision: Revision) -> Count {
+        let here = self.book.acknowledged(service, revision);
+        self.table().rolls(&self.own).fold(here, |sum, roll| {
+            let count = roll.count(service, revision);
+            Count { at: sum.at + count.at, of: sum.of + count.of }
+        })
+    }
+
+    /// Waits until all who follow a service, through whatever node, have taken in a revision, at most `within`; tells how
+    /// many have. Cancel safe.
+    pub(crate) async fn until_acknowledged(&self, service: &ServiceKey, revision: Revision, within: Duration) -> Count {
+        let end = Instant::now() + within;
+        loop {
+            let mut moved = std::pin::pin!(self.book.moved());
+            // From here on nothing is missed.
+            moved.as_mut().enable();
+            let count = self.acknowledged(Some(service), revision);
+            if count.at >= count.of || tokio::time::timeout_at(end, moved).await.is_err() {
+                return count;
+            }
+            tokio::time::sleep(COUNT_EVERY).await;
+        }
+    }
+
+    /// How far the watchers of this node have got.
+    pub(crate) fn roll(&self) -> Roll {
+        let groups = self.book.groups();
+        let seen = self.seen();
+        let group = |service: Option<&ServiceKey>, acknowledged: Vec<i64>| {
+            let revision = seen.changed_at(service).0;
+            let at = acknowledged.iter().filter(|one| **one >= revision).count();
+            let least = acknowledged.iter().min().copied().unwrap_or_default();
+            Group { revision, least, at, of: acknowledged.len() }
+        };
+        let mut roll = Roll::default();
+        for (follows, acknowledged) in groups {
+            match follows {
+                Follows::All => roll.all = Some(group(None, acknowledged)),
+                Follows::Within(namespace) => {
+                    _ = roll.within.insert(namespace.to_string(), group(None, acknowledged));
+                }
+                Follows::Named(service) => {
+                    _ = roll.named.insert(roll::path(&service), group(Some(&service), acknowledged));
+                }
+            }
+        }
+        roll
     }
 
     /// What is new for one who `knows` so much of `interest`.

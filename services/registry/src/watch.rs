@@ -15,7 +15,7 @@ use ninefold::lifecycle::Stop;
 use ninefold_store::Revision;
 use tokio::time::Instant;
 
-pub(crate) use book::{Book, Count, Enrolled, Listening, Seat};
+pub(crate) use book::{Book, Count, Enrolled, Follows, Listening, Seat};
 pub(crate) use door::Door;
 pub(crate) use frame::Frame;
 

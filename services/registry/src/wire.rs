@@ -194,6 +194,8 @@ pub(crate) fn to_answer(answer: Answer) -> proto::HoldSessionResponse {
         Answer::StateChanged { instance } => {
             Answered::StateChanged(proto::StateChanged { instance: Some(to_instance(&instance)) })
         }
+        Answer::DrainRequested { reason } => Answered::DrainRequested(proto::DrainRequested { reason, stay: true }),
+        Answer::DrainWithdrawn => Answered::DrainWithdrawn(proto::DrainWithdrawn {}),
     };
     proto::HoldSessionResponse { message: Some(message) }
 }

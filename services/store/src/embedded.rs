@@ -148,6 +148,10 @@ impl Queue {
 
 #[tonic::async_trait]
 impl Store for Embedded {
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     async fn range(&self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Ranged, Error> {
         limits::prefix_bytes(prefix)?;
         let (prefix, after) = (prefix.clone(), after.cloned());

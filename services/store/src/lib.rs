@@ -105,6 +105,11 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// [`Error::LeaseUnknown`] when it is gone; [`Error::Unavailable`].
     async fn keep_alive(&self, lease: LeaseId) -> Result<(), Error>;
 
+    /// Whether other processes may use it too.
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     /// Ends a lease and deletes its keys. Ending one that is gone changes nothing.
     ///
     /// # Errors

@@ -28,6 +28,11 @@ impl Health {
         self.say(ServingStatus::NotServing).await;
     }
 
+    /// Says `SERVING` again.
+    pub async fn resume(&self) {
+        self.say(ServingStatus::Serving).await;
+    }
+
     async fn say(&self, status: ServingStatus) {
         self.reporter.set_service_status("", status).await;
         for service in self.services.get().into_iter().flatten() {

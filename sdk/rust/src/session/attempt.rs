@@ -257,7 +257,13 @@ impl Attempt {
         tracing::info!(instance_id = self.registration.instance.instance_id, "joined the landscape");
         // What is wanted may have changed since, and is compared with what is written.
         let mut told = registered.instance.as_ref().map_or(InstanceState::Unspecified, |instance| instance.state());
-        self.tell.send_modify(|known| known.instance = registered.instance);
+        // A drain that was taken back while there was no session is none any more; one that stands is told again.
+        let drained = registered.instance.as_ref().and_then(|instance| instance.r#override.as_ref());
+        let drained = drained.filter(|decided| decided.drain).map(|decided| decided.reason.clone());
+        self.tell.send_modify(|known| {
+            known.instance = registered.instance;
+            known.drained = drained;
+        });
         self.wanted.mark_changed();
         let mut again = interval(REFUSED_AGAIN);
         loop {
@@ -307,6 +313,14 @@ impl Attempt {
                 self.tell.send_modify(|known| known.instance = instance);
             }
             Some(Hear::StateChanged(changed)) => self.tell.send_modify(|known| known.instance = changed.instance),
+            Some(Hear::DrainRequested(drain)) if drain.stay => {
+                tracing::info!(reason = drain.reason, "drained by an operator");
+                self.tell.send_modify(|known| known.drained = Some(drain.reason));
+            }
+            Some(Hear::DrainWithdrawn(_)) => {
+                tracing::info!("not drained any more");
+                self.tell.send_modify(|known| known.drained = None);
+            }
             Some(Hear::DrainRequested(drain)) => {
                 tracing::info!(reason = drain.reason, "the platform asks to drain");
                 self.tell.send_modify(|known| known.drain = Some(drain.reason));

@@ -14,6 +14,10 @@ pub(crate) const INSTANCES: &str = "registry/instances/";
 pub(crate) const OVERRIDES: &str = "registry/overrides/";
 /// Where the reports of callers lie in the store.
 pub(crate) const REPORTS: &str = "registry/reports/";
+/// Where it lies how far the watchers of each node have got.
+pub(crate) const ROLLS: &str = "registry/rolls/";
+/// Where it lies who of a service may be suspect by reports.
+pub(crate) const ROOMS: &str = "registry/rooms/";
 /// Longest name of a service or a namespace, in characters.
 pub(crate) const SERVICE_NAME_MAX: usize = 63;
 /// Longest id of an instance, in characters.
@@ -95,6 +99,11 @@ impl ServiceKey {
     /// Takes two texts as a key, if they are one. An empty namespace is the default.
     pub fn parse(namespace: &str, name: &str) -> Option<Self> {
         Some(Self { namespace: Namespace::parse(namespace)?, name: ServiceName::parse(name)? })
+    }
+
+    /// Where it lies who of the service may be suspect by reports.
+    pub(crate) fn room_path(&self) -> Key {
+        Key::new(format!("{ROOMS}{}/{}", self.namespace, self.name))
     }
 
     /// Comes before all services of a namespace, and is none.
@@ -205,6 +214,10 @@ pub(crate) enum Place {
         /// By whom.
         by: InstanceKey,
     },
+    /// How far the watchers of this node have got.
+    Roll(String),
+    /// Who of a service may be suspect by reports. Read where that is decided, and nowhere else.
+    Room,
 }
 
 impl Place {
@@ -216,6 +229,12 @@ impl Place {
         }
         if let Some(tail) = path.strip_prefix(OVERRIDES) {
             return InstanceKey::from_tail(tail).map(Self::Override);
+        }
+        if let Some(node) = path.strip_prefix(ROLLS) {
+            return Some(Self::Roll(node.to_owned()));
+        }
+        if path.starts_with(ROOMS) {
+            return Some(Self::Room);
         }
         let tail = path.strip_prefix(REPORTS)?;
         let (middle, _) = tail.match_indices('/').nth(2)?;

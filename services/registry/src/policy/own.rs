@@ -53,7 +53,10 @@ pub(crate) fn with_policy(
 fn registered(answer: &proto::HoldSessionResponse) -> Option<ServiceName> {
     match &answer.message {
         Some(Answered::Registered(registered)) => ServiceName::parse(&registered.instance.as_ref()?.service),
-        Some(Answered::StateChanged(_) | Answered::DrainRequested(_) | Answered::Policy(_)) | None => None,
+        Some(
+            Answered::StateChanged(_) | Answered::DrainRequested(_) | Answered::DrainWithdrawn(_) | Answered::Policy(_),
+        )
+        | None => None,
     }
 }
 

@@ -18,7 +18,7 @@ use crate::lease::Leases;
 use crate::model::{Event, EventKind, InstanceKey, ServiceKey, State};
 use crate::preserve::{Losses, Verdict};
 use crate::suspects::Suspects;
-use crate::table::{Now, Step};
+use crate::table::{News, Now, Step};
 use crate::view::View;
 
 /// Most sessions whose registration is being written at once; more wait their turn. A crowd that wrote all at once would
@@ -206,9 +206,21 @@ impl Hub {
 
     /// What so many callers report of an instance that it is suspect; empty if they do not.
     pub(crate) fn suspicion(&self, key: &InstanceKey) -> String {
-        let callers = self.view.watchers().acknowledged(Some(&key.service), Revision::default()).of;
+        let callers = self.view.acknowledged(Some(&key.service), Revision::default()).of;
         let table = self.view.table();
         self.suspects().judge(&table, key, callers)
+    }
+
+    /// There is no room for it among the suspect.
+    pub(crate) fn clear(&self, key: &InstanceKey) {
+        self.suspects().release(key);
+    }
+
+    /// Takes in what this node itself has decided of those whose lease ran out.
+    pub(crate) fn take(&self, news: Vec<News>) {
+        let revision = self.view.table().revision();
+        let steps = self.view.apply(revision, news);
+        self.wake(Taken::News(&steps));
     }
 
     fn count_losses(&self, steps: &[Step]) {

@@ -152,7 +152,8 @@ impl Record {
         let table = self.hub.view.table();
         let key = &self.instance.key;
         let written = self.held.unwrap_or_default();
-        match table.get(key) {
+        // What only this node still shows, because its silence is doubted, lies in the store no more.
+        match table.get(key).filter(|_| !table.lapsed().contains(key)) {
             Some(seen) if seen.written <= written || seen.node == self.hub.node => Seen::AsWritten,
             Some(_) => Seen::Overtaken,
             None if table.revision() < written => Seen::Unseen,

@@ -12,9 +12,6 @@ use tokio::time::Instant;
 
 use crate::model::{Interest, Namespace, ServiceKey, ServiceName};
 
-/// How often those who wait for acknowledgements count anew, at most.
-const COUNT_EVERY: Duration = Duration::from_millis(2);
-
 /// Who watches through this node.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
@@ -71,6 +68,17 @@ pub(crate) struct Count {
     pub(crate) at: usize,
     /// Of so many that acknowledge.
     pub(crate) of: usize,
+}
+
+/// What a group of watchers follows.
+#[derive(Clone, Debug)]
+pub(crate) enum Follows {
+    /// Everything.
+    All,
+    /// Everything of a namespace.
+    Within(Namespace),
+    /// One service, among others.
+    Named(ServiceKey),
 }
 
 /// One who watches.
@@ -148,6 +156,8 @@ impl Book {
                 }
             }
         }
+        drop(pages);
+        self.moved.notify_waiters();
         Enrolled { pages: self.pages.clone(), moved: self.moved.clone(), card }
     }
 
@@ -216,19 +226,27 @@ impl Book {
         count
     }
 
-    /// Waits until all who follow a service have taken in a revision, at most `within`; tells how many have. Cancel safe.
-    pub(crate) async fn until_acknowledged(&self, service: &ServiceKey, revision: Revision, within: Duration) -> Count {
-        let end = Instant::now() + within;
-        loop {
-            let mut moved = std::pin::pin!(self.moved.notified());
-            // From here on nothing is missed.
-            moved.as_mut().enable();
-            let count = self.acknowledged(Some(service), revision);
-            if count.at >= count.of || tokio::time::timeout_at(end, moved).await.is_err() {
-                return count;
-            }
-            tokio::time::sleep(COUNT_EVERY).await;
-        }
+    /// Waits until somebody acknowledges, comes or leaves, or another node tells of its watchers.
+    pub(crate) fn moved(&self) -> Notified<'_> {
+        self.moved.notified()
+    }
+
+    /// Wakes those who wait for acknowledgements: there is news of another node's.
+    pub(crate) fn count_again(&self) {
+        self.moved.notify_waiters();
+    }
+
+    /// What those who acknowledge have acknowledged, by what they follow.
+    pub(crate) fn groups(&self) -> Vec<(Follows, Vec<i64>)> {
+        let pages = lock(&self.pages);
+        let told = |cards: &BTreeMap<u64, Arc<Card>>| -> Vec<i64> {
+            let told = cards.values().filter(|card| card.acknowledges);
+            told.map(|card| card.acknowledged.load(Ordering::Relaxed)).collect()
+        };
+        let within = pages.within.iter().map(|(name, cards)| (Follows::Within(name.clone()), told(cards)));
+        let named = pages.named.iter().map(|(name, cards)| (Follows::Named(name.clone()), told(cards)));
+        let all = std::iter::once((Follows::All, told(&pages.all)));
+        all.chain(within).chain(named).filter(|(_, told)| !told.is_empty()).collect()
     }
 
     /// At most `limit` of those who follow a service, or of all, by id, behind the id `after`.

@@ -99,7 +99,8 @@ async fn the_registry_knows_how_far_each_watcher_has_got() {
     assert_eq!((list.acknowledging, list.acknowledged, list.revision), (1, 0, changed.revision));
     assert_eq!(list.watchers.len(), 2, "one that does not acknowledge is there and not waited for");
     let one = &list.watchers[0];
-    assert_eq!((one.watcher.as_str(), one.sent_revision), ("test/t-1", changed.revision));
+    assert_eq!(one.watcher.as_str(), "test/t-1");
+    assert!(one.sent_revision >= changed.revision);
     assert!(one.acknowledges && one.lag.is_some() && one.acknowledged_revision < changed.revision);
     watch.acknowledge().await;
     // In one process an answer is made, and what was said heard, while somebody waits for it.

@@ -243,7 +243,10 @@ impl Session {
 
     pub(crate) async fn leave(mut self, reason: &str) {
         self.say(Say::Deregister(proto::Deregister { reason: reason.to_owned() })).await;
-        assert_eq!(self.hear().await.expect("leaving is no error"), None);
+        while let Some(heard) = self.hear().await.expect("leaving is no error") {
+            // What was said before it was heard that it leaves.
+            assert!(matches!(heard, Heard::DrainRequested(_) | Heard::DrainWithdrawn(_)), "{heard:?}");
+        }
     }
 }
 

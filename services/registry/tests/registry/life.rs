@@ -5,6 +5,7 @@ use std::time::Duration;
 use ninefold_proto::ninefold::registry::v1 as proto;
 use ninefold_registry::Config;
 use proto::hold_session_request::Message as Say;
+use proto::hold_session_response::Message as Heard;
 use proto::hold_watch_request::Message as Watcher;
 use proto::{BreakerForce, EventKind, InstanceState, Override};
 use tokio::sync::mpsc;
@@ -232,4 +233,126 @@ async fn callers_make_an_instance_suspect_together_and_never_too_many() {
     house.until("pump", &["p-00 SERVING", "p-01 SERVING", "p-02 SERVING", "p-03 SERVING"]).await;
     let story = house.story("pump").await;
     assert!(story.iter().any(|line| line.starts_with("p-00 REPORTED 3 callers report it")), "{story:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operators_drain_is_told_to_the_instance_and_so_is_its_end() {
+    let house = House::with(Config { beat_interval: Duration::from_secs(600), ..Config::default() }).await;
+    let mut pump = house.join("pump", "p-1").await;
+    let (say, mut watch) = acknowledging(&house, "p-2/caller").await;
+    let drain = || Some(Override { drain: true, author: "ann".to_owned(), ..Default::default() });
+    decide(&house, "p-1", drain()).await.unwrap();
+    let Ok(Some(Heard::DrainRequested(asked))) = pump.hear().await else { panic!("the instance is asked to drain") };
+    assert_eq!((asked.reason.as_str(), asked.stay), ("drained by ann", true));
+    assert_eq!(house.states("pump").await, ["p-1 DRAINING"], "it stays");
+    let seen = |story: &[String]| story.iter().filter(|line| line.contains("DRAIN_SEEN 1 of 1 watchers")).count();
+    while seen(&house.story("pump").await) == 0 {
+        let told = watch.message().await.unwrap().unwrap();
+        acknowledge(&say, told.revision).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    decide(&house, "p-1", None).await.unwrap();
+    assert!(matches!(pump.hear().await, Ok(Some(Heard::DrainWithdrawn(_)))));
+    assert_eq!(house.states("pump").await, ["p-1 SERVING"]);
+
+    // One that comes back to a decision is told of it again, and nobody has to see that again.
+    decide(&house, "p-1", drain()).await.unwrap();
+    pump.leave("restart").await;
+    let count = seen(&house.story("pump").await);
+    let mut pump = house.join("pump", "p-1").await;
+    assert!(matches!(pump.hear().await, Ok(Some(Heard::DrainRequested(_)))));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(seen(&house.story("pump").await) <= count + 1);
+}
+
+/// A watcher of the pumps that acknowledges when it is told to.
+async fn acknowledging(house: &House, who: &str) -> (mpsc::Sender<proto::HoldWatchRequest>, Answers) {
+    let (say, said) = mpsc::channel(16);
+    let open = proto::OpenWatch { services: vec!["pump".to_owned()], watcher: who.to_owned(), ..Default::default() };
+    say.send(proto::HoldWatchRequest { message: Some(Watcher::Open(open)) }).await.unwrap();
+    let answers = house.client.clone().hold_watch(ReceiverStream::new(said)).await.unwrap().into_inner();
+    (say, answers)
+}
+
+async fn acknowledge(say: &mpsc::Sender<proto::HoldWatchRequest>, revision: i64) {
+    let acknowledged = Watcher::Acknowledge(proto::AcknowledgeRevision { revision });
+    say.send(proto::HoldWatchRequest { message: Some(acknowledged) }).await.unwrap();
+}
+
+type Answers = tonic::Streaming<proto::HoldWatchResponse>;
+
+/// How many watchers of the pumps are at their revision, of how many, as a node tells.
+async fn watchers(house: &House) -> (u32, u32) {
+    let request = proto::ListServicesRequest::default();
+    let services = house.client.clone().list_services(request).await.unwrap().into_inner().services;
+    services.first().map_or((0, 0), |pump| (pump.watchers_current, pump.watchers))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_the_watchers_of_every_node_and_all_are_counted_together() {
+    let store = Memory::new();
+    let config =
+        Config { drain_notice: Duration::from_secs(20), beat_interval: Duration::from_secs(60), ..Config::default() };
+    let first = House::node("node-1", store.clone(), config.clone()).await;
+    let second = House::node("node-2", store, config).await;
+    let mut pump = first.join("pump", "p-1").await;
+    let (say_here, mut here) = acknowledging(&first, "here").await;
+    let (say_there, mut there) = acknowledging(&second, "there").await;
+    acknowledge(&say_here, here.message().await.unwrap().unwrap().revision).await;
+    acknowledge(&say_there, there.message().await.unwrap().unwrap().revision).await;
+    while watchers(&first).await != (2, 2) || watchers(&second).await != (2, 2) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    pump.say(Say::SetState(proto::SetState { state: InstanceState::Draining.into(), reason: "stop".to_owned() })).await;
+    acknowledge(&say_here, here.message().await.unwrap().unwrap().revision).await;
+    let there_at = there.message().await.unwrap().unwrap().revision;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((watchers(&first).await, watchers(&second).await), ((1, 2), (1, 2)));
+    assert!(!first.story("pump").await.iter().any(|line| line.contains("DRAIN_SEEN")), "the other node is waited for");
+    acknowledge(&say_there, there_at).await;
+    assert!(matches!(pump.hear().await, Ok(Some(Heard::StateChanged(_)))));
+    let story = first.story("pump").await;
+    assert!(story.iter().any(|line| line.contains("DRAIN_SEEN 2 of 2 watchers at revision")), "{story:?}");
+
+    // A node that stops takes its watchers out of the count.
+    second.stop().await;
+    while watchers(&first).await != (1, 1) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_whose_node_died_are_kept_while_there_are_too_many_and_go_by_themselves() {
+    let store = Memory::new();
+    let first = House::node("node-1", store.clone(), Config::default()).await;
+    let config = Config { beat_interval: Duration::from_secs(600), ..Config::default() };
+    let second = House::node("node-2", store, config).await;
+    let mut watch = second.watch(&[]).await;
+    let mut sessions = Vec::new();
+    for number in 0..4 {
+        sessions.push(first.join("pump", &format!("p-{number}")).await);
+    }
+    let _lives = second.join("pump", "p-9").await;
+    first.stop().await;
+    drop(sessions);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let all = ["p-0 SUSPECT", "p-1 SUSPECT", "p-2 SUSPECT", "p-3 SUSPECT", "p-9 SERVING"];
+    assert_eq!(second.states("pump").await, all, "four of five at once are not believed");
+    watch.until(&all).await;
+    assert_eq!(watch.removed, 0);
+    let request = proto::ListServicesRequest::default();
+    let services = second.client.clone().list_services(request).await.unwrap().into_inner().services;
+    assert_eq!(services[0].preservation, Some(proto::Preservation { lost: 4, of: 5 }));
+    let kept = second.instances("pump").await.swap_remove(0).state_reason;
+    assert_eq!(kept, "kept, because too many fell silent at once; its lease ran out");
+
+    // One is heard again, and one says goodbye: both count at once.
+    let _back = second.join("pump", "p-0").await;
+    second.join("pump", "p-1").await.leave("done").await;
+    watch.until(&["p-0 SERVING", "p-2 SUSPECT", "p-3 SUSPECT", "p-9 SERVING"]).await;
+    assert_eq!(watch.removed, 1);
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    assert_eq!(second.states("pump").await, ["p-0 SERVING", "p-9 SERVING"]);
+    assert!(second.story("pump").await.iter().any(|line| line.contains("PRESERVATION_ENDED")));
 }
