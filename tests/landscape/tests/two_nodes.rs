@@ -109,9 +109,19 @@ async fn a_node_that_starts_while_etcd_is_away_knows_what_it_knew_and_says_how_o
     let house = Landscape::up(&arguments).await?;
     let data = tempfile::tempdir()?;
     let token = data.path().join("token");
-    let made = house.run(&["token", "create", "shop", "--role", "instance", "--out", &token.display().to_string()]);
-    let made = made.await?;
-    ensure!(made.code == 0, "{made:?}");
+    house
+        .ask(&[
+            "token",
+            "create",
+            "shop",
+            "--write",
+            &token.display().to_string(),
+            "--role",
+            "instance",
+            "--service",
+            "*",
+        ])
+        .await?;
     let shop = shop(&house.endpoint(), data.path(), Some(&token))?;
     until("all instances serve", SOON, || async { Ok(house.serving("").await? == SHOP.len()) }).await?;
     let known = Path::new(&house.data()).join("registry/known");

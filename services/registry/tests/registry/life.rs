@@ -356,3 +356,34 @@ async fn instances_whose_node_died_are_kept_while_there_are_too_many_and_go_by_t
     assert_eq!(second.states("pump").await, ["p-0 SERVING", "p-9 SERVING"]);
     assert!(second.story("pump").await.iter().any(|line| line.contains("PRESERVATION_ENDED")));
 }
+
+#[tokio::test(start_paused = true)]
+async fn reporters_through_several_nodes_make_no_more_suspect_than_through_one() {
+    for _ in 0..10 {
+        let store = Memory::new();
+        let config = Config { beat_interval: Duration::from_secs(600), ..Config::default() };
+        let mut nodes = Vec::new();
+        for number in 0..4 {
+            nodes.push(House::node(&format!("node-{number}"), store.clone(), config.clone()).await);
+        }
+        let (mut pumps, mut callers) = (Vec::new(), Vec::new());
+        for (number, node) in nodes.iter().enumerate() {
+            pumps.push(node.join("pump", &format!("p-{number}")).await);
+            callers.push(node.join("valve", &format!("v-{number}")).await);
+        }
+        // Everybody reports everybody at the same moment, and each pump's node decides for itself.
+        for number in 0..4 {
+            for caller in &callers {
+                report(caller, EventKind::BreakerOpened, &format!("p-{number}")).await;
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let states = nodes[0].states("pump").await;
+        let suspect = states.iter().filter(|state| state.ends_with("SUSPECT")).count();
+        assert_eq!(suspect, 1, "30 % of four is one, whoever decides: {states:?}");
+        drop((pumps, callers));
+        for node in &nodes {
+            node.stop().await;
+        }
+    }
+}
