@@ -281,6 +281,11 @@ async fn acknowledge(say: &mpsc::Sender<proto::HoldWatchRequest>, revision: i64)
 
 type Answers = tonic::Streaming<proto::HoldWatchResponse>;
 
+/// Listens for a moment: in one process what a watcher says is heard while it waits for an answer.
+async fn listen(answers: &mut Answers) {
+    let _ = tokio::time::timeout(Duration::from_millis(50), answers.message()).await;
+}
+
 /// How many watchers of the pumps are at their revision, of how many, as a node tells.
 async fn watchers(house: &House) -> (u32, u32) {
     let request = proto::ListServicesRequest::default();
@@ -301,17 +306,24 @@ async fn a_drain_waits_for_the_watchers_of_every_node_and_all_are_counted_togeth
     acknowledge(&say_here, here.message().await.unwrap().unwrap().revision).await;
     acknowledge(&say_there, there.message().await.unwrap().unwrap().revision).await;
     while watchers(&first).await != (2, 2) || watchers(&second).await != (2, 2) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        listen(&mut here).await;
+        listen(&mut there).await;
     }
 
     pump.say(Say::SetState(proto::SetState { state: InstanceState::Draining.into(), reason: "stop".to_owned() })).await;
     acknowledge(&say_here, here.message().await.unwrap().unwrap().revision).await;
     let there_at = there.message().await.unwrap().unwrap().revision;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    for _ in 0..20 {
+        listen(&mut here).await;
+    }
     assert_eq!((watchers(&first).await, watchers(&second).await), ((1, 2), (1, 2)));
     assert!(!first.story("pump").await.iter().any(|line| line.contains("DRAIN_SEEN")), "the other node is waited for");
     acknowledge(&say_there, there_at).await;
-    assert!(matches!(pump.hear().await, Ok(Some(Heard::StateChanged(_)))));
+    let heard = tokio::select! {
+        heard = pump.hear() => heard,
+        () = async { loop { listen(&mut there).await } } => unreachable!("it listens for ever"),
+    };
+    assert!(matches!(heard, Ok(Some(Heard::StateChanged(_)))));
     let story = first.story("pump").await;
     assert!(story.iter().any(|line| line.contains("DRAIN_SEEN 2 of 2 watchers at revision")), "{story:?}");
 
