@@ -10,6 +10,8 @@
 //! `Accept`; streams of requests are read from lines, arrays and files as they arrive; both at once go over WebSocket too.
 //! gRPC and gRPC-Web pass through as bytes.
 //!
+//! Settings and routes are two values that are swapped whole: a request keeps those that it began with.
+//!
 //! What it never does: keep state that another edge would need, decode a gRPC message that merely passes, or route by a
 //! contract it could not read whole.
 
