@@ -26,6 +26,11 @@ pub mod ninefold {
             tonic::include_proto!("ninefold.monitor.v1");
         }
     }
+    pub mod alert {
+        pub mod v1 {
+            tonic::include_proto!("ninefold.alert.v1");
+        }
+    }
     pub mod control {
         pub mod v1 {
             tonic::include_proto!("ninefold.control.v1");

@@ -8,6 +8,7 @@ use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
+use crate::commands::alerts::AlertsArgs;
 use crate::commands::contract::ContractCommand;
 use crate::commands::metrics::MetricsArgs;
 use crate::commands::overrides::OverrideArgs;
@@ -84,6 +85,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  ninefold metrics\n  ninefold metrics 'sum by (job) (rate(process_cpu_time_seconds_total[1m]))'\n  ninefold metrics 'rpc_server_calls_total' --since 1h --step 1m -o json"
     )]
     Metrics(MetricsArgs),
+    /// Show what is wrong: alerts that fire or are about to. What is watched and who is called is the document `alerts`.
+    #[command(
+        after_help = "Examples:\n  ninefold alerts\n  ninefold alerts rules\n  ninefold alerts check alerts.json && ninefold config set alerts --file alerts.json"
+    )]
+    Alerts(AlertsArgs),
     /// Call a method, or list and describe what can be called.
     #[command(
         after_help = "Examples:\n  ninefold call list\n  ninefold call describe shop.product.v1.ProductService\n  ninefold call shop.product.v1.ProductService/GetProduct -d '{\"product_id\": 1}'"

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ninefold::tonic::{Request, Response, Status};
 use ninefold::{Credentials, Link};
+use ninefold_proto::ninefold::alert::v1::alert_service_client::AlertServiceClient;
 use ninefold_proto::ninefold::access::v1::access_service_client::AccessServiceClient;
 use ninefold_proto::ninefold::access::v1::{WhoAmIRequest, WhoAmIResponse};
 use ninefold_proto::ninefold::config::v1::config_service_client::ConfigServiceClient;
@@ -135,6 +136,10 @@ impl Platform {
 
     pub(crate) fn metrics(&self) -> MetricServiceClient<Link> {
         MetricServiceClient::new(self.link()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub(crate) fn alerts(&self) -> AlertServiceClient<Link> {
+        AlertServiceClient::new(self.link())
     }
 
     pub(crate) fn control(&self) -> ControlServiceClient<Link> {

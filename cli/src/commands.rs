@@ -1,5 +1,6 @@
 //! The verbs, one file each.
 
+pub(crate) mod alerts;
 pub(crate) mod call;
 pub(crate) mod config;
 pub(crate) mod contract;

@@ -25,6 +25,7 @@ use ninefold_contract::Contract;
 use ninefold_control::Control;
 use ninefold_dialect::Dialect;
 use ninefold_gateway::{Bindings, Gateway};
+use ninefold_alert::Alerts;
 use ninefold_monitor::Monitor;
 use ninefold_registry::Registry;
 use ninefold_store::Remembered;
@@ -283,6 +284,8 @@ async fn start_roles(
         .map_err(|error| failed(&error))?;
     registry.follow_policies(link.clone());
     let documents = Documents::start(settings.config, store.clone(), &scope.child("config"));
+    let alert_deps = ninefold_alert::Deps { platform: link.clone(), store: store.clone(), node: facts.node.clone() };
+    let alerts = Alerts::start(&settings.alert, alert_deps, &scope.child("alert"));
     let control_deps = ninefold_control::Deps {
         store,
         registry: link.clone(),
@@ -324,6 +327,7 @@ async fn start_roles(
     registry.add_to(&mut routes);
     documents.add_to(&mut routes);
     monitor.add_to(&mut routes);
+    alerts.add_to(&mut routes);
     control.add_to(&mut routes);
     gateway.add_to(&mut routes);
     dialect.add_to(&mut routes);

@@ -23,6 +23,7 @@ pub(crate) struct Settings {
     pub(crate) registry: ninefold_registry::Config,
     pub(crate) config: ninefold_config::Config,
     pub(crate) monitor: ninefold_monitor::Config,
+    pub(crate) alert: ninefold_alert::Config,
     pub(crate) control: ninefold_control::Config,
     pub(crate) gateway: ninefold_gateway::Config,
     pub(crate) access: ninefold_access::Config,
@@ -113,6 +114,7 @@ pub(crate) fn load(args: &NodeArgs, data: &Path) -> Result<Settings, Failure> {
         registry: file.section("registry"),
         config: file.section("config"),
         monitor,
+        alert: file.section("alert"),
         control: file.section("control"),
         gateway: file.section("gateway"),
         access,
@@ -218,7 +220,7 @@ impl File {
     fn finish(mut self) -> Result<(), Failure> {
         for (name, _) in std::mem::take(&mut self.rest) {
             self.mistakes.push(format!(
-                "{name}: is no setting; there are data, listen, store, contract, registry, config, monitor, control, gateway, access and dialect"
+                "{name}: is no setting; there are data, listen, store, contract, registry, config, monitor, alert, control, gateway, access and dialect"
             ));
         }
         if self.mistakes.is_empty() {

@@ -2,7 +2,6 @@
 
 mod caller;
 mod doorkeeper;
-mod fetch;
 pub(crate) mod inspector;
 mod issuers;
 mod jws;

@@ -26,6 +26,8 @@ const OURS: &[(&str, &[&str])] = &[
     // What PromQL means: pure, and used by whoever keeps series.
     ("ninefold-promql", &[]),
     ("ninefold-monitor", &["ninefold", "ninefold-proto", "ninefold-store", "ninefold-promql"]),
+    // It reads queries before it lets anybody write them; it asks them of the monitor by contract.
+    ("ninefold-alert", &["ninefold", "ninefold-proto", "ninefold-store", "ninefold-promql"]),
     ("ninefold-control", &["ninefold", "ninefold-proto", "ninefold-store"]),
     // Who may talk to the platform. It stands around every door but uses no other role: who may call a method is in the
     // method's own contract, and who calls travels to the roles as a `Caller`, which is a word of the SDK, because a
@@ -54,6 +56,7 @@ const OURS: &[(&str, &[&str])] = &[
             "ninefold-registry",
             "ninefold-config",
             "ninefold-monitor",
+            "ninefold-alert",
             "ninefold-control",
             "ninefold-access",
             "ninefold-dialect",

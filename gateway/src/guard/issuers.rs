@@ -12,9 +12,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
+use ninefold::fetch::Fetcher;
 
 use super::caller::{Caller, Proof};
-use super::fetch::Fetcher;
 use super::jws::{Keys, Token};
 use super::settings::{self, ANY_AUDIENCE, Auth, Issuer};
 

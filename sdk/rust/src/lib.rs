@@ -21,6 +21,7 @@ pub mod connect;
 pub mod credentials;
 mod error;
 pub mod fault;
+pub mod fetch;
 mod gate;
 pub mod lifecycle;
 pub mod link;

@@ -9,11 +9,12 @@ use http::{Request, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use ninefold::fault;
-use ninefold::tls::{ClientFiles, ClientTls};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::fault;
+use crate::tls::{ClientFiles, ClientTls};
 
 /// Longest time for an answer.
 const TIME_MAX: Duration = Duration::from_secs(5);
@@ -22,13 +23,13 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// Asks by HTTP/1.1, in clear text or behind TLS as a URL says.
 #[derive(Clone, Debug)]
-pub(crate) struct Fetcher {
+pub struct Fetcher {
     ca: Option<PathBuf>,
 }
 
 impl Fetcher {
     /// Believes servers for which `ca` vouches; `None` for the system's own list.
-    pub(crate) const fn new(ca: Option<PathBuf>) -> Self {
+    pub const fn new(ca: Option<PathBuf>) -> Self {
         Self { ca }
     }
 
@@ -36,16 +37,25 @@ impl Fetcher {
     ///
     /// # Errors
     /// Why there is nothing, in a sentence.
-    pub(crate) async fn get(&self, url: &Uri) -> Result<Bytes, String> {
+    pub async fn get(&self, url: &Uri) -> Result<Bytes, String> {
         let request = Request::get(url.path_and_query().map_or("/", |path| path.as_str()));
         self.ask(url, request.header(header::ACCEPT, "application/json"), Bytes::new()).await
     }
 
-    /// Asks, and gives the body of an answer with status 200.
+    /// Hands something in.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
-    pub(crate) async fn ask(&self, url: &Uri, head: http::request::Builder, body: Bytes) -> Result<Bytes, String> {
+    pub async fn post(&self, url: &Uri, content_type: &str, body: Bytes) -> Result<Bytes, String> {
+        let request = Request::post(url.path_and_query().map_or("/", |path| path.as_str()));
+        self.ask(url, request.header(header::CONTENT_TYPE, content_type), body).await
+    }
+
+    /// Asks, and gives the body of an answer that says that all is well.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub async fn ask(&self, url: &Uri, head: http::request::Builder, body: Bytes) -> Result<Bytes, String> {
         let host = url.authority().map_or("", |host| host.as_str()).to_owned();
         let request = head.header(header::HOST, host).body(Full::new(body)).map_err(|error| error.to_string())?;
         let asked = timeout(TIME_MAX, self.exchange(url, request)).await;
@@ -80,7 +90,7 @@ where
     });
     let exchange = async {
         let answer = sender.send_request(request).await.map_err(|error| format!("no answer: {error}"))?;
-        if answer.status() != http::StatusCode::OK {
+        if !answer.status().is_success() {
             return Err(format!("answered with status {}", answer.status().as_u16()));
         }
         let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;

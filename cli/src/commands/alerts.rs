@@ -1,0 +1,105 @@
+//! `ninefold alerts`: what is wrong, what is watched, and whether a document can be used.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use ninefold_proto::ninefold::alert::v1::{
+    Alert, AlertState, CheckAlertsRequest, ListAlertsRequest, ListRulesRequest,
+};
+
+use crate::client::Platform;
+use crate::exit::Failure;
+use crate::output::{self, Format, Table};
+
+/// What `alerts` takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AlertsArgs {
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+/// What is asked of alerts.
+#[derive(Clone, Debug, Subcommand)]
+enum What {
+    /// What is watched, what is shipped included.
+    Rules,
+    /// Whether a document can be used. Changes nothing.
+    Check {
+        /// The document, in JSON.
+        file: PathBuf,
+    },
+}
+
+/// Prints alerts, rules, or what is wrong with a document.
+pub(crate) async fn alerts(platform: &Platform, args: AlertsArgs, format: Format) -> Result<(), Failure> {
+    match args.what {
+        None => list(platform, format).await,
+        Some(What::Rules) => rules(platform, format).await,
+        Some(What::Check { file }) => {
+            let read = tokio::fs::read_to_string(&file).await;
+            let document = read.map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
+            let answer = platform.ask(platform.alerts().check_alerts(CheckAlertsRequest { document })).await?;
+            output::print(format, &output::json("ninefold.alert.v1.CheckAlertsResponse", &answer), || {
+                format!("it can be used: {} rules\n", answer.rules)
+            })
+        }
+    }
+}
+
+async fn list(platform: &Platform, format: Format) -> Result<(), Failure> {
+    let alerts = platform.ask(platform.alerts().list_alerts(ListAlertsRequest {})).await?.alerts;
+    if alerts.is_empty() {
+        output::talk("no alerts");
+    }
+    output::print(format, &output::json_all("ninefold.alert.v1.Alert", &alerts), || {
+        let mut table = Table::new(&["STATE", "RULE", "SINCE", "VALUE", "ABOUT", "SUMMARY"]);
+        for alert in &alerts {
+            table.row([
+                state(alert),
+                alert.rule.clone(),
+                output::ago(alert.firing_since.as_ref().or(alert.active_since.as_ref())),
+                alert.value.to_string(),
+                output::cell(&about(alert)),
+                output::cell(alert.annotations.get("summary").map_or("", String::as_str)),
+            ]);
+        }
+        table.render()
+    })
+}
+
+fn state(alert: &Alert) -> String {
+    let word = output::word(alert.state().as_str_name(), "ALERT_STATE_");
+    match alert.state() {
+        AlertState::Firing if !alert.silenced_by.is_empty() => format!("{word}, silenced by {}", alert.silenced_by),
+        _ => word,
+    }
+}
+
+fn about(alert: &Alert) -> String {
+    let mut labels: Vec<String> = alert
+        .labels
+        .iter()
+        .filter(|(name, _)| !["alertname", "severity"].contains(&name.as_str()))
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    labels.sort();
+    labels.join(" ")
+}
+
+async fn rules(platform: &Platform, format: Format) -> Result<(), Failure> {
+    let rules = platform.ask(platform.alerts().list_rules(ListRulesRequest {})).await?.rules;
+    output::print(format, &output::json_all("ninefold.alert.v1.Rule", &rules), || {
+        let mut table = Table::new(&["RULE", "FROM", "ALERTS", "ASKED", "PROBLEM", "WHAT IS ASKED"]);
+        for rule in &rules {
+            table.row([
+                rule.name.clone(),
+                if rule.shipped { "shipped" } else { "document" }.to_owned(),
+                rule.alerts.to_string(),
+                output::ago(rule.evaluated.as_ref()),
+                output::cell(&rule.problem),
+                output::cell(if rule.expr.is_empty() { &rule.logs } else { &rule.expr }),
+            ]);
+        }
+        table.render()
+    })
+}

@@ -1,0 +1,20 @@
+//! Settings of alerting.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// How often the node looks.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How often every rule is asked.
+    #[serde(with = "ninefold::settings::duration")]
+    pub every: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { every: Duration::from_secs(15) }
+    }
+}
