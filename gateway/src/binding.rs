@@ -82,6 +82,19 @@ impl FieldPath {
         }
     }
 
+    /// The name of the field, if it is one of the message itself.
+    pub(crate) fn name_of_one(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [field] => Some(field.name()),
+            _ => None,
+        }
+    }
+
+    /// Whether these fields, from the outermost on, lead to it.
+    pub(crate) fn is(&self, way: &[FieldDescriptor]) -> bool {
+        self.0 == way
+    }
+
     /// Whether this is `other` or leads through it.
     pub(crate) fn is_within(&self, other: &Self) -> bool {
         self.0.starts_with(&other.0)

@@ -55,6 +55,8 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Whether the edge describes what it exposes by gRPC reflection.
     pub reflection: bool,
+    /// Whether the edge describes its REST routes as OpenAPI at `/openapi.json`, with a page at `/docs`.
+    pub openapi: bool,
     /// Share of calls, in percent, whose first messages are looked into for fields that the contract does not declare. What
     /// is found is told; the calls go on as they are. 0 for none.
     pub sample_percent: u32,
@@ -156,6 +158,7 @@ impl Default for Config {
             linger: Duration::from_secs(300),
             origins: vec!["*".to_owned()],
             reflection: true,
+            openapi: true,
             sample_percent: 0,
             auth: Auth::default(),
             rate_limit: None,

@@ -13,6 +13,8 @@ use crate::binding::Binding;
 use crate::guard::Requirement;
 use crate::transcode::direct::{Builder, Plan};
 
+/// `google.protobuf.MethodOptions.IdempotencyLevel.NO_SIDE_EFFECTS`.
+const NO_SIDE_EFFECTS: i32 = 1;
 /// Most HTTP bindings of one method.
 const BINDINGS_MAX: usize = 32;
 
@@ -48,6 +50,8 @@ pub(crate) struct Method {
     pub(crate) is_client_streaming: bool,
     /// Whether the answer is a stream.
     pub(crate) is_server_streaming: bool,
+    /// Whether its contract says that it changes nothing (`idempotency_level = NO_SIDE_EFFECTS`).
+    pub(crate) is_safe: bool,
     /// Longest time that its contract gives it.
     pub(crate) timeout: Option<Duration>,
     /// What its contract asks of callers.
@@ -143,6 +147,7 @@ impl Contract {
             writing: None,
             is_client_streaming: descriptor.is_client_streaming(),
             is_server_streaming: descriptor.is_server_streaming(),
+            is_safe: options.idempotency_level == NO_SIDE_EFFECTS,
             timeout: options.traffic.and_then(|traffic| traffic.timeout).and_then(|time| time.try_into().ok()),
             requirement,
             bindings: Vec::new(),
@@ -231,6 +236,8 @@ struct MethodOptions {
     requirement: Vec<Vec<u8>>,
     #[prost(message, optional, tag = "50910")]
     traffic: Option<Traffic>,
+    #[prost(int32, tag = "34")]
+    idempotency_level: i32,
 }
 
 use ninefold_proto::ninefold::gateway::v1::{self as wire, Exposure, Traffic};

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use crate::catalog::Catalog;
 use crate::contract::{self, Contract};
+use crate::openapi::Documents;
 use crate::routes::{Kept, Routes};
 
 /// Largest contract that is fetched; the contract store takes none that is larger.
@@ -46,6 +47,8 @@ pub(crate) struct Published {
     pub(crate) routes: Routes,
     /// What is told of them by reflection.
     pub(crate) catalog: Catalog,
+    /// What is told of them as OpenAPI.
+    pub(crate) documents: Documents,
     /// A channel to each service that has routes.
     pub(crate) channels: HashMap<Arc<str>, Channel>,
 }
@@ -317,7 +320,8 @@ impl Follower {
         }
         tracing::info!(routes = routes.len(), refusals = routes.refusals.len(), "routes changed");
         let catalog = Catalog::new(&routes);
-        self.published.store(Arc::new(Published { routes, catalog, channels: self.channels.clone() }));
+        let (documents, channels) = (Documents::default(), self.channels.clone());
+        self.published.store(Arc::new(Published { routes, catalog, documents, channels }));
         self.known.send_replace(true);
         // Held until the next turn, so that no request is the last to let go of it and has to take it down.
         self.before = before;

@@ -2,7 +2,9 @@
 
 mod admit;
 pub(crate) mod bindings;
+mod connect;
 mod cors;
+mod documents;
 mod grpc;
 mod own;
 mod pieces;
@@ -37,7 +39,7 @@ use crate::guard::{self, Doorkeeper, inspector::Inspector};
 use crate::journal::Journal;
 use crate::limit::Limiter;
 use crate::reply;
-use crate::routes::Route;
+use crate::routes::{Route, Routes};
 use crate::sample::Sampler;
 use crate::traffic::mirror::Draft;
 use crate::traffic::{Asker, Maintenance, Steered, Traffic};
@@ -103,24 +105,25 @@ impl Client {
     }
 }
 
-/// What a request speaks, told by its content type.
+/// What a request speaks, told by its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spoken {
     Rest,
     Grpc,
     GrpcWeb,
+    Connect,
 }
 
 impl Spoken {
-    fn by(headers: &HeaderMap) -> Self {
-        let Some(kind) = headers.get(header::CONTENT_TYPE) else { return Self::Rest };
-        match kind.as_bytes() {
+    fn by(head: &Parts, routes: &Routes) -> Self {
+        match head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default() {
             b"application/grpc-web"
             | b"application/grpc-web+proto"
             | b"application/grpc-web-text"
             | b"application/grpc-web-text+proto" => Self::GrpcWeb,
             b"application/grpc" => Self::Grpc,
             kind if kind.starts_with(b"application/grpc+") || kind.starts_with(b"application/grpc;") => Self::Grpc,
+            _ if connect::is_spoken(head, routes) => Self::Connect,
             _ => Self::Rest,
         }
     }
@@ -130,6 +133,7 @@ impl Spoken {
             Self::Rest => "rest",
             Self::Grpc => "grpc",
             Self::GrpcWeb => "grpc-web",
+            Self::Connect => "connect",
         }
     }
 }
@@ -170,7 +174,7 @@ impl Edge {
         if let Some(peer) = &client.peer {
             head.extensions.insert(peer.clone());
         }
-        let spoken = Spoken::by(&head.headers);
+        let spoken = Spoken::by(&head, &self.published.load().routes);
         let mut record = Record::begin(&head.method, &head.headers, self.requests.clone());
         record.protocol = spoken.name();
         record.journal = Some(self.journal.clone());
@@ -212,6 +216,7 @@ impl Edge {
             (Err(error), Spoken::Rest) => Err(error),
             (Err(error), Spoken::Grpc) => Ok(reply::of_error_to_grpc(&error)),
             (Err(error), Spoken::GrpcWeb) => Ok(reply::of_error_to_grpc_web(&error)),
+            (Err(error), Spoken::Connect) => Ok(connect::refused(&head, &error)),
             (Ok(()), Spoken::Rest) if socket::is_asked(&head) => match cors {
                 // A page may open a socket to anywhere; only the origin that it names keeps strangers' pages out.
                 Cors::Refused => Err(Error::OriginRefused),
@@ -221,6 +226,7 @@ impl Edge {
             (Ok(()), Spoken::Rest) => Box::pin(self.rest(head, path, body, client, record)).await,
             (Ok(()), Spoken::Grpc) => Ok(self.grpc(head, body, client, record).await),
             (Ok(()), Spoken::GrpcWeb) => Ok(Box::pin(self.grpc_web(head, body, client, record)).await),
+            (Ok(()), Spoken::Connect) => Ok(Box::pin(self.connect(head, body, client, record)).await),
         }
     }
 

@@ -45,6 +45,9 @@ pub enum Error {
     /// The body is of a kind that the route does not take.
     #[error("a body of type {0:?} is not taken, send application/json")]
     MediaTypeUnsupported(String),
+    /// A body is packed in a way that is not known here.
+    #[error("nothing packed with {0:?} is taken, only gzip and identity")]
+    CompressionUnknown(String),
     /// Path, query or body do not fit the contract.
     #[error("invalid request: {}", first_of(.0))]
     RequestInvalid(Vec<Violation>),
@@ -141,6 +144,7 @@ impl Error {
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
             Self::AnswerMalformed { .. } => StatusCode::BAD_GATEWAY,
             Self::RouteUnknown { .. }
+            | Self::CompressionUnknown(_)
             | Self::RequestMalformed(_)
             | Self::RequestInvalid(_)
             | Self::BodyBroken(_)
@@ -164,7 +168,7 @@ impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
             Self::RouteUnknown { .. } => Kind::NotFound,
-            Self::VerbNotAllowed { .. } | Self::MethodNotExposed(_) => Kind::Unimplemented,
+            Self::VerbNotAllowed { .. } | Self::MethodNotExposed(_) | Self::CompressionUnknown(_) => Kind::Unimplemented,
             Self::RequestMalformed(_)
             | Self::TargetTooLong(_)
             | Self::HeadersTooLarge(_)
@@ -196,6 +200,7 @@ impl Fault for Error {
             Self::HeadersTooLarge(_) => "HEADERS_TOO_LARGE",
             Self::BodyTooLarge(_) => "BODY_TOO_LARGE",
             Self::MediaTypeUnsupported(_) => "MEDIA_TYPE_UNSUPPORTED",
+            Self::CompressionUnknown(_) => "COMPRESSION_UNKNOWN",
             Self::RequestInvalid(_) => "REQUEST_INVALID",
             Self::BodyBroken(_) => "BODY_BROKEN",
             Self::BodyTimeout(_) => "BODY_TIMEOUT",

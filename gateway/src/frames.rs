@@ -53,7 +53,7 @@ impl Packing {
 }
 
 /// Unpacks gzip, to `bytes_max` at most. `None` for what is no gzip, or larger.
-fn unpack(packed: &[u8], bytes_max: usize) -> Option<Bytes> {
+pub(crate) fn unpack(packed: &[u8], bytes_max: usize) -> Option<Bytes> {
     use std::io::Read as _;
     let mut plain = Vec::with_capacity(packed.len().saturating_mul(2).min(bytes_max));
     let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
@@ -171,6 +171,11 @@ impl Frames {
                 .ok_or(Broken::Protocol("its answer cannot be unpacked, or is larger than the edge turns into JSON")),
             (_, Packing::Gzip) => Err(Broken::Protocol("its answer has a flag that nobody knows")),
         }
+    }
+
+    /// The trailers, once they are there.
+    pub(crate) const fn trailers(&self) -> Option<&HeaderMap> {
+        self.trailers.as_ref()
     }
 
     /// The status in the trailers; UNKNOWN if there is none, as gRPC says.

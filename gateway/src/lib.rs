@@ -30,6 +30,7 @@ mod guard;
 mod journal;
 mod limit;
 mod live;
+mod openapi;
 mod path;
 mod pattern;
 mod reply;

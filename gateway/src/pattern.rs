@@ -44,6 +44,18 @@ pub(crate) struct Variable {
     is_multi: bool,
 }
 
+impl Variable {
+    /// Whether it is bound to the segment at a place, among others.
+    pub(crate) fn covers(&self, at: usize) -> bool {
+        at >= self.start && self.length.is_none_or(|length| at < self.start + length)
+    }
+
+    /// Whether it is bound to what a wildcard at a place matches, and to nothing else.
+    pub(crate) fn is_all_at(&self, at: usize) -> bool {
+        at == self.start && self.length.is_none_or(|length| length == 1)
+    }
+}
+
 /// Why a template is refused, as a sentence fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed(pub(crate) &'static str);

@@ -24,12 +24,18 @@ pub(crate) fn of_status(status: &Status, http_status: StatusCode, contract: Opti
     *answer.status_mut() = http_status;
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Some(delay) = status::retry_after(status) {
-        // Whole seconds are all that HTTP has; rounded up, so that nobody comes too early.
-        let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    if let Some(seconds) = retry_after(status) {
+        headers.insert(header::RETRY_AFTER, seconds);
     }
     answer
+}
+
+/// When to try again, as HTTP says it.
+pub(crate) fn retry_after(status: &Status) -> Option<HeaderValue> {
+    let delay = status::retry_after(status)?;
+    // Whole seconds are all that HTTP has; rounded up, so that nobody comes too early.
+    let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+    Some(HeaderValue::from(seconds.max(1)))
 }
 
 /// An error of the edge as a REST answer.
@@ -52,6 +58,7 @@ pub(crate) fn of_error(error: &Error) -> Response<Body> {
         | Error::Starting
         | Error::TargetTooLong(_)
         | Error::MediaTypeUnsupported(_)
+        | Error::CompressionUnknown(_)
         | Error::RequestInvalid(_)
         | Error::BodyBroken(_)
         | Error::BodyTimeout(_)
@@ -77,7 +84,7 @@ pub(crate) fn of_error_to_grpc(error: &Error) -> Response<Body> {
 }
 
 /// Says what a caller must show (RFC 6750).
-fn challenge(headers: &mut HeaderMap, error: &Error) {
+pub(crate) fn challenge(headers: &mut HeaderMap, error: &Error) {
     let challenge = match error {
         Error::CallerUnknown { is_refused: false, .. } => "Bearer realm=\"edge\"".to_owned(),
         Error::CallerUnknown { why, .. } => {

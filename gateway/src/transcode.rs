@@ -1,5 +1,6 @@
 //! JSON to Protobuf and back, by the binding of a route. Pure: no I/O.
 
+mod amend;
 pub(crate) mod direct;
 pub(crate) mod elements;
 pub(crate) mod query;
@@ -18,7 +19,8 @@ use http::header::CONTENT_TYPE;
 use ninefold::fault::Violation;
 use prost::Message as _;
 use prost_reflect::{
-    DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, SerializeOptions, Value,
+    DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage as _, SerializeOptions,
+    Value,
 };
 use serde::de::DeserializeSeed as _;
 use serde_json::Value as Json;
@@ -217,13 +219,36 @@ pub(crate) fn read_json(descriptor: &MessageDescriptor, body: &[u8], prefix: &st
     let mut json = serde_json::Deserializer::from_slice(body);
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
-    let message = DynamicMessage::deserialize_with_options(descriptor.clone(), tracked, &READING)
-        .map_err(|error| malformed_json(prefix, &track.path().to_string(), &error))?;
+    let read = DynamicMessage::deserialize_with_options(descriptor.clone(), tracked, &READING);
+    let message = match read {
+        Ok(message) => message,
+        Err(error) => {
+            let malformed = malformed_json(prefix, &track.path().to_string(), &error);
+            return read_amended(descriptor, body).ok_or(malformed);
+        }
+    };
     json.end().map_err(|error| malformed_json(prefix, "", &error))?;
+    unique(descriptor, body, prefix)?;
+    Ok(message)
+}
+
+/// Reads what the library does not know. `None` where it is no such thing.
+fn read_amended(descriptor: &MessageDescriptor, body: &[u8]) -> Option<DynamicMessage> {
+    let mut json: Json = serde_json::from_slice(body).ok()?;
+    if !amend::body(descriptor, &mut json) {
+        return None;
+    }
+    unique(descriptor, body, "").ok()?;
+    let mut message = DynamicMessage::deserialize_with_options(descriptor.clone(), json, &READING).ok()?;
+    amend::anys(&mut message, None);
+    Some(message)
+}
+
+/// Refuses a field that is given twice.
+fn unique(descriptor: &MessageDescriptor, body: &[u8], prefix: &str) -> Result<(), Error> {
     Unique::Message(descriptor.clone())
         .deserialize(&mut serde_json::Deserializer::from_slice(body))
-        .map_err(|error| malformed_json(prefix, "", &error))?;
-    Ok(message)
+        .map_err(|error| malformed_json(prefix, "", &error))
 }
 
 fn malformed_json(prefix: &str, path: &str, error: &serde_json::Error) -> Error {
@@ -334,14 +359,54 @@ pub(crate) fn answer(method: &Method, binding: &Binding, message: Bytes) -> Resu
     Ok(Answer { content_type: JSON, body: body.into() })
 }
 
+/// Makes a message of the JSON that is all of it, outside of any binding.
+///
+/// # Errors
+/// [`Error::RequestInvalid`] with the place and what is wrong there.
+pub(crate) fn read_message(method: &Method, text: &[u8]) -> Result<Bytes, Error> {
+    if let Some(plan) = &method.reading {
+        let mut message = Vec::with_capacity(text.len());
+        if plan.read(text, &[], &mut message).is_ok() {
+            return Ok(message.into());
+        }
+    }
+    Ok(read_json(&method.input, text, "")?.encode_to_vec().into())
+}
+
+/// Writes all of an answer as JSON, outside of any binding.
+///
+/// # Errors
+/// What is wrong with the message, as a sentence fragment.
+pub(crate) fn write_message(method: &Method, message: Bytes) -> Result<Vec<u8>, &'static str> {
+    if let Some(plan) = &method.writing {
+        let mut text = Vec::with_capacity(message.len() * 2 + 16);
+        if plan.write(&message, &mut text).is_ok() {
+            return Ok(text);
+        }
+    }
+    let message = DynamicMessage::decode(method.output.clone(), message).map_err(|_| "its answer cannot be decoded")?;
+    json(&message).map_err(|_| "its answer has no JSON form")
+}
+
 /// Writes a message as JSON.
 pub(crate) fn json(message: &DynamicMessage) -> Result<Vec<u8>, serde_json::Error> {
     if !times::are_lawful(message) {
         return Err(serde::ser::Error::custom("a time is outside of what JSON can say"));
     }
     let mut text = Vec::with_capacity(256);
-    message.serialize_with_options(&mut serde_json::Serializer::new(&mut text), &WRITING)?;
-    Ok(text)
+    let error = match message.serialize_with_options(&mut serde_json::Serializer::new(&mut text), &WRITING) {
+        Ok(()) => return Ok(text),
+        Err(error) => error,
+    };
+    // The library writes no `Any` that holds nothing; something that stands for it, it does.
+    let mut amended = message.clone();
+    amend::anys(&mut amended, Some(message.descriptor().full_name()));
+    if amended == *message {
+        return Err(error);
+    }
+    let mut json = amended.serialize_with_options(serde_json::value::Serializer, &WRITING)?;
+    amend::written(&mut json);
+    serde_json::to_vec(&json)
 }
 
 /// Writes one field as JSON; one that is not set as its default, so that there is always a value.

@@ -48,7 +48,7 @@ pub(crate) fn parse(field: &FieldDescriptor, text: &str) -> Result<Value, String
         Kind::Uint64 | Kind::Fixed64 => number(text, "a 64-bit integer that is not negative").map(Value::U64),
         Kind::Float => float(text).and_then(|wide| narrow(text, wide)).map(Value::F32),
         Kind::Double => float(text).map(Value::F64),
-        Kind::Bytes => bytes(text).map(|bytes| Value::Bytes(bytes.into())),
+        Kind::Bytes => base64(text).map(|bytes| Value::Bytes(bytes.into())),
         Kind::Enum(kind) => enumeration(&kind, text).map(Value::EnumNumber),
         Kind::Message(message) => parse_message(&message, text).map(Value::Message),
     }
@@ -108,7 +108,11 @@ fn narrow(text: &str, wide: f64) -> Result<f32, String> {
     if value.is_infinite() && wide.is_finite() { Err(format!("{text:?} does not fit a float")) } else { Ok(value) }
 }
 
-fn bytes(text: &str) -> Result<Vec<u8>, String> {
+/// Reads bytes in either alphabet of base64, padded or not.
+///
+/// # Errors
+/// What is wrong, as a sentence fragment.
+pub(crate) fn base64(text: &str) -> Result<Vec<u8>, String> {
     // A query may have turned the plus of the standard alphabet into a space.
     let text: Cow<'_, str> = if text.contains(' ') { text.replace(' ', "+").into() } else { text.into() };
     let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };

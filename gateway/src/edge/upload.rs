@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::{Stream, StreamExt as _};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
@@ -73,32 +74,44 @@ impl Around {
 /// As for [`transcode::request`], where that can be said before the first message.
 pub(super) fn start(config: &Config, around: Around, body: Body) -> Result<(Body, Upload), Error> {
     let kind = Kinds::of(config, &around)?;
-    let (sender, ended) = watch::channel(false);
-    let upload = Upload { given_up: Arc::default(), ended };
     // Where both sides talk, silence is no fault of the caller.
     let pause = (!around.route.method.is_server_streaming).then_some(config.body_timeout);
     let reader =
         Reader { body, kind, around, pause, bytes_max: config.body_bytes_max, ready: VecDeque::new(), is_ended: false };
-    let given_up = upload.given_up.clone();
-    let state = Some((reader, sender));
-    let parts = futures_util::stream::unfold(state, move |state| {
-        let given_up = given_up.clone();
-        async move {
-            let (mut reader, sender) = state?;
-            match reader.next().await {
-                Ok(Some(part)) => Some((Ok(Frame::data(part)), Some((reader, sender)))),
-                Ok(None) => {
-                    let _ = sender.send(true);
-                    None
-                }
-                Err(error) => {
-                    *given_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                    Some((Err(Status::cancelled("the caller's stream was refused")), None))
-                }
+    let parts = futures_util::stream::unfold(Some(reader), |reader| async move {
+        let mut reader = reader?;
+        match reader.next().await {
+            Ok(Some(part)) => Some((Ok(part), Some(reader))),
+            Ok(None) => None,
+            Err(error) => Some((Err(error), None)),
+        }
+    });
+    Ok(handed_on(parts))
+}
+
+/// Makes the body of a call out of its parts; an error among them gives the call up.
+pub(super) fn handed_on<P>(parts: P) -> (Body, Upload)
+where
+    P: Stream<Item = Result<Bytes, Error>> + Send + 'static,
+{
+    let (sender, ended) = watch::channel(false);
+    let upload = Upload { given_up: Arc::default(), ended };
+    let state = Some((parts.boxed(), sender, upload.given_up.clone()));
+    let parts = futures_util::stream::unfold(state, |state| async move {
+        let (mut parts, sender, given_up) = state?;
+        match parts.next().await {
+            Some(Ok(part)) => Some((Ok(Frame::data(part)), Some((parts, sender, given_up)))),
+            None => {
+                let _ = sender.send(true);
+                None
+            }
+            Some(Err(error)) => {
+                *given_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                Some((Err(Status::cancelled("the caller's stream was refused")), None))
             }
         }
     });
-    Ok((Body::new(StreamBody::new(parts)), upload))
+    (Body::new(StreamBody::new(parts)), upload)
 }
 
 /// How the body is read.

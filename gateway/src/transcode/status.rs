@@ -27,7 +27,8 @@ struct RpcStatus {
     details: Vec<prost_types::Any>,
 }
 
-fn details(status: &Status) -> Vec<prost_types::Any> {
+/// The details of a status, at most 64.
+pub(crate) fn details(status: &Status) -> Vec<prost_types::Any> {
     let mut details = RpcStatus::decode(status.details()).unwrap_or_default().details;
     details.truncate(DETAILS_MAX);
     details
@@ -45,20 +46,24 @@ pub(crate) fn json(status: &Status, contract: Option<&DescriptorPool>) -> Json {
 }
 
 fn detail_json(detail: &prost_types::Any, contract: Option<&DescriptorPool>) -> Json {
-    let name = detail.type_url.rsplit('/').next().unwrap_or_default();
-    let known = contract.and_then(|pool| pool.get_message_by_name(name)).or_else(|| KNOWN.get_message_by_name(name));
-    let fields = known
-        .and_then(|descriptor| DynamicMessage::decode(descriptor, detail.value.as_slice()).ok())
-        .and_then(|message| message.serialize_with_options(serde_json::value::Serializer, &WRITING).ok());
     let mut object = Map::new();
     object.insert("@type".to_owned(), json!(detail.type_url));
-    match fields {
+    match spelled(detail, contract) {
         Some(Json::Object(fields)) => object.extend(fields),
         // A well-known type with a JSON form of its own, such as a Duration.
         Some(other) => _ = object.insert("value".to_owned(), other),
         None => _ = object.insert("value".to_owned(), json!(STANDARD.encode(&detail.value))),
     }
     Json::Object(object)
+}
+
+/// A detail in the JSON of its type, if that is known.
+pub(crate) fn spelled(detail: &prost_types::Any, contract: Option<&DescriptorPool>) -> Option<Json> {
+    let name = detail.type_url.rsplit('/').next().unwrap_or_default();
+    let known = contract.and_then(|pool| pool.get_message_by_name(name)).or_else(|| KNOWN.get_message_by_name(name));
+    known
+        .and_then(|descriptor| DynamicMessage::decode(descriptor, detail.value.as_slice()).ok())
+        .and_then(|message| message.serialize_with_options(serde_json::value::Serializer, &WRITING).ok())
 }
 
 /// When to try again, if the status says.

@@ -142,6 +142,22 @@ async fn what_a_contract_asks_of_callers_holds_for_every_protocol() {
     assert_eq!(call_from_a_page(&house, "r2", &all).await, "7");
     assert_eq!(call_from_a_page(&house, "r1", &weak).await, "7");
 
+    for (room, token, status, code) in [
+        ("r1", all.as_str(), 200, ""),
+        ("r1", "", 401, "unauthenticated"),
+        ("r1", weak.as_str(), 403, "permission_denied"),
+        ("r2", all.as_str(), 403, "permission_denied"),
+    ] {
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str())];
+        let headers = if token.is_empty() { &[][..] } else { &headers[..] };
+        let line = json!({"room": room, "text": "x"}).to_string();
+        let answer = ask(&house, "POST", "/test.v1.TalkService/Tell", &line, headers).await;
+        assert_eq!(answer.status, status, "{room}: {answer:?}");
+        assert!(code.is_empty() || answer.json()["code"] == code);
+        assert_eq!(answer.header("www-authenticate").is_empty(), code.is_empty());
+    }
+
     // Streams ask too, though not of each message.
     let bearer = format!("Bearer {weak}");
     let answer = ask(&house, "POST", "/rooms/r1/chat", "[]", &[("authorization", &bearer)]).await;

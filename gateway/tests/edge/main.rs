@@ -6,6 +6,8 @@ mod callers;
 #[cfg(test)]
 mod client;
 #[cfg(test)]
+mod connect;
+#[cfg(test)]
 mod documents;
 #[cfg(test)]
 mod grpc;

@@ -217,3 +217,31 @@ async fn each_request_is_told_once_with_what_operators_ask_for() {
     assert_eq!(ask(house.edge, "GET", "/v1/documents/code-14/test", "").await.status, 503);
     assert_eq!(house.told.lock().unwrap().len(), 4, "failures are told whatever is sampled");
 }
+
+#[tokio::test]
+async fn the_edge_tells_of_its_routes_as_openapi_and_shows_them_on_a_page() {
+    let house = Landscape::start().await;
+    let document = ask(house.edge, "GET", "/openapi.json", "").await;
+    assert_eq!((document.status.as_u16(), document.header("content-type")), (200, "application/json"));
+    let told = document.json();
+    assert_eq!(told["openapi"], "3.1.0");
+    let get = &told["paths"]["/v1/documents/{service}/{environment}"]["get"];
+    assert_eq!(get["operationId"], "ninefold.config.v1.ConfigService.GetDocument");
+    assert!(!document.text().contains("RegistryService"), "nobody here answers it");
+    let mut again = request("GET", "/openapi.json", "");
+    again.headers_mut().insert("if-none-match", document.header("etag").parse().unwrap());
+    let again = Connection::open(house.edge).await.ask(again).await;
+    assert_eq!((again.status.as_u16(), again.body.len()), (304, 0));
+    let package = ask(house.edge, "GET", "/openapi/ninefold.config.v1.json", "").await;
+    assert_eq!(package.json()["info"]["title"], "ninefold.config.v1");
+    assert_eq!(ask(house.edge, "GET", "/openapi/nothing.v1.json", "").await.status, 404);
+    let page = ask(house.edge, "GET", "/docs", "").await;
+    assert!(page.text().contains("/docs/page.js") && !page.text().contains("://"), "all of it is our own");
+    assert!(page.header("content-security-policy").starts_with("default-src 'none'"));
+    assert_eq!(ask(house.edge, "GET", "/docs/page.js", "").await.status, 200);
+
+    let silent = Landscape::start_with(Config { openapi: false, ..Config::default() }).await;
+    for path in ["/openapi.json", "/docs", "/openapi/ninefold.config.v1.json"] {
+        assert_eq!(ask(silent.edge, "GET", path, "").await.status, 404, "{path}");
+    }
+}

@@ -1,0 +1,57 @@
+//! What the edge tells of its REST routes: the OpenAPI documents and the page that shows them. A service's own route for
+//! the same path goes before.
+
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use ninefold::tonic::body::Body;
+
+use super::Edge;
+use crate::access::Record;
+use crate::contracts::Published;
+use crate::openapi::Piece;
+use crate::reply;
+
+impl Edge {
+    /// The document or the page that a request asks for. `None` where it asks for something else, or none is to be told.
+    pub(super) fn documented(&self, head: &Parts, published: &Published, record: &mut Record) -> Option<Response<Body>> {
+        if !self.config.openapi || head.method != Method::GET {
+            return None;
+        }
+        let path = head.uri.path();
+        if let Some(Piece { text, content_type }) = Piece::at(path) {
+            record.routed("/docs", "", "edge");
+            let mut answer = told(text.as_bytes(), content_type);
+            let headers = answer.headers_mut();
+            headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(Piece::POLICY));
+            headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+            return Some(answer);
+        }
+        let document = published.documents.at(path, &published.routes)?;
+        record.routed("/openapi.json", "", "edge");
+        let mark = HeaderValue::try_from(&*document.mark).ok()?;
+        let known = head.headers.get_all(header::IF_NONE_MATCH).into_iter();
+        let is_known = known.flat_map(|marks| marks.as_bytes().split(|byte| *byte == b',')).any(|known| {
+            let known = known.trim_ascii();
+            known == b"*" || known.strip_prefix(b"W/").unwrap_or(known) == mark.as_bytes()
+        });
+        let mut answer = told(&[], "application/json");
+        if is_known {
+            *answer.status_mut() = StatusCode::NOT_MODIFIED;
+        } else {
+            *answer.body_mut() = reply::body(document.body);
+        }
+        answer.headers_mut().insert(header::ETAG, mark);
+        Some(answer)
+    }
+}
+
+fn told(body: &'static [u8], content_type: &'static str) -> Response<Body> {
+    let mut answer = Response::new(reply::body(body));
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    // Asked for again each time, but sent again only when it has changed.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}
