@@ -310,6 +310,12 @@ pub(crate) struct LogsArgs {
     /// Only lines that contain this.
     #[arg(long, visible_alias = "search", default_value = "")]
     pub(crate) text: String,
+    /// Only lines that this says, such as 'refused level>=warn -service:edge http.status>=500 (a OR b)'.
+    #[arg(short, long, default_value = "")]
+    pub(crate) query: String,
+    /// Count lines by the values of these fields instead of printing them, such as service,level.
+    #[arg(long, value_name = "FIELDS", value_delimiter = ',', conflicts_with = "follow")]
+    pub(crate) by: Vec<String>,
     /// Only lines of this trace.
     #[arg(long, default_value = "")]
     pub(crate) trace: String,

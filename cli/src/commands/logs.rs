@@ -3,16 +3,21 @@
 use std::io::IsTerminal as _;
 use std::time::SystemTime;
 
-use ninefold_proto::ninefold::monitor::v1::{Level, LogFilter, LogRecord, SearchLogsRequest, TailLogsRequest};
+use ninefold_proto::ninefold::monitor::v1::{
+    CountLogsRequest, Level, LogFilter, LogRecord, SearchLogsRequest, TailLogsRequest,
+};
 
 use crate::args::LogsArgs;
 use crate::client::Platform;
 use crate::exit::Failure;
-use crate::output::{self, Format};
+use crate::output::{self, Format, Table};
 
 /// Prints matching lines, oldest first; with `--follow` goes on as they come.
 pub(crate) async fn logs(platform: &Platform, args: LogsArgs, format: Format) -> Result<(), Failure> {
     let filter = filter(&args)?;
+    if !args.by.is_empty() {
+        return count(platform, filter, args.by, format).await;
+    }
     if args.follow {
         return follow(platform, filter, i32::from(args.lines), format).await;
     }
@@ -29,6 +34,24 @@ pub(crate) async fn logs(platform: &Platform, args: LogsArgs, format: Format) ->
     }
     output::print_painted(format, &output::json_all("ninefold.monitor.v1.LogRecord", &records), || {
         records.iter().map(text).collect::<Vec<_>>().join("\n")
+    })
+}
+
+async fn count(platform: &Platform, filter: LogFilter, fields: Vec<String>, format: Format) -> Result<(), Failure> {
+    let request = CountLogsRequest { filter: Some(filter), fields, ..CountLogsRequest::default() };
+    let counted = platform.ask(platform.monitor().count_logs(request)).await?;
+    output::print(format, &output::json("ninefold.monitor.v1.CountLogsResponse", &counted), || {
+        let mut table = Table::new(&["FIELD", "VALUE", "LINES"]);
+        for facet in &counted.facets {
+            for value in &facet.values {
+                table.row([facet.field.clone(), output::cell(&value.value).to_string(), value.lines.to_string()]);
+            }
+            if facet.others > 0 {
+                table.row([facet.field.clone(), "(others)".to_owned(), facet.others.to_string()]);
+            }
+        }
+        table.row(["all".to_owned(), String::new(), counted.lines.to_string()]);
+        table.render()
     })
 }
 
@@ -75,6 +98,7 @@ fn filter(args: &LogsArgs) -> Result<LogFilter, Failure> {
         trace_id: args.trace.clone(),
         start_time: args.since.map(|past| prost_types::Timestamp::from(SystemTime::now() - past)),
         end_time: None,
+        query: args.query.clone(),
     })
 }
 

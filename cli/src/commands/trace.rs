@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use ninefold_proto::ninefold::monitor::v1::{
-    GetTraceRequest, GetTraceResponse, SearchTracesRequest, Span, TraceSummary,
+    GetServiceGraphRequest, GetTraceRequest, GetTraceResponse, SearchTracesRequest, Span, TraceSummary,
 };
 
 use crate::client::Platform;
@@ -32,6 +32,18 @@ pub(crate) struct TraceArgs {
     /// Only traces that took at least this long, such as 100ms.
     #[arg(long, value_parser = ninefold::settings::duration::parse)]
     pub(crate) min: Option<std::time::Duration>,
+    /// Only traces that took at most this long, such as 2s.
+    #[arg(long, value_parser = ninefold::settings::duration::parse)]
+    pub(crate) max: Option<std::time::Duration>,
+    /// Only traces with a span of this name.
+    #[arg(long, default_value = "")]
+    pub(crate) operation: String,
+    /// Only traces with a span that has this, such as http.response.status_code=500. May be repeated.
+    #[arg(long = "with", value_name = "NAME=VALUE")]
+    pub(crate) attributes: Vec<String>,
+    /// Who called whom in the last hour instead: calls, failures and times.
+    #[arg(long, conflicts_with_all = ["id", "service", "failed", "min", "max", "operation", "attributes"])]
+    pub(crate) graph: bool,
     /// How many.
     #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) lines: u16,
@@ -39,9 +51,34 @@ pub(crate) struct TraceArgs {
 
 /// Prints one trace, or the newest that match.
 pub(crate) async fn trace(platform: &Platform, args: TraceArgs, format: Format) -> Result<(), Failure> {
+    if args.graph {
+        return graph(platform, format).await;
+    }
     let Some(id) = args.id else { return list(platform, args, format).await };
     let trace = platform.ask(platform.monitor().get_trace(GetTraceRequest { trace_id: id.to_lowercase() })).await?;
     output::print_painted(format, &output::json("ninefold.monitor.v1.GetTraceResponse", &trace), || waterfall(&trace))
+}
+
+async fn graph(platform: &Platform, format: Format) -> Result<(), Failure> {
+    let graph = platform.ask(platform.monitor().get_service_graph(GetServiceGraphRequest::default())).await?;
+    if graph.edges.is_empty() {
+        output::talk("no calls in the last hour");
+    }
+    output::print(format, &output::json("ninefold.monitor.v1.GetServiceGraphResponse", &graph), || {
+        let mut table = Table::new(&["CALLER", "CALLEE", "CALLS", "FAILED", "P50", "P95", "P99"]);
+        for edge in &graph.edges {
+            table.row([
+                if edge.caller.is_empty() { "-".to_owned() } else { edge.caller.clone() },
+                edge.callee.clone(),
+                edge.calls.to_string(),
+                edge.failed.to_string(),
+                millis(duration(edge.p50.as_ref())),
+                millis(duration(edge.p95.as_ref())),
+                millis(duration(edge.p99.as_ref())),
+            ]);
+        }
+        table.render()
+    })
 }
 
 async fn list(platform: &Platform, args: TraceArgs, format: Format) -> Result<(), Failure> {
@@ -51,6 +88,9 @@ async fn list(platform: &Platform, args: TraceArgs, format: Format) -> Result<()
         service: args.service.clone(),
         failed_only: args.failed,
         min_duration: args.min.and_then(|min| prost_types::Duration::try_from(min).ok()),
+        max_duration: args.max.and_then(|max| prost_types::Duration::try_from(max).ok()),
+        operation: args.operation.clone(),
+        attributes: args.attributes.clone(),
         page_size: if args.service.is_empty() { SEARCHED } else { i32::from(args.lines) },
         ..SearchTracesRequest::default()
     };

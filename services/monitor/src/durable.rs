@@ -17,7 +17,7 @@ mod state;
 mod summary;
 mod upkeep;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -28,16 +28,20 @@ use tokio::sync::watch;
 use crate::captured::nanos;
 use crate::config::Config;
 use crate::error::Error;
+use crate::graph::Graph;
 use crate::hot::{shorten, whole};
 use crate::model::{
     Kept, Line, LineFilter, Measurement, Nanos, Sample, SeriesKey, Span, Summary, TraceFilter, TraceId, Usage,
 };
+use crate::tallies::Tallies;
 use crate::tier::{Followed, Limit, LineCursor, Lines, Page, Retention, Signal, Tally, Tier, Trace, TraceCursor};
 use batch::Batch;
 use cold::Question;
 use state::State;
 use summary::Part;
 
+/// Most traces that a search by spans chooses from.
+const TRACES_MAX: usize = 20_000;
 /// How often a search of traces is begun anew because spans went from memory to files meanwhile.
 const TRIES: usize = 5;
 /// Traces in memory that one step of a search looks at.
@@ -112,6 +116,42 @@ impl Durable {
             }
         }
         Ok(found)
+    }
+
+    /// Searches traces by one of their spans, among the newest [`TRACES_MAX`] that have such a span.
+    async fn traces_by_spans(
+        &self,
+        filter: &TraceFilter,
+        before: Option<TraceCursor>,
+        records_max: usize,
+    ) -> Result<Page<Summary, TraceCursor>, Error> {
+        let parts = self.0.pending_traces();
+        let held = self.0.hot.held_spans();
+        let mut ids: HashSet<TraceId> =
+            held.iter().filter(|span| filter.admits_span(span)).map(|span| span.trace_id).collect();
+        let (sheets, asked) = (self.0.sheets(Signal::Spans), filter.clone());
+        ids.extend(self.ask(move |question| cold::traces_with(&sheets, &asked, TRACES_MAX, question)).await?);
+        let wanted = ids;
+        let ids: Vec<TraceId> = wanted.iter().copied().collect();
+        let mut known: HashMap<TraceId, Part> = HashMap::new();
+        for some in ids.chunks(manifest::IDS_MAX) {
+            let filed = self.0.manifest.traces(some).await.map_err(unreadable)?;
+            known.extend(filed.into_iter().map(|part| (part.trace_id, part)));
+        }
+        for part in parts.iter().filter(|part| wanted.contains(&part.trace_id)) {
+            match known.get_mut(&part.trace_id) {
+                Some(known) => known.join(part),
+                None => drop(known.insert(part.trace_id, part.clone())),
+            }
+        }
+        let summaries = known.values().map(Part::summary).filter(|summary| filter.admits(summary));
+        let mut records: Vec<_> =
+            summaries.filter(|summary| before.is_none_or(|before| trace_cursor(summary) < before)).collect();
+        records.sort_by_key(|summary| std::cmp::Reverse(trace_cursor(summary)));
+        let is_cut_off = records.len() > records_max;
+        records.truncate(records_max);
+        let next = records.last().filter(|_| is_cut_off).map(trace_cursor);
+        Ok(Page { records, next })
     }
 
     async fn traces_once(
@@ -209,6 +249,26 @@ impl Tier for Durable {
         Ok(Some(whole(summary, spans, lines, limit)))
     }
 
+    async fn count_lines(&self, filter: &LineFilter, mut tallies: Tallies) -> Result<Tallies, Error> {
+        let hot = self.0.hot.matching(filter).await;
+        // As in a search: from here on lines were in memory throughout, all others are in files.
+        let below = self.0.hot.first_line();
+        let sheets = self.0.sheets(Signal::Logs);
+        let (asked, filter) = (hot, filter.clone());
+        self.ask(move |question| {
+            asked.iter().filter(|kept| kept.sequence >= below).for_each(|kept| tallies.add(&kept.line));
+            cold::count_lines(&sheets, &filter, below, tallies, question)
+        })
+        .await
+    }
+
+    async fn graph(&self, start: Option<Nanos>, end: Option<Nanos>) -> Result<Graph, Error> {
+        // A span that is in both counts once.
+        let graph = self.0.hot.graph(start, end).await?;
+        let sheets = self.0.sheets(Signal::Spans);
+        self.ask(move |question| cold::graph(&sheets, (start, end), graph, question)).await
+    }
+
     async fn search_traces(
         &self,
         filter: &TraceFilter,
@@ -218,7 +278,11 @@ impl Tier for Durable {
         let mut tries = 1;
         loop {
             let filed = self.0.filed_times();
-            let page = self.traces_once(filter, before, records_max).await?;
+            let page = if filter.asks_spans() {
+                self.traces_by_spans(filter, before, records_max).await?
+            } else {
+                self.traces_once(filter, before, records_max).await?
+            };
             if filed == self.0.filed_times() || tries >= TRIES {
                 return Ok(page);
             }

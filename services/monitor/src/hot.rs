@@ -14,9 +14,11 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::graph::Graph;
 use crate::model::{
-    Kept, Line, LineFilter, Measurement, Sample, SeriesKey, Span, Summary, TraceFilter, TraceId, Usage,
+    Kept, Line, LineFilter, Measurement, Nanos, Sample, SeriesKey, Span, Summary, TraceFilter, TraceId, Usage,
 };
+use crate::tallies::Tallies;
 use crate::tier::{Followed, Limit, LineCursor, Lines, Page, Retention, Signal, Tally, Tier, Trace, TraceCursor};
 
 /// Records that one step of a search looks at under the lock.
@@ -95,6 +97,15 @@ impl Hot {
     pub(crate) fn whole_trace(&self, id: TraceId) -> (Vec<Arc<Span>>, Vec<Arc<Kept>>) {
         let spans = lock(&self.spans).trace(id).map(|(_, spans)| spans).unwrap_or_default();
         (spans, lock(&self.lines).trace(id))
+    }
+
+    /// All lines that match, newest first.
+    pub(crate) async fn matching(&self, filter: &LineFilter) -> Vec<Arc<Kept>> {
+        let mut found = lines::Search::new(None, Limit { records_max: usize::MAX, bytes_max: usize::MAX });
+        while !lock(&self.lines).search(filter, &mut found, STEP_RECORDS) {
+            tokio::task::yield_now().await;
+        }
+        found.into_page().records
     }
 
     /// All spans that are here, as they came in.
@@ -183,6 +194,17 @@ impl Tier for Hot {
         Ok(found.into_page())
     }
 
+    async fn count_lines(&self, filter: &LineFilter, mut tallies: Tallies) -> Result<Tallies, Error> {
+        self.matching(filter).await.iter().for_each(|kept| tallies.add(&kept.line));
+        Ok(tallies)
+    }
+
+    async fn graph(&self, start: Option<Nanos>, end: Option<Nanos>) -> Result<Graph, Error> {
+        let mut graph = Graph::default();
+        self.held_spans().iter().filter(|span| is_within(span, start, end)).for_each(|span| graph.add(span));
+        Ok(graph)
+    }
+
     async fn samples(
         &self,
         metric: Option<&str>,
@@ -202,6 +224,11 @@ impl Tier for Hot {
     fn retention(&self) -> Retention {
         Retention { lines: lock(&self.lines).tally, spans: lock(&self.spans).tally, series: lock(&self.series).tally }
     }
+}
+
+/// Whether a span began between two times.
+pub(crate) fn is_within(span: &Span, start: Option<Nanos>, end: Option<Nanos>) -> bool {
+    start.is_none_or(|start| start <= span.start) && end.is_none_or(|end| span.start < end)
 }
 
 /// Puts a trace in order, as much of it as the limit allows.

@@ -6,7 +6,10 @@
 
 pub mod config;
 pub mod error;
+pub mod grammar;
+pub mod graph;
 pub mod model;
+pub mod tallies;
 pub mod tier;
 
 mod captured;

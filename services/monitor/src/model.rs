@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::grammar::Expression;
+
 /// Longest text of a line, and longest status message of a span, in bytes. More is cut off.
 pub const TEXT_BYTES_MAX: usize = 64 * 1024;
 /// Longest value of an attribute, in bytes. More is cut off.
@@ -127,6 +129,19 @@ impl Level {
             .map(|(level, _)| *level)
     }
 
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+            Self::Fatal => "fatal",
+        }
+    }
+
     /// Reads a severity number of OpenTelemetry: 1 to 24, four to a level.
     pub const fn of_severity(number: i32) -> Self {
         match number {
@@ -172,6 +187,14 @@ impl Line {
     /// batch share it: an answer repeats it.
     pub fn bytes(&self) -> usize {
         size_of::<Self>() + self.body.len() + bytes_of(&self.attributes) + self.origin.bytes()
+    }
+}
+
+impl Line {
+    /// Whether a text is in it, or in the value of one of its fields.
+    pub fn has_text(&self, needle: &Needle) -> bool {
+        let mut values = self.attributes.iter().chain(&self.origin.attributes);
+        needle.is_in(&self.body) || values.any(|(_, value)| needle.is_in(value))
     }
 }
 
@@ -344,7 +367,7 @@ pub struct Usage {
 }
 
 /// Which lines are meant. All that is said must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct LineFilter {
     /// Only of this service.
     pub service: Option<String>,
@@ -360,6 +383,8 @@ pub struct LineFilter {
     pub start: Option<Nanos>,
     /// Only before this time.
     pub end: Option<Nanos>,
+    /// Only those that this says.
+    pub query: Option<Expression>,
 }
 
 impl LineFilter {
@@ -371,10 +396,8 @@ impl LineFilter {
             && self.trace_id.is_none_or(|id| line.trace_id == Some(id))
             && self.service.as_ref().is_none_or(|service| *service == line.origin.service)
             && self.instance_id.as_ref().is_none_or(|id| *id == line.origin.instance_id)
-            && self.text.as_ref().is_none_or(|needle| {
-                needle.is_in(&line.body)
-                    || line.attributes.iter().chain(&line.origin.attributes).any(|(_, value)| needle.is_in(value))
-            })
+            && self.text.as_ref().is_none_or(|needle| line.has_text(needle))
+            && self.query.as_ref().is_none_or(|query| query.admits(line))
     }
 }
 
@@ -391,14 +414,36 @@ pub struct TraceFilter {
     pub start: Option<Nanos>,
     /// Only those that began before this time.
     pub end: Option<Nanos>,
+    /// Only those that took at most as many nanoseconds.
+    pub nanos_max: Option<u64>,
+    /// Only those with a span of this name.
+    pub operation: Option<String>,
+    /// Only those with a span that has all of these; the same span that has the name, and is of the service.
+    pub attributes: Attributes,
 }
 
 impl TraceFilter {
+    /// Whether one span must be looked for: summaries do not tell.
+    pub fn asks_spans(&self) -> bool {
+        self.operation.is_some() || !self.attributes.is_empty()
+    }
+
+    /// Whether this is the span that is looked for.
+    pub fn admits_span(&self, span: &Span) -> bool {
+        self.operation.as_ref().is_none_or(|name| *name == span.name)
+            && self.service.as_ref().is_none_or(|service| *service == span.origin.service)
+            && self
+                .attributes
+                .iter()
+                .all(|pair| span.attributes.contains(pair) || span.origin.attributes.contains(pair))
+    }
+
     /// Whether the trace is meant.
     pub fn admits(&self, summary: &Summary) -> bool {
         self.start.is_none_or(|start| start <= summary.start)
             && self.end.is_none_or(|end| summary.start < end)
             && summary.end.0.saturating_sub(summary.start.0) >= self.nanos_min
+            && self.nanos_max.is_none_or(|most| summary.end.0.saturating_sub(summary.start.0) <= most)
             && (summary.failed || !self.failed_only)
             && self.service.as_ref().is_none_or(|service| summary.services.contains(service))
     }

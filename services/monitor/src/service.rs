@@ -1,6 +1,7 @@
 //! The contract `ninefold.monitor.v1.MonitorService`: decode, ask, encode.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
@@ -10,12 +11,14 @@ use ninefold::page;
 use ninefold::tonic::{Request, Response, Status, async_trait};
 use ninefold_proto::ninefold::monitor::v1::monitor_service_server::MonitorService;
 use ninefold_proto::ninefold::monitor::v1::{
-    GetRetentionRequest, GetRetentionResponse, GetTraceRequest, GetTraceResponse, ListSamplesRequest,
-    ListSamplesResponse, ListUsageRequest, ListUsageResponse, SearchLogsRequest, SearchLogsResponse,
-    SearchTracesRequest, SearchTracesResponse, TailLogsRequest, TailLogsResponse,
+    CountLogsRequest, CountLogsResponse, GetRetentionRequest, GetRetentionResponse, GetServiceGraphRequest,
+    GetServiceGraphResponse, GetTraceRequest, GetTraceResponse, ListSamplesRequest, ListSamplesResponse,
+    ListUsageRequest, ListUsageResponse, SearchLogsRequest, SearchLogsResponse, SearchTracesRequest,
+    SearchTracesResponse, TailLogsRequest, TailLogsResponse,
 };
 use tokio::sync::Semaphore;
 
+use crate::captured::nanos;
 use crate::error::Error;
 use crate::follow::Follower;
 use crate::tier::{Limit, Tier};
@@ -129,6 +132,24 @@ impl MonitorService for Service {
             samples: page.records.into_iter().map(answer::sample).collect(),
             next_page_token: page.next.as_ref().map(query::series_token).unwrap_or_default(),
         }))
+    }
+
+    async fn count_logs(&self, request: Request<CountLogsRequest>) -> Result<Response<CountLogsResponse>, Status> {
+        let request = request.into_inner();
+        let (tallies, values_max) = query::tallies(&request).map_err(status)?;
+        let filter = query::line_filter(request.filter).map_err(status)?;
+        let tallies = self.tier.count_lines(&filter, tallies).await.map_err(status)?;
+        Ok(Response::new(answer::counted(tallies, values_max)))
+    }
+
+    async fn get_service_graph(
+        &self,
+        request: Request<GetServiceGraphRequest>,
+    ) -> Result<Response<GetServiceGraphResponse>, Status> {
+        let now = nanos(SystemTime::now());
+        let (start, end) = query::graph_times(request.get_ref(), now).map_err(status)?;
+        let graph = self.tier.graph(start, end).await.map_err(status)?;
+        Ok(Response::new(answer::graph(&graph)))
     }
 
     async fn get_retention(&self, _: Request<GetRetentionRequest>) -> Result<Response<GetRetentionResponse>, Status> {

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::error::Error;
+use crate::graph::Graph;
 use crate::model::{
     Kept, Line, LineFilter, Measurement, Nanos, Sample, SeriesKey, Span, Summary, TraceFilter, TraceId, Usage,
 };
+use crate::tallies::Tallies;
 
 /// Keeps records in a bounded way and answers questions about them.
 #[tonic::async_trait]
@@ -73,6 +75,18 @@ pub trait Tier: Debug + Send + Sync + 'static {
         before: Option<TraceCursor>,
         records_max: usize,
     ) -> Result<Page<Summary, TraceCursor>, Error>;
+
+    /// Counts lines: all that match, and adds them to what was counted.
+    ///
+    /// # Errors
+    /// As [`Tier::search_lines`].
+    async fn count_lines(&self, filter: &LineFilter, tallies: Tallies) -> Result<Tallies, Error>;
+
+    /// Tells who called whom between two times.
+    ///
+    /// # Errors
+    /// As [`Tier::search_lines`].
+    async fn graph(&self, start: Option<Nanos>, end: Option<Nanos>) -> Result<Graph, Error>;
 
     /// Reads the newest samples by key, of one metric and one service if they are given, those behind `after`.
     ///

@@ -18,7 +18,8 @@ use ninefold::fault;
 use ninefold::lifecycle::Scope;
 use ninefold_monitor::{Config, Monitor};
 use ninefold_proto::ninefold::monitor::v1::{
-    GetRetentionRequest, GetTraceRequest, LogFilter, SearchLogsRequest, SearchTracesRequest,
+    CountLogsRequest, GetRetentionRequest, GetServiceGraphRequest, GetTraceRequest, LogFilter, SearchLogsRequest,
+    SearchTracesRequest,
 };
 use prost::Message as _;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
@@ -109,6 +110,18 @@ async fn what_was_told_is_there_after_a_restart_from_files_and_from_memory_alike
         let found = monitor.search_traces(SearchTracesRequest { failed_only: true, ..Default::default() });
         let found = found.await.unwrap().into_inner().traces;
         assert_eq!((found.len(), found[0].spans, found[0].name.as_str()), (1, 2, "first"));
+        for (query, lines) in [
+            ("service:pump level>=info", 30),
+            ("\"line 5\" -service:valve", 6),
+            ("color:blue (\"line 7\" OR \"line 8\")", 2),
+            ("color:red", 0),
+            ("trace:*", 6),
+            ("level>info", 0),
+        ] {
+            let asked = LogFilter { query: query.to_owned(), ..LogFilter::default() };
+            assert_eq!(all(&house, asked).await.len(), lines, "{query}");
+        }
+        counts(&house, start).await;
         house
     };
     let house = asked(house).await;
@@ -119,6 +132,34 @@ async fn what_was_told_is_there_after_a_restart_from_files_and_from_memory_alike
     let second = Monitor::open(config(folder.path()), &Scope::root("second")).await.unwrap_err();
     assert!(fault::chain(&second).contains(&*folder.path().to_string_lossy()), "{}", fault::chain(&second));
     house.close().await;
+}
+
+async fn counts(house: &House, start: u64) {
+    let filter = Some(LogFilter { query: "color:blue".to_owned(), ..LogFilter::default() });
+    let fields = vec!["service".to_owned(), "color".to_owned()];
+    let step = Some(prost_types::Duration { seconds: 3600, nanos: 0 });
+    let ask = CountLogsRequest { filter, fields, step, values_max: 1 };
+    let counted = house.monitor().count_logs(ask).await.unwrap().into_inner();
+    assert_eq!((counted.lines, counted.steps.iter().map(|step| step.lines).sum::<u64>()), (60, 60));
+    assert_eq!((counted.facets[0].values[0].lines, counted.facets[0].others), (30, 30));
+    assert_eq!((counted.facets[1].values[0].value.as_str(), counted.facets[1].values[0].lines), ("blue", 60));
+
+    let graph = house.monitor().get_service_graph(GetServiceGraphRequest::default()).await.unwrap().into_inner();
+    let edges: Vec<_> =
+        graph.edges.iter().map(|edge| (edge.caller.as_str(), edge.callee.as_str(), edge.calls)).collect();
+    assert_eq!(edges, [("", "pump", 1)], "a step inside a service is no call");
+    for (operation, attribute, traces) in
+        [("second", "", 1), ("third", "", 0), ("", "service.name=pump", 0), ("second", "color=blue", 0)]
+    {
+        let attributes = Some(attribute.to_owned()).filter(|pair| !pair.is_empty()).into_iter().collect();
+        let ask = SearchTracesRequest { operation: operation.to_owned(), attributes, ..SearchTracesRequest::default() };
+        let found = house.monitor().search_traces(ask).await.unwrap().into_inner().traces;
+        assert_eq!(found.len(), traces, "{operation} {attribute} at {start}");
+    }
+    let malformed = LogFilter { query: "(a".to_owned(), ..LogFilter::default() };
+    let request = SearchLogsRequest { filter: Some(malformed), ..SearchLogsRequest::default() };
+    let refusal = house.monitor().search_logs(request).await.unwrap_err();
+    assert_eq!(fault::reason(&refusal).as_deref(), Some("QUERY_INVALID"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,12 +13,16 @@ use arrow::datatypes::Int32Type;
 use arrow::error::ArrowError;
 
 use super::columns::{
-    ATTRIBUTES, BODY, INSTANCE, LEVEL, RESOURCE, Rows, SEQUENCE, SERVICE, TIME, TRACE, level_of_word, pairs, text_at,
+    ATTRIBUTES, BODY, INSTANCE, LEVEL, RESOURCE, Rows, SEQUENCE, SERVICE, TIME, TRACE, columns_of, level_of_word,
+    line_in_part, pairs, text_at,
 };
 use super::file::{Condition, Group, Sheet};
 use super::{columns, unreadable};
 use crate::error::Error;
-use crate::model::{Kept, LineFilter, Nanos, Needle, Span, TraceId};
+use crate::grammar::{Expression, Part, Value};
+use crate::graph::Graph;
+use crate::model::{Kept, LineFilter, Nanos, Needle, Span, SpanId, TraceFilter, TraceId};
+use crate::tallies::Tallies;
 use crate::tier::{Limit, LineCursor};
 
 /// What one question may cost, and what it has cost.
@@ -265,7 +269,142 @@ fn conditions(filter: &LineFilter) -> Vec<Condition> {
     if let Some(needle) = filter.text.clone() {
         conditions.push(has_text(needle));
     }
+    if let Some(query) = filter.query.clone() {
+        let mut slow = Vec::new();
+        of_expression(query, &mut conditions, &mut slow);
+        conditions.extend(slow);
+    }
     conditions
+}
+
+/// Takes an expression apart: what is asked of words is looked at before what is asked of texts.
+fn of_expression(query: Expression, quick: &mut Vec<Condition>, slow: &mut Vec<Condition>) {
+    match query {
+        Expression::All(parts) => parts.into_iter().for_each(|part| of_expression(part, quick, slow)),
+        Expression::Text(needle) => slow.push(has_text(needle)),
+        Expression::Field(_, comparison, Value::Level(level)) => {
+            quick.push(words_where(LEVEL, move |word| comparison.admits(level_of_word(word).cmp(&level))));
+        }
+        Expression::Field(name, comparison, value) if Part::of_field(&name) == Part::Service => {
+            quick.push(words_where(SERVICE, move |word| value.admits(comparison, word)));
+        }
+        Expression::Field(name, comparison, value) if Part::of_field(&name) == Part::Instance => {
+            quick.push(words_where(INSTANCE, move |word| value.admits(comparison, word)));
+        }
+        other => {
+            let mut parts = BTreeSet::new();
+            other.looks_at(&mut parts);
+            if parts.is_empty() {
+                // A condition needs a column; this one is the cheapest.
+                parts.insert(Part::Level);
+            }
+            let columns = columns_of(&parts);
+            slow.push(rows_where(&columns, move |rows, row| Ok(other.admits(&line_in_part(rows, row, &parts)?))));
+        }
+    }
+}
+
+/// Counts lines with sequence numbers below one.
+pub(crate) fn count_lines(
+    sheets: &[Arc<Sheet>],
+    filter: &LineFilter,
+    below: u64,
+    mut tallies: Tallies,
+    question: &Question,
+) -> Result<Tallies, Error> {
+    let mut parts: BTreeSet<Part> = tallies.fields().map(Part::of_field).collect();
+    parts.extend([Part::Time, Part::Level]);
+    let mut columns = columns_of(&parts);
+    columns.push(SEQUENCE);
+    for (sheet, group) in groups(sheets, filter, Range { before: None, floor: None, below })? {
+        question.look(group.rows)?;
+        let read = sheets[sheet].read(vec![group.place], Some(&columns), conditions(filter)).map_err(unreadable)?;
+        for batch in read {
+            let rows = Rows::new(&batch).map_err(unreadable)?;
+            for row in 0..batch.num_rows() {
+                if rows.number(SEQUENCE, row).map_err(unreadable)? < below {
+                    tallies.add(&line_in_part(&rows, row, &parts).map_err(unreadable)?);
+                }
+            }
+        }
+    }
+    Ok(tallies)
+}
+
+/// The traces of spans that are looked for, of the newest files first; at most so many.
+pub(crate) fn traces_with(
+    sheets: &[Arc<Sheet>],
+    filter: &TraceFilter,
+    traces_max: usize,
+    question: &Question,
+) -> Result<HashSet<TraceId>, Error> {
+    let mut found = HashSet::new();
+    for sheet in sheets.iter().rev().filter(|sheet| is_within(sheet, filter.start, filter.end)) {
+        for group in sheet.groups().map_err(unreadable)? {
+            question.look(group.rows)?;
+            let mut conditions = Vec::new();
+            if let Some(name) = filter.operation.clone() {
+                conditions.push(words_where("name", move |word| word == name));
+            }
+            if let Some(service) = filter.service.clone() {
+                conditions.push(words_where(SERVICE, move |word| word == service));
+            }
+            for batch in sheet.read(vec![group.place], None, conditions).map_err(unreadable)? {
+                let spans = columns::spans(&batch).map_err(unreadable)?;
+                found.extend(spans.iter().filter(|span| filter.admits_span(span)).map(|span| span.trace_id));
+            }
+            if found.len() >= traces_max {
+                return Ok(found);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn is_within(sheet: &Sheet, start: Option<Nanos>, end: Option<Nanos>) -> bool {
+    start.is_none_or(|start| start <= sheet.entry.time_max) && end.is_none_or(|end| sheet.entry.time_min < end)
+}
+
+/// Adds the spans of a time to a graph, of the newest files first.
+pub(crate) fn graph(
+    sheets: &[Arc<Sheet>],
+    (start, end): (Option<Nanos>, Option<Nanos>),
+    mut graph: Graph,
+    question: &Question,
+) -> Result<Graph, Error> {
+    const COLUMNS: [&str; 7] = [TRACE, "span_id", "parent_span_id", SERVICE, TIME, "end", "failed"];
+    for sheet in sheets.iter().rev().filter(|sheet| is_within(sheet, start, end)) {
+        for group in sheet.groups().map_err(unreadable)? {
+            question.look(group.rows)?;
+            for batch in sheet.read(vec![group.place], Some(&COLUMNS), Vec::new()).map_err(unreadable)? {
+                if !add_calls(&batch, (start, end), &mut graph).map_err(unreadable)? {
+                    return Ok(graph);
+                }
+            }
+        }
+    }
+    Ok(graph)
+}
+
+fn add_calls(
+    batch: &RecordBatch,
+    (start, end): (Option<Nanos>, Option<Nanos>),
+    graph: &mut Graph,
+) -> Result<bool, ArrowError> {
+    let rows = Rows::new(batch)?;
+    for row in 0..batch.num_rows() {
+        let (began, ended) = (rows.time(TIME, row)?, rows.time("end", row)?);
+        let ids = TraceId::parse(rows.text(TRACE, row)?).zip(SpanId::parse(rows.text("span_id", row)?));
+        let is_meant = start.is_none_or(|start| start <= began) && end.is_none_or(|end| began < end);
+        let Some((trace, id)) = ids.filter(|_| is_meant) else { continue };
+        let parent = SpanId::parse(rows.text("parent_span_id", row)?);
+        let has_room =
+            graph.call(trace, id, parent, rows.text(SERVICE, row)?, (began, ended), rows.flag("failed", row)?);
+        if !has_room {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn has_text(needle: Needle) -> Condition {

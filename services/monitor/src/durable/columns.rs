@@ -2,7 +2,7 @@
 //!
 //! The files are for others too, so ids are hex text, levels are words, times have a unit, and attributes are JSON.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -15,6 +15,7 @@ use arrow::datatypes::{
 use arrow::error::ArrowError;
 
 use super::manifest::signed;
+use crate::grammar::Part;
 use crate::model::{
     Attributes, Kept, Level, Line, Measurement, Nanos, Origin, SeriesKey, Span, SpanId, SpanKind, Temporality, TraceId,
 };
@@ -101,7 +102,7 @@ pub(crate) fn of_lines(lines: &[Arc<Kept>]) -> Result<RecordBatch, ArrowError> {
         columns.time(1, line.time);
         columns.word(2, &line.origin.service);
         columns.word(3, &line.origin.instance_id);
-        columns.word(4, level_word(line.level));
+        columns.word(4, line.level.word());
         columns.text(5, &line.body);
         columns.text(6, &line.trace_id.map(|id| id.to_string()).unwrap_or_default());
         columns.text(7, &line.span_id.map(|id| id.to_string()).unwrap_or_default());
@@ -259,6 +260,46 @@ pub(crate) fn lines(batch: &RecordBatch) -> Result<Vec<Kept>, ArrowError> {
     (0..batch.num_rows()).map(line).collect()
 }
 
+/// Reads of a row of a log file what is asked for; what is not is empty.
+pub(crate) fn line_in_part(rows: &Rows, row: usize, parts: &BTreeSet<Part>) -> Result<Line, ArrowError> {
+    let mut line = Line::default();
+    let mut origin = Origin::default();
+    for part in parts {
+        match part {
+            Part::Time => line.time = rows.time(TIME, row)?,
+            Part::Level => line.level = level_of_word(rows.text(LEVEL, row)?),
+            Part::Service => origin.service = rows.text(SERVICE, row)?.to_owned(),
+            Part::Instance => origin.instance_id = rows.text(INSTANCE, row)?.to_owned(),
+            Part::Body => line.body = rows.text(BODY, row)?.to_owned(),
+            Part::Trace => line.trace_id = TraceId::parse(rows.text(TRACE, row)?),
+            Part::Span => line.span_id = SpanId::parse(rows.text("span_id", row)?),
+            Part::Attributes => {
+                line.attributes = pairs(rows.text(ATTRIBUTES, row)?);
+                origin.attributes = pairs(rows.text(RESOURCE, row)?);
+            }
+        }
+    }
+    line.origin = Arc::new(origin);
+    Ok(line)
+}
+
+/// The columns that hold parts of lines.
+pub(crate) fn columns_of(parts: &BTreeSet<Part>) -> Vec<&'static str> {
+    let columns = |part: &Part| -> &[&'static str] {
+        match part {
+            Part::Time => &[TIME],
+            Part::Level => &[LEVEL],
+            Part::Service => &[SERVICE],
+            Part::Instance => &[INSTANCE],
+            Part::Body => &[BODY],
+            Part::Trace => &[TRACE],
+            Part::Span => &["span_id"],
+            Part::Attributes => &[ATTRIBUTES, RESOURCE],
+        }
+    };
+    parts.iter().flat_map(columns).copied().collect()
+}
+
 /// Reads spans from whole rows of a span file.
 pub(crate) fn spans(batch: &RecordBatch) -> Result<Vec<Span>, ArrowError> {
     let rows = Rows::new(batch)?;
@@ -339,7 +380,8 @@ impl Rows {
         Ok(Nanos(u64::try_from(column.value(row)).unwrap_or(0)))
     }
 
-    fn flag(&self, name: &str, row: usize) -> Result<bool, ArrowError> {
+    /// Yes or no.
+    pub(crate) fn flag(&self, name: &str, row: usize) -> Result<bool, ArrowError> {
         Ok(self.column(name)?.as_boolean_opt().ok_or_else(|| strange(name))?.value(row))
     }
 
@@ -411,20 +453,7 @@ pub(crate) fn pairs(object: &str) -> Attributes {
     read.map(|known| known.into_iter().collect()).unwrap_or_default()
 }
 
-/// A level as the files write it.
-pub(crate) const fn level_word(level: Level) -> &'static str {
-    match level {
-        Level::Unknown => "unknown",
-        Level::Trace => "trace",
-        Level::Debug => "debug",
-        Level::Info => "info",
-        Level::Warn => "warn",
-        Level::Error => "error",
-        Level::Fatal => "fatal",
-    }
-}
-
-/// Reads what [`level_word`] wrote.
+/// Reads what [`Level::word`] wrote.
 pub(crate) fn level_of_word(word: &str) -> Level {
     Level::of_word(word).unwrap_or_default()
 }

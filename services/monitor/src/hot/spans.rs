@@ -204,7 +204,8 @@ impl Store {
             }
             let Some(entry) = self.traces.get(&place.trace_id) else { continue };
             let summary = entry.summary(place.trace_id);
-            if filter.admits(&summary) {
+            let has_span = !filter.asks_spans() || entry.spans.iter().any(|span| filter.admits_span(span));
+            if has_span && filter.admits(&summary) {
                 if found.records.len() >= found.records_max {
                     found.is_cut_off = true;
                     return true;

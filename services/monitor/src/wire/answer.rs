@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use ninefold_proto::ninefold::monitor::v1 as proto;
 use prost_types::{Duration, Timestamp};
 
+use crate::graph::{Edge, Graph};
 use crate::model::{Attributes, Kept, Level, Nanos, Origin, Sample, SeriesKey, Span, SpanKind, Summary, Usage};
+use crate::tallies::{Facet, Step, Tallies};
 use crate::tier::{Retention, Tally, Trace};
 
 const NANOS: u64 = 1_000_000_000;
@@ -133,6 +135,43 @@ fn kept(tally: Tally) -> proto::Kept {
         forgotten: tally.forgotten,
         refused: tally.refused,
     }
+}
+
+/// Writes what was counted.
+pub(crate) fn counted(tallies: Tallies, values_max: usize) -> proto::CountLogsResponse {
+    let step = |(start, step): (Nanos, Step)| proto::LogStep {
+        start_time: Some(timestamp(start)),
+        lines: step.lines,
+        warnings: step.warnings,
+        errors: step.errors,
+    };
+    let facet = |facet: Facet| proto::LogFacet {
+        field: facet.field,
+        values: facet.values.into_iter().map(|(value, lines)| proto::LogFacetValue { value, lines }).collect(),
+        others: facet.others,
+    };
+    proto::CountLogsResponse {
+        lines: tallies.lines,
+        step: Some(between(Nanos(0), Nanos(tallies.step()))),
+        steps: tallies.steps().into_iter().map(step).collect(),
+        facets: tallies.facets(values_max).into_iter().map(facet).collect(),
+    }
+}
+
+/// Writes who calls whom.
+pub(crate) fn graph(graph: &Graph) -> proto::GetServiceGraphResponse {
+    let took = |nanos: u64| Some(between(Nanos(0), Nanos(nanos)));
+    let edge = |edge: Edge| proto::ServiceEdge {
+        caller: edge.caller,
+        callee: edge.callee,
+        calls: edge.calls,
+        failed: edge.failed,
+        p50: took(edge.half),
+        p95: took(edge.most),
+        p99: took(edge.nearly_all),
+    };
+    let edges = graph.edges().into_iter().map(edge).collect();
+    proto::GetServiceGraphResponse { edges, truncated: graph.is_truncated }
 }
 
 const fn level(level: Level) -> proto::Level {

@@ -3,11 +3,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ninefold::fault::Violation;
-use ninefold_proto::ninefold::monitor::v1::{LogFilter, SearchTracesRequest};
+use ninefold_proto::ninefold::monitor::v1::{CountLogsRequest, GetServiceGraphRequest, LogFilter, SearchTracesRequest};
 use prost_types::{Duration, Timestamp};
 
 use crate::error::Error;
+use crate::grammar::{Expression, Wrong};
 use crate::model::{Attributes, Level, LineFilter, Nanos, Needle, SeriesKey, TraceFilter, TraceId};
+use crate::tallies::{FIELDS_MAX, Tallies};
 use crate::tier::{LineCursor, TraceCursor};
 
 /// Most records of a page, whatever the question says.
@@ -44,6 +46,11 @@ pub(crate) fn line_filter(filter: Option<LogFilter>) -> Result<LineFilter, Error
     let start = problems.time("filter.start_time", filter.start_time);
     let end = problems.time("filter.end_time", filter.end_time);
     problems.order("filter.end_time", start, end);
+    let query = given(filter.query).and_then(|text| {
+        let read = Expression::parse(&text);
+        let tell = |wrong: &Wrong| problems.tell("filter.query", &format!("at byte {}: {}", wrong.at, wrong.problem));
+        read.inspect_err(tell).ok()
+    });
     problems.none()?;
     Ok(LineFilter {
         service: given(filter.service),
@@ -53,7 +60,43 @@ pub(crate) fn line_filter(filter: Option<LogFilter>) -> Result<LineFilter, Error
         trace_id,
         start,
         end,
+        query,
     })
+}
+
+/// Reads what to count.
+///
+/// # Errors
+/// [`Error::QueryInvalid`].
+pub(crate) fn tallies(request: &CountLogsRequest) -> Result<(Tallies, usize), Error> {
+    let mut problems = Problems::default();
+    let step = problems.duration("step", request.step);
+    if request.fields.len() > FIELDS_MAX {
+        problems.tell("fields", &format!("there are more than {FIELDS_MAX}"));
+    }
+    problems.none()?;
+    let values_max = match request.values_max {
+        0 => 10,
+        asked => usize::try_from(asked).unwrap_or(1).min(PAGE_MAX),
+    };
+    Ok((Tallies::new(step, &request.fields), values_max))
+}
+
+/// Reads the time of a graph; without a beginning it is the last hour.
+///
+/// # Errors
+/// [`Error::QueryInvalid`].
+pub(crate) fn graph_times(
+    request: &GetServiceGraphRequest,
+    now: Nanos,
+) -> Result<(Option<Nanos>, Option<Nanos>), Error> {
+    const HOUR: u64 = 3_600_000_000_000;
+    let mut problems = Problems::default();
+    let start = problems.time("start_time", request.start_time);
+    let end = problems.time("end_time", request.end_time);
+    problems.order("end_time", start, end);
+    problems.none()?;
+    Ok((start.or_else(|| Some(Nanos(end.unwrap_or(now).0.saturating_sub(HOUR)))), end))
 }
 
 /// Reads a filter of traces.
@@ -66,8 +109,25 @@ pub(crate) fn trace_filter(request: SearchTracesRequest) -> Result<TraceFilter, 
     let end = problems.time("end_time", request.end_time);
     problems.order("end_time", start, end);
     let nanos_min = problems.duration("min_duration", request.min_duration);
+    let nanos_max = request.max_duration.map(|longest| problems.duration("max_duration", Some(longest)));
+    let mut attributes = Attributes::new();
+    for pair in request.attributes {
+        match pair.split_once('=') {
+            Some((name, value)) if !name.is_empty() => attributes.push((name.to_owned(), value.to_owned())),
+            Some(_) | None => problems.tell("attributes", "must each be a name and a value, such as http.route=/v1"),
+        }
+    }
     problems.none()?;
-    Ok(TraceFilter { service: given(request.service), nanos_min, failed_only: request.failed_only, start, end })
+    Ok(TraceFilter {
+        service: given(request.service),
+        nanos_min,
+        nanos_max,
+        failed_only: request.failed_only,
+        start,
+        end,
+        operation: given(request.operation),
+        attributes,
+    })
 }
 
 /// Reads a trace id.
