@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use ninefold::tonic::{Request, Response, Status};
 use ninefold::{Credentials, Link};
-use ninefold_proto::ninefold::alert::v1::alert_service_client::AlertServiceClient;
 use ninefold_proto::ninefold::access::v1::access_service_client::AccessServiceClient;
 use ninefold_proto::ninefold::access::v1::{WhoAmIRequest, WhoAmIResponse};
+use ninefold_proto::ninefold::alert::v1::alert_service_client::AlertServiceClient;
 use ninefold_proto::ninefold::config::v1::config_service_client::ConfigServiceClient;
 use ninefold_proto::ninefold::contract::v1::contract_service_client::ContractServiceClient;
 use ninefold_proto::ninefold::contract::v1::package_service_client::PackageServiceClient;

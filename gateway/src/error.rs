@@ -168,7 +168,9 @@ impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
             Self::RouteUnknown { .. } => Kind::NotFound,
-            Self::VerbNotAllowed { .. } | Self::MethodNotExposed(_) | Self::CompressionUnknown(_) => Kind::Unimplemented,
+            Self::VerbNotAllowed { .. } | Self::MethodNotExposed(_) | Self::CompressionUnknown(_) => {
+                Kind::Unimplemented
+            }
             Self::RequestMalformed(_)
             | Self::TargetTooLong(_)
             | Self::HeadersTooLarge(_)

@@ -320,8 +320,7 @@ fn body(route: &Route, binding: &Binding, schemas: &mut Schemas) -> Option<Json>
         Body::Nowhere => return None,
         Body::Whole => {
             let bound: Vec<&str> = binding.variables.iter().filter_map(FieldPath::name_of_one).collect();
-            let schema =
-                if bound.is_empty() { schemas.of_message(input) } else { schemas.without(input, &bound) };
+            let schema = if bound.is_empty() { schemas.of_message(input) } else { schemas.without(input, &bound) };
             (schema, is_http_body(input))
         }
         Body::Field(path) => {

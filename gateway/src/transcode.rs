@@ -19,8 +19,8 @@ use http::header::CONTENT_TYPE;
 use ninefold::fault::Violation;
 use prost::Message as _;
 use prost_reflect::{
-    DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage as _, SerializeOptions,
-    Value,
+    DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage as _,
+    SerializeOptions, Value,
 };
 use serde::de::DeserializeSeed as _;
 use serde_json::Value as Json;

@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use ninefold_proto::ninefold::alert::v1::{
-    Alert, AlertState, CheckAlertsRequest, ListAlertsRequest, ListRulesRequest,
-};
+use ninefold_proto::ninefold::alert::v1::{Alert, AlertState, CheckAlertsRequest, ListAlertsRequest, ListRulesRequest};
 
 use crate::client::Platform;
 use crate::exit::Failure;

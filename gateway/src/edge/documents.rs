@@ -14,7 +14,12 @@ use crate::reply;
 
 impl Edge {
     /// The document or the page that a request asks for. `None` where it asks for something else, or none is to be told.
-    pub(super) fn documented(&self, head: &Parts, published: &Published, record: &mut Record) -> Option<Response<Body>> {
+    pub(super) fn documented(
+        &self,
+        head: &Parts,
+        published: &Published,
+        record: &mut Record,
+    ) -> Option<Response<Body>> {
         if !self.config.openapi || head.method != Method::GET {
             return None;
         }

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt as _};
 use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http_body::Frame;

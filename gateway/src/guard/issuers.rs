@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use http::Uri;
+use ninefold::fetch::Fetcher;
 use ninefold::lifecycle::{Scope, Stop};
 use ring::digest;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
-use ninefold::fetch::Fetcher;
 
 use super::caller::{Caller, Proof};
 use super::jws::{Keys, Token};

@@ -56,7 +56,9 @@ fn fields(message: &MessageDescriptor, body: &mut Json) -> bool {
 /// One value; `holder` is a message of the same contract.
 fn one(kind: &Kind, holder: &MessageDescriptor, value: &mut Json) -> bool {
     match kind {
-        Kind::Message(inner) if inner.full_name() == ANY && value.as_object().is_some_and(serde_json::Map::is_empty) => {
+        Kind::Message(inner)
+            if inner.full_name() == ANY && value.as_object().is_some_and(serde_json::Map::is_empty) =>
+        {
             *value = json!({"@type": format!("{NOTHING}{}", holder.full_name())});
             true
         }
@@ -84,8 +86,7 @@ fn one(kind: &Kind, holder: &MessageDescriptor, value: &mut Json) -> bool {
 fn any(any: &MessageDescriptor, value: &mut Json) -> bool {
     let name = value["@type"].as_str().and_then(|kind| kind.rsplit('/').next());
     let Some(inner) = name.and_then(|name| any.parent_pool().get_message_by_name(name)) else { return false };
-    let is_of_its_own =
-        is_wrapper(&inner) || inner.full_name() == ANY || OF_THEIR_OWN.contains(&inner.full_name());
+    let is_of_its_own = is_wrapper(&inner) || inner.full_name() == ANY || OF_THEIR_OWN.contains(&inner.full_name());
     match value.get_mut("value") {
         Some(inside) if is_of_its_own => body(&inner, inside),
         _ => fields(&inner, value),

@@ -214,11 +214,8 @@ async fn a_method_that_changes_nothing_is_called_by_get() {
 #[tokio::test]
 async fn messages_are_packed_in_both_directions() {
     let house = Landscape::start().await;
-    let asked = with(
-        post(GET_DOCUMENT, "application/json", packed(br#"{"service":"large"}"#)),
-        "content-encoding",
-        "gzip",
-    );
+    let asked =
+        with(post(GET_DOCUMENT, "application/json", packed(br#"{"service":"large"}"#)), "content-encoding", "gzip");
     let answer = ask(&house, with(asked, "accept-encoding", "br, gzip")).await;
     assert_eq!(answer.header("content-encoding"), "gzip");
     assert!(answer.body.len() < 1 << 20);
@@ -229,7 +226,8 @@ async fn messages_are_packed_in_both_directions() {
 
     let talking = Landscape::talking(Config::default()).await;
     let body = envelope(1, &packed(br#"{"room":"packed","text":"2"}"#));
-    let asked = with(post(&format!("{TALK}/Repeat"), "application/connect+json", body), "connect-content-encoding", "gzip");
+    let asked =
+        with(post(&format!("{TALK}/Repeat"), "application/connect+json", body), "connect-content-encoding", "gzip");
     let answer = ask(&talking, with(asked, "connect-accept-encoding", "gzip")).await;
     assert_eq!(answer.header("connect-content-encoding"), "gzip");
     let (lines, end) = lines(&answer);
@@ -266,7 +264,11 @@ async fn all_shapes_of_streams_go_over_http_2() {
     let (told, _) = lines(&ask_2(&house, stream("Talk", &["one", "two", "three"])).await);
     assert_eq!(told.len(), 3);
     let (told, end) = lines(&ask_2(&house, stream("Talk", &["one", "fail"])).await);
-    assert_eq!((told.len(), &end["error"]["code"]), (1, &json!("not_found")), "an error after the first message is seen");
+    assert_eq!(
+        (told.len(), &end["error"]["code"]),
+        (1, &json!("not_found")),
+        "an error after the first message is seen"
+    );
     let (told, _) = lines(&ask(&house, stream("Gather", &["one"])).await);
     assert_eq!(told[0]["messages"], 1, "a stream of requests goes over HTTP/1.1 too");
     let answer = ask(&house, stream("Talk", &["one"])).await;

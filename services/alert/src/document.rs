@@ -130,8 +130,8 @@ pub(crate) fn matches(wanted: &Texts, labels: &Texts) -> bool {
 /// All that is wrong, each with its place.
 pub(crate) fn read(content: &str) -> Result<Document, Vec<String>> {
     let reader = &mut serde_json::Deserializer::from_str(content);
-    let document: Document =
-        serde_path_to_error::deserialize(reader).map_err(|error| vec![format!("{}: {}", error.path(), error.inner())])?;
+    let document: Document = serde_path_to_error::deserialize(reader)
+        .map_err(|error| vec![format!("{}: {}", error.path(), error.inner())])?;
     let wrong = mistakes(&document);
     if wrong.is_empty() { Ok(document) } else { Err(wrong) }
 }
@@ -144,9 +144,12 @@ fn mistakes(document: &Document) -> Vec<String> {
         ("receivers", document.receivers.len()),
         ("silences", document.silences.len()),
     ];
-    wrong.extend(sizes.into_iter().filter(|(_, size)| *size > ENTRIES_MAX).map(|(what, size)| {
-        format!("{what}: there are {size}, more than {ENTRIES_MAX}")
-    }));
+    wrong.extend(
+        sizes
+            .into_iter()
+            .filter(|(_, size)| *size > ENTRIES_MAX)
+            .map(|(what, size)| format!("{what}: there are {size}, more than {ENTRIES_MAX}")),
+    );
     let shipped: BTreeSet<String> = shipped::rules().into_keys().collect();
     for name in document.off.difference(&shipped) {
         let known: Vec<&str> = shipped.iter().map(String::as_str).collect();
@@ -216,7 +219,8 @@ impl Receiver {
     fn mistakes(&self) -> impl Iterator<Item = String> + use<> {
         let one = (self.webhook.is_some() == self.alertmanager.is_some())
             .then(|| ": give webhook or alertmanager, one of them".to_owned());
-        let two = (one.is_none() && self.url().is_none()).then(|| ": the address is no http:// or https:// URL".to_owned());
+        let two =
+            (one.is_none() && self.url().is_none()).then(|| ": the address is no http:// or https:// URL".to_owned());
         let short = self.repeat_every < Duration::from_secs(1) || self.repeat_every > TIME_MAX;
         one.into_iter().chain(two).chain(short.then(|| ".repeat_every: 1s to 720h".to_owned()))
     }

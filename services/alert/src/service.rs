@@ -73,7 +73,10 @@ fn alert(rule: &str, alert: Alert, document: &Document) -> proto::Alert {
 fn rule(name: String, known: Known) -> proto::Rule {
     let logs = known.rule.logs.map(|logs| {
         let within = ninefold::settings::duration::format(logs.within);
-        format!("more than {} lines of {:?} at {:?} with {:?} within {within}", logs.above, logs.service, logs.level, logs.text)
+        format!(
+            "more than {} lines of {:?} at {:?} with {:?} within {within}",
+            logs.above, logs.service, logs.level, logs.text
+        )
     });
     proto::Rule {
         name,

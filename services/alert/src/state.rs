@@ -116,7 +116,10 @@ mod tests {
         let alert = third.values().next().expect("an alert");
         assert_eq!((alert.active, alert.firing), (100, Some(160)));
         assert_eq!(alert.annotations["summary"], "a is at 0.25%");
-        assert_eq!(alert.labels, Texts::from([("job", "a"), (ALERTNAME, "r")].map(|(k, v)| (k.to_owned(), v.to_owned()))));
+        assert_eq!(
+            alert.labels,
+            Texts::from([("job", "a"), (ALERTNAME, "r")].map(|(k, v)| (k.to_owned(), v.to_owned())))
+        );
         assert!(step("r", &rule, &third, Vec::new(), 175).is_empty());
         let again = step("r", &rule, &step("r", &rule, &first, Vec::new(), 130), said("a"), 161);
         assert_eq!(again.values().next().and_then(|alert| alert.firing), None, "a gap begins the wait anew");

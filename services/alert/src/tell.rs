@@ -107,7 +107,8 @@ impl Called {
             let group = groups.get(&key).cloned().unwrap_or_default();
             let before = self.taken.get(&key);
             let same = before.is_some_and(|(taken, _)| taken.keys().eq(group.keys()));
-            let again = if self.receiver.alertmanager.is_some() { ALERTMANAGER_EVERY } else { self.receiver.repeat_every };
+            let again =
+                if self.receiver.alertmanager.is_some() { ALERTMANAGER_EVERY } else { self.receiver.repeat_every };
             let is_due = before.is_none_or(|(_, at)| at.elapsed() >= again);
             if same && !is_due {
                 continue;
@@ -193,7 +194,8 @@ fn alertmanager(group: &Group, over: &[Alert]) -> Value {
 /// FNV-1a over the labels: the same alert has the same one for ever.
 fn fingerprint(labels: &Texts) -> String {
     let bytes = labels.iter().flat_map(|(name, value)| name.bytes().chain([0xff]).chain(value.bytes()).chain([0xff]));
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("{hash:016x}")
 }
 

@@ -132,7 +132,8 @@ impl Watcher {
     }
 
     async fn ask_metrics(&self, expr: &str) -> Result<Said, Status> {
-        let mut request = Request::new(QueryMetricsRequest { query: expr.to_owned(), ..QueryMetricsRequest::default() });
+        let mut request =
+            Request::new(QueryMetricsRequest { query: expr.to_owned(), ..QueryMetricsRequest::default() });
         request.set_timeout(QUESTION_TIME_MAX);
         let answer = MetricServiceClient::new(self.platform.clone()).query_metrics(request).await?.into_inner();
         let said = answer.series.into_iter().filter_map(|series| match series.points.first()?.value.as_ref()? {
@@ -166,7 +167,9 @@ impl Watcher {
     async fn load(&self) -> BTreeMap<String, Alerts> {
         let read = match self.store.get(&self.key).await {
             Ok(None) => return BTreeMap::new(),
-            Ok(Some(entry)) => serde_json::from_slice::<Vec<(String, Vec<Alert>)>>(&entry.value).map_err(|e| e.to_string()),
+            Ok(Some(entry)) => {
+                serde_json::from_slice::<Vec<(String, Vec<Alert>)>>(&entry.value).map_err(|e| e.to_string())
+            }
             Err(error) => Err(error.to_string()),
         };
         match read {
@@ -182,7 +185,8 @@ impl Watcher {
     }
 
     async fn save(&self, kept: &BTreeMap<String, Alerts>) -> bool {
-        let all: Vec<(&String, Vec<&Alert>)> = kept.iter().map(|(name, alerts)| (name, alerts.values().collect())).collect();
+        let all: Vec<(&String, Vec<&Alert>)> =
+            kept.iter().map(|(name, alerts)| (name, alerts.values().collect())).collect();
         let Ok(value) = serde_json::to_vec(&all) else { return false };
         let op = Op::Put { key: self.key.clone(), value: Bytes::from(value), lease: None };
         match self.store.txn(Txn { compares: Vec::new(), ops: vec![op] }).await {

@@ -85,8 +85,7 @@ impl Answering {
         if !is_ok(status.code()) {
             return Ok(self.fail(&status, headers, &trailers));
         }
-        let message =
-            message.ok_or_else(|| self.malformed("it answers with no message where one is promised"))?;
+        let message = message.ok_or_else(|| self.malformed("it answers with no message where one is promised"))?;
         let body = self.message(message).map_err(|what| self.malformed(what))?;
         self.outcome.set(status.code());
         let packed = if self.takes_gzip { words::packed(&body) } else { None };
