@@ -381,7 +381,7 @@ mod tests {
         let kept = Kept {
             service: "pump".into(),
             digest: "sha256:1".into(),
-            protobuf_services: BTreeSet::from(["pump.v1.PumpService".to_owned()]),
+            protobuf_services: BTreeSet::from(["pump.v1.PumpService".to_owned()]).into(),
             contract: Ok(Arc::new(contract::read(&testing::compile(source)).unwrap())),
             created: SystemTime::UNIX_EPOCH,
             is_live: true,

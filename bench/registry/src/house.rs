@@ -74,7 +74,7 @@ impl House {
         let scope = Scope::root("bench");
         let store = ninefold_store::open(&config, &scope).await?;
         let settings = Config { watchers_max: 20_000, lease: Duration::from_secs(60), ..Config::default() };
-        let deps = Deps { store: store.clone(), contract: None, node: "bench".to_owned() };
+        let deps = Deps { store: store.clone(), contract: None, node: "bench".to_owned(), remembered: None };
         let registry = Registry::start(settings, deps, &scope).await?;
         let mut routes = RoutesBuilder::default();
         registry.add_to(&mut routes);

@@ -211,7 +211,7 @@ impl Edge {
         let time = self.time_for(route, &head.headers, &steered);
         let body = record.received.counting(Body::new(body));
         let (mut message, upload) = said(&self.config, ask, route, &head, body, steered.promise.clone()).await?;
-        let mut call = self.call(&head, route, client, &steered, record);
+        let mut call = self.call((&head, &[]), route, client, &steered, record);
         for name in OF_CONNECT {
             call.headers_mut().remove(name);
         }

@@ -59,8 +59,8 @@ impl Tallies {
     /// Counts a line.
     pub fn add(&mut self, line: &Line) {
         self.lines += 1;
-        if self.step > 0 {
-            let step = self.steps.entry(line.time.0 / self.step).or_default();
+        if let Some(at) = line.time.0.checked_div(self.step) {
+            let step = self.steps.entry(at).or_default();
             step.lines += 1;
             step.warnings += u64::from(line.level == Level::Warn);
             step.errors += u64::from(line.level >= Level::Error);

@@ -108,7 +108,7 @@ impl Fake {
             let said = tokio::select! {
                 said = said.message() => said,
                 _ = async { notes.wait_for(|notes| notes.drain).await.map(drop) } => {
-                    let drain = registry::DrainRequested { reason: "told to".to_owned() };
+                    let drain = registry::DrainRequested { reason: "told to".to_owned(), stay: false };
                     let _ = answer.send(Ok(registry::HoldSessionResponse { message: Some(Answer::DrainRequested(drain)) })).await;
                     self.0.send_modify(|notes| notes.drain = false);
                     continue;

@@ -56,7 +56,7 @@ fn compile(
                 assert!(!gone.is_empty(), "buf refused, and did not say which: {said}");
                 for tag in gone {
                     if std::env::var_os("NINEFOLD_MUTATION_SHOW").is_some() {
-                        println!("{said}");
+                        show(&said);
                     }
                     changes.remove(&tag);
                     std::fs::remove_dir_all(folder.join(&tag)).expect("a folder can be taken away");
@@ -119,4 +119,10 @@ fn told(seed: u64, changes: &BTreeMap<String, Change>, buf: &Verdict, ours: &Ver
         .filter(|(tag, _)| is_meant(tag))
         .map(|(_, change)| format!("--- old\n{}--- new\n{}", change.old.show(), change.new.show()));
     differing.iter().cloned().chain(worlds.collect::<Vec<_>>()).collect()
+}
+
+/// For whoever looks for the reason of a refusal.
+#[expect(clippy::print_stdout, reason = "asked for by a variable")]
+fn show(said: &str) {
+    println!("{said}");
 }

@@ -121,7 +121,7 @@ mod tests {
         let mut reversed = spans.clone();
         reversed.reverse();
         let whole = Part::of_spans(&spans).remove(0);
-        assert_eq!(Part::of_spans(&reversed), [whole.clone()]);
+        assert_eq!(Part::of_spans(&reversed), std::slice::from_ref(&whole));
         let summary = whole.summary();
         assert_eq!((summary.name.as_str(), summary.start, summary.end), ("step 1", Nanos(5), Nanos(70)));
         assert_eq!((summary.spans, summary.failed, summary.services.len()), (3, true, 3));

@@ -269,14 +269,14 @@ async fn an_operators_drain_is_told_to_the_instance_and_so_is_its_end() {
 async fn acknowledging(house: &House, who: &str) -> (mpsc::Sender<proto::HoldWatchRequest>, Answers) {
     let (say, said) = mpsc::channel(16);
     let open = proto::OpenWatch { services: vec!["pump".to_owned()], watcher: who.to_owned(), ..Default::default() };
-    say.send(proto::HoldWatchRequest { message: Some(Watcher::Open(open)) }).await.unwrap();
-    let answers = house.client.clone().hold_watch(ReceiverStream::new(said)).await.unwrap().into_inner();
+    say.send(proto::HoldWatchRequest { message: Some(Watcher::Open(open)) }).await.expect("the watcher is heard");
+    let answers = house.client.clone().hold_watch(ReceiverStream::new(said)).await.expect("a watch").into_inner();
     (say, answers)
 }
 
 async fn acknowledge(say: &mpsc::Sender<proto::HoldWatchRequest>, revision: i64) {
     let acknowledged = Watcher::Acknowledge(proto::AcknowledgeRevision { revision });
-    say.send(proto::HoldWatchRequest { message: Some(acknowledged) }).await.unwrap();
+    say.send(proto::HoldWatchRequest { message: Some(acknowledged) }).await.expect("the watcher is heard");
 }
 
 type Answers = tonic::Streaming<proto::HoldWatchResponse>;
@@ -289,7 +289,7 @@ async fn listen(answers: &mut Answers) {
 /// How many watchers of the pumps are at their revision, of how many, as a node tells.
 async fn watchers(house: &House) -> (u32, u32) {
     let request = proto::ListServicesRequest::default();
-    let services = house.client.clone().list_services(request).await.unwrap().into_inner().services;
+    let services = house.client.clone().list_services(request).await.expect("a list").into_inner().services;
     services.first().map_or((0, 0), |pump| (pump.watchers_current, pump.watchers))
 }
 

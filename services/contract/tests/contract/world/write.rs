@@ -236,11 +236,8 @@ impl Context<'_> {
             "ctype" => (is_text || kind == "bytes") && self.syntax != Syntax::Edition2024 && !is_map && !is_extension,
             "packed" => field.label == Label::Repeated && is_packable && !edition,
             "features.field_presence" => {
-                edition
-                    && !is_many
-                    && !is_extension
-                    && !matches!(field.label, Label::InOneof(_))
-                    && !(is_message && value == "IMPLICIT")
+                let is_its_own = edition && !is_many && !is_extension && !matches!(field.label, Label::InOneof(_));
+                is_its_own && !(is_message && value == "IMPLICIT")
             }
             "features.repeated_field_encoding" => edition && field.label == Label::Repeated && is_packable,
             "features.utf8_validation" | "features.(pb.java).utf8_validation" => edition && is_text && !is_map,

@@ -4,8 +4,8 @@ use super::*;
 
 const MILLI: Duration = Duration::from_millis(1);
 
-fn judging(policy: Policy) -> Breaker {
-    Breaker::new(Arc::new(Policy { slow_call: Some(300 * MILLI), ..policy }), 7)
+fn judging(policy: &Policy) -> Breaker {
+    Breaker::new(Arc::new(Policy { slow_call: Some(300 * MILLI), ..policy.clone() }), 7)
 }
 
 fn begin(breaker: &Breaker, now: Duration) -> Permit {
@@ -28,7 +28,7 @@ fn half_open(breaker: &Breaker) -> Vec<Permit> {
 
 #[test]
 fn a_share_of_slow_calls_opens_it() {
-    let breaker = judging(Policy { slow_calls_in_a_row: 0, ..Policy::default() });
+    let breaker = judging(&Policy { slow_calls_in_a_row: 0, ..Policy::default() });
     let call = |took| end(&breaker, SECOND, took, begin(&breaker, SECOND), Verdict::Success);
     for _ in 0..4 {
         assert_eq!(call(MILLI), None);
@@ -42,7 +42,7 @@ fn a_share_of_slow_calls_opens_it() {
 
 #[test]
 fn calls_that_hang_open_it_within_a_second() {
-    let breaker = judging(Policy::default());
+    let breaker = judging(&Policy::default());
     for call in 0..1000 {
         let at = SECOND + call * MILLI;
         assert_eq!(end(&breaker, at, 5 * MILLI, begin(&breaker, at), Verdict::Success), None);
@@ -61,7 +61,7 @@ fn calls_that_hang_open_it_within_a_second() {
 
 #[test]
 fn slow_calls_in_a_row_open_it_only_by_leave() {
-    let breaker = judging(Policy::default());
+    let breaker = judging(&Policy::default());
     for _ in 0..3 {
         let permit = begin(&breaker, SECOND);
         assert_eq!(breaker.record(SECOND * 2, permit, Verdict::Success, SECOND, || false), None);
@@ -71,7 +71,7 @@ fn slow_calls_in_a_row_open_it_only_by_leave() {
 
 #[test]
 fn a_method_that_is_slow_by_nature_is_no_row_among_quick_ones() {
-    let breaker = judging(Policy::default());
+    let breaker = judging(&Policy::default());
     for round in 1..20 {
         let at = SECOND * round;
         let _hanging: Vec<_> = (0..5).map(|_| begin(&breaker, at)).collect();
@@ -85,7 +85,7 @@ fn a_method_that_is_slow_by_nature_is_no_row_among_quick_ones() {
 
 #[test]
 fn a_call_that_hung_counts_once() {
-    let breaker = judging(Policy { slow_calls_in_a_row: 0, failures_in_a_row: 0, ..Policy::default() });
+    let breaker = judging(&Policy { slow_calls_in_a_row: 0, failures_in_a_row: 0, ..Policy::default() });
     let hanging: Vec<_> = (0..15).map(|_| begin(&breaker, SECOND)).collect();
     assert_eq!(breaker.sweep(SECOND * 2, || true), None);
     let counted = |now| breaker.window.sums(nanos(now));
@@ -100,7 +100,7 @@ fn a_call_that_hung_counts_once() {
 
 #[test]
 fn a_stream_is_judged_until_it_begins_to_be_answered() {
-    let breaker = judging(Policy { calls_min: 1, ..Policy::default() });
+    let breaker = judging(&Policy { calls_min: 1, ..Policy::default() });
     for _ in 0..10 {
         let mut permit = begin(&breaker, SECOND);
         breaker.answered(&mut permit, 5 * MILLI);
@@ -111,7 +111,7 @@ fn a_stream_is_judged_until_it_begins_to_be_answered() {
 
 #[test]
 fn a_slow_trial_opens_it_again() {
-    let breaker = judging(Policy::default());
+    let breaker = judging(&Policy::default());
     let _hanging = half_open(&breaker);
     let permit = begin(&breaker, SECOND * 3);
     let transition = end(&breaker, SECOND * 3, 350 * MILLI, permit, Verdict::Success).unwrap();
@@ -120,7 +120,7 @@ fn a_slow_trial_opens_it_again() {
 
 #[test]
 fn a_trial_that_hangs_opens_it_again() {
-    let breaker = judging(Policy::default());
+    let breaker = judging(&Policy::default());
     let hanging = half_open(&breaker);
     assert_eq!(breaker.sweep(SECOND * 3, || true), None, "those from before say nothing");
     let _trial = begin(&breaker, SECOND * 3);
