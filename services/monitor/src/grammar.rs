@@ -489,7 +489,7 @@ mod tests {
             (":x", 0),
             ("a AND", 5),
             ("service:", 8),
-            (deep.as_str(), 32),
+            (deep.as_str(), 33),
         ] {
             let wrong = Expression::parse(text).unwrap_err();
             assert_eq!(wrong.at, at, "{text}: {wrong:?}");

@@ -112,7 +112,7 @@ async fn what_was_told_is_there_after_a_restart_from_files_and_from_memory_alike
         assert_eq!((found.len(), found[0].spans, found[0].name.as_str()), (1, 2, "first"));
         for (query, lines) in [
             ("service:pump level>=info", 30),
-            ("\"line 5\" -service:valve", 6),
+            ("\"line 5\" -service:valve", 5),
             ("color:blue (\"line 7\" OR \"line 8\")", 2),
             ("color:red", 0),
             ("trace:*", 6),

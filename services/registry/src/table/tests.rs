@@ -70,6 +70,7 @@ fn a_reader_is_told_what_changed_since_it_looked_each_instance_once() {
     let then = table.moment();
     table.apply(Revision(2), [written(2, "a", State::Draining)]);
     table.apply(Revision(3), [written(3, "a", State::Serving), News::Erased(key("pump", "b"), Revision(3))]);
+    table.apply(Revision(3), [News::GivenUp(key("pump", "b"))]);
     table.apply(Revision(4), [News::Written(Arc::new(at(4, "valve", "c", State::Serving)))]);
     let changes = table.since(then, &Interest::All).unwrap();
     assert_eq!(changes.upserts.iter().map(|one| one.revision.0).collect::<Vec<_>>(), [3, 4]);
@@ -103,6 +104,8 @@ fn a_whole_reading_tells_only_the_difference() {
     let read = vec![written(1, "a", State::Serving), written(7, "c", State::Starting)];
     let steps = table.replace(Revision(9), read);
     assert_eq!(steps.iter().map(|step| step.key.id.to_string()).collect::<Vec<_>>(), ["b", "c"]);
+    assert_eq!(table.get(&key("pump", "b")).unwrap().state, State::Suspect, "nobody said that it left");
+    table.apply(Revision(9), [News::GivenUp(key("pump", "b"))]);
     let changes = table.since(then, &Interest::All).unwrap();
     assert_eq!((changes.upserts.len(), changes.removes.len()), (1, 1));
 }
@@ -113,6 +116,7 @@ fn a_store_that_was_restored_from_an_older_copy_is_believed() {
     table.apply(Revision(100), [written(90, "a", State::Draining), written(100, "b", State::Serving)]);
     let then = table.moment();
     table.replace(Revision(50), vec![written(40, "a", State::Serving)]);
+    table.apply(Revision(50), [News::GivenUp(key("pump", "b"))]);
     assert_eq!((table.revision(), ids(&table)), (Revision(50), vec!["a".to_owned()]));
     assert_eq!(table.get(&key("pump", "a")).unwrap().state, State::Serving);
     let changes = table.since(then, &Interest::All).unwrap();

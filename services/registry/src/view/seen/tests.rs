@@ -72,7 +72,9 @@ impl World {
             }
             Happening::Erased(service, id) => {
                 self.store.remove(&(service, id));
-                self.seen.apply(revision, vec![News::Erased(key(service, id), revision)]);
+                // Whose lease ran out stays as suspect until it is given up.
+                let gone = key(service, id);
+                self.seen.apply(revision, vec![News::Erased(gone.clone(), revision), News::GivenUp(gone)]);
             }
             Happening::Read => {
                 let all = self
