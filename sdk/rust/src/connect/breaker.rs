@@ -8,7 +8,7 @@
 //! A connection that cannot be made counts as one failure, so an address that refuses opens its breaker after five
 //! attempts of the connection's own backoff, with or without calls.
 //!
-//! A call that hangs counts as slow as soon as it has taken as long as a slow one, not when it ends; see [`waiting`].
+//! A call that hangs counts as slow as soon as it has taken as long as a slow one, not when it ends; see `waiting.rs`.
 //!
 //! Calls of a closed breaker take no lock: they load one word, and add to another. Everything else is rare.
 
