@@ -79,11 +79,6 @@ async fn while_etcd_does_not_answer_the_shop_goes_on_and_a_write_says_why_it_can
     let data = tempfile::tempdir()?;
     let shop = shop(&house.endpoint(), data.path(), None)?;
     until("all instances serve", SOON, || async { Ok(house.serving("").await? == SHOP.len()) }).await?;
-
-    etcd.start_again().await?;
-    until("the node follows the store again", SOON, || async { Ok(house.ask(&["ps"]).await?["stale"].is_null()) })
-        .await?;
-    until("all instances serve", SOON, || async { Ok(house.serving("").await? == SHOP.len()) }).await?;
     until("the edge leads to the shop", SOON, || async { Ok(house.get("/v1/products/1").await?.status == 200) })
         .await?;
 
@@ -140,12 +135,16 @@ async fn a_node_that_starts_while_etcd_is_away_knows_what_it_knew_and_says_how_o
     etcd.kill().await?;
     let house = house.restart_where_it_was().await?;
     ensure!(house.said().contains("the store is away"), "{}", house.said());
-    // The administrator's token is known, too. Contracts are not, so the edge leads nowhere until the store is back.
+    // The administrator's token is known, too. Contracts are not: the edge leads nowhere until the store is back.
     let seen = house.ask(&["ps"]).await?;
     ensure!(seen["instances"].as_array().map(Vec::len) == Some(SHOP.len()), "{seen}");
     ensure!(seen["stale"]["reason"].as_str().is_some_and(|why| why.contains("remembered")), "{seen}");
     let told = house.run(&["ps"]).await?;
     ensure!(told.stderr.contains("the store is away since"), "{told:?}");
+    etcd.start_again().await?;
+    until("the node follows the store again", SOON, || async { Ok(house.ask(&["ps"]).await?["stale"].is_null()) })
+        .await?;
+    until("all instances serve", SOON, || async { Ok(house.serving("").await? == SHOP.len()) }).await?;
     until("the edge leads to the shop", SOON, || async { Ok(house.get("/v1/products/1").await?.status == 200) })
         .await?;
     let load = Load::on(&house.address("edge"), "/v1/products/1");
