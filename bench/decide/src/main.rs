@@ -20,7 +20,7 @@ use tower::discover::ServiceList;
 use tower::load::{CompleteOnResponse, PeakEwma};
 use tower::{Service, ServiceExt as _};
 
-use connect::balance::{Gauge, Gauged, Method, Table, hash};
+use connect::balance::{Gauge, Gauged, Method, Table};
 use connect::breaker::{Breaker, Policy, Verdict};
 
 #[path = "../../../sdk/rust/src/connect"]
@@ -39,7 +39,7 @@ const RUNS: usize = 25;
 struct Endpoint {
     gauge: Gauge,
     breaker: Breaker,
-    hash: u64,
+    name: String,
 }
 
 struct Shared(Arc<Endpoint>);
@@ -58,9 +58,11 @@ fn table(method: Method, is_even: bool) -> Table<Shared> {
             gauge.set_weight(50.0);
         }
         let breaker = Breaker::new(Arc::new(Policy::default()), 1);
-        Shared(Arc::new(Endpoint { gauge, breaker, hash: hash(&index.to_be_bytes()) }))
+        // As where a service has three endpoints or more, and no policy says what is slow.
+        breaker.set_slow_call(Some(Duration::from_millis(500)));
+        Shared(Arc::new(Endpoint { gauge, breaker, name: format!("10.0.0.{index}:80") }))
     };
-    Table::new((0..ENDPOINTS).map(endpoint).collect(), method, |endpoint: &Shared| endpoint.0.hash)
+    Table::new((0..ENDPOINTS).map(endpoint).collect(), method, |endpoint: &Shared| &endpoint.0.name)
 }
 
 /// The time of one call, in nanoseconds.
@@ -80,7 +82,7 @@ fn pick(method: Method, is_even: bool) -> f64 {
     measure(|call| {
         let table = held.load();
         let key = Some(u64::from(call).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        black_box(table.pick(&turn, fastrand::u64(..), key).map(|endpoint| endpoint.0.hash));
+        black_box(table.pick(&turn, fastrand::u64(..), key).map(|endpoint| &endpoint.0.gauge));
     })
 }
 
@@ -89,6 +91,18 @@ fn breaker() -> f64 {
     let (now, took) = (Duration::from_secs(5), Duration::from_millis(1));
     measure(|_| {
         let permit = breaker.admit(|| now).expect("it is closed");
+        black_box(breaker.record(black_box(now), permit, Verdict::Success, took, || true));
+    })
+}
+
+/// What it costs beside that to know of calls that hang.
+fn watched() -> f64 {
+    let breaker =
+        Breaker::new(Arc::new(Policy { slow_call: Some(Duration::from_millis(500)), ..Policy::default() }), 1);
+    let (now, took) = (Duration::from_secs(5), Duration::from_millis(1));
+    measure(|_| {
+        let mut permit = breaker.admit(|| now).expect("it is closed");
+        breaker.begin(black_box(now), &mut permit);
         black_box(breaker.record(black_box(now), permit, Verdict::Success, took, || true));
     })
 }
@@ -109,13 +123,15 @@ fn whole() -> f64 {
         let on_method = method.admit(|| origin.elapsed()).expect("it is closed");
         let table = held.load();
         let endpoint = table.pick(&turn, fastrand::u64(..), None).expect("there are ten").0.clone();
-        let permit = endpoint.breaker.admit(|| origin.elapsed()).expect("it is closed");
+        let mut permit = endpoint.breaker.admit(|| origin.elapsed()).expect("it is closed");
         endpoint.gauge.enter();
         let started = Instant::now();
+        endpoint.breaker.begin(started.duration_since(origin), &mut permit);
         black_box(&endpoint);
         let now = Instant::now();
         let (since, took) = (now.duration_since(origin), now.duration_since(started));
         endpoint.gauge.observe(since, took);
+        endpoint.breaker.answered(&mut permit, took);
         endpoint.gauge.leave();
         black_box(endpoint.breaker.record(since, permit, Verdict::Success, took, || true));
         black_box(method.record(since, on_method, Verdict::Success, took, || true));
@@ -172,6 +188,7 @@ async fn main() {
     row("pick: weighted round robin", pick(Method::WeightedRoundRobin, false), "25");
     row("pick: ring hash", pick(Method::RingHash, true), "");
     row("breaker: admit and record, no clock", breaker(), "10");
+    row("breaker: the same, and calls that hang are known", watched(), "");
     row("one look at the clock", clock(), "");
     row("the whole decision", whole, "150");
     row("tower: Balance of PeakEwma, without the empty call", peer, "");

@@ -6,10 +6,11 @@
 mod gauge;
 mod ring;
 mod table;
+mod xxh64;
 
 pub(crate) use gauge::{Gauge, Gauged};
-pub(crate) use ring::hash;
 pub(crate) use table::{Method, Table};
+pub(crate) use xxh64::hash;
 
 /// The `most` items of the highest rank for this caller, in their own order: every caller has a subset of its own, the
 /// same each time, and an item that comes or goes changes few of them. After Thaler and Ravishankar, "A Name-Based

@@ -18,7 +18,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tower::service_fn;
 
-use crate::connect::balance::{self, Gauge, Gauged};
+use crate::connect::balance::{Gauge, Gauged};
 use crate::connect::breaker::{Breaker, Force, Permit, Phase, Transition};
 use crate::connect::connection::{Backoff, Line, Occupied, SendError, Way};
 use crate::connect::declared::Declared;
@@ -130,8 +130,6 @@ pub(crate) struct Endpoint {
     pub(crate) authority: Arc<str>,
     /// Counts the endpoints of a service.
     pub(crate) number: u32,
-    /// Names it on a ring, the same in every process.
-    pub(crate) hash: u64,
     instance: ArcSwap<Instance>,
     lines: ArcSwap<Lines>,
     wake: Arc<Notify>,
@@ -190,7 +188,6 @@ impl Endpoint {
         let ramp_from = if is_late { milliseconds(around.now()) } else { NO_RAMP };
         let endpoint = Arc::new(Self {
             instance_id: instance.id.clone(),
-            hash: balance::hash(format!("{}@{authority}", instance.id).as_bytes()),
             authority,
             address,
             number: around.stock.number.fetch_add(1, Ordering::Relaxed),

@@ -1,6 +1,6 @@
 //! Consistent hashing: the same endpoint for the same key, as far as endpoints stay. After Karger et al. (1997).
 
-use std::hash::Hasher;
+use super::xxh64::hash;
 
 /// Points of an endpoint of usual weight. More points, evener shares.
 const POINTS: f32 = 100.0;
@@ -12,18 +12,19 @@ const POINTS_MAX: usize = 64 * 1024;
 pub(super) struct Ring(Box<[(u64, u32)]>);
 
 impl Ring {
-    /// A ring of endpoints, each by its key and relative weight, 1 being usual.
-    pub(super) fn new(endpoints: impl ExactSizeIterator<Item = (u64, f32)>) -> Self {
+    /// A ring of endpoints, each by its name and relative weight, 1 being usual. Its points are hashed from `name_0`,
+    /// `name_1` and so on, as those of gRPC and Envoy are.
+    pub(super) fn new<'a>(endpoints: impl ExactSizeIterator<Item = (&'a str, f32)>) -> Self {
         let most = (POINTS_MAX / endpoints.len().max(1)).max(1);
         let mut points = Vec::new();
-        for (index, (key, weight)) in (0..).zip(endpoints) {
+        for (index, (name, weight)) in (0..).zip(endpoints) {
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
                 reason = "a share of a hundred, bounded"
             )]
             let share = ((weight * POINTS).round() as usize).clamp(1, most);
-            points.extend((0..share).map(|point| (mix(key ^ mix(point as u64 + 1)), index)));
+            points.extend((0..share).map(|point| (hash(format!("{name}_{point}").as_bytes()), index)));
         }
         points.sort_unstable();
         Self(points.into())
@@ -37,30 +38,9 @@ impl Ring {
     }
 }
 
-/// Hashes a key, the same in every process: FNV-1a, and a mixer behind it, for keys are often alike.
-pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    let mut fnv = Fnv(0xcbf2_9ce4_8422_2325);
-    fnv.write(bytes);
-    mix(fnv.finish())
-}
-
 /// Spreads the bits of a word over all of it. After Stafford's thirteenth variant of MurmurHash3's finalizer.
 pub(crate) fn mix(word: u64) -> u64 {
     let word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     word ^ word >> 31
-}
-
-struct Fnv(u64);
-
-impl Hasher for Fnv {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
 }

@@ -54,13 +54,13 @@ impl<E> Default for Table<E> {
 }
 
 impl<E: Gauged> Table<E> {
-    /// A table of endpoints, whose weights are those of their gauges now. `key` names an endpoint on the ring.
-    pub(crate) fn new(endpoints: Vec<E>, method: Method, key: impl Fn(&E) -> u64) -> Self {
+    /// A table of endpoints, whose weights are those of their gauges now. `name` is an endpoint's on the ring.
+    pub(crate) fn new(endpoints: Vec<E>, method: Method, name: impl Fn(&E) -> &str) -> Self {
         let weights: Vec<f32> = endpoints.iter().map(|endpoint| endpoint.gauge().weight().max(0.01)).collect();
         let schedule = if method == Method::WeightedRoundRobin { schedule(&weights) } else { Box::default() };
         let ring = match method {
             Method::RingHash => Ring::new(
-                endpoints.iter().zip(&weights).map(|(endpoint, weight)| (key(endpoint), weight / WEIGHT_USUAL)),
+                endpoints.iter().zip(&weights).map(|(endpoint, weight)| (name(endpoint), weight / WEIGHT_USUAL)),
             ),
             _ => Ring::default(),
         };

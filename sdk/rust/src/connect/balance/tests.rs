@@ -24,7 +24,7 @@ fn endpoint(name: &'static str, weight: f32) -> Endpoint {
 }
 
 fn table(endpoints: Vec<Endpoint>, method: Method) -> Table<Endpoint> {
-    Table::new(endpoints, method, |endpoint| hash(endpoint.name.as_bytes()))
+    Table::new(endpoints, method, |endpoint| endpoint.name)
 }
 
 fn shares(table: &Table<Endpoint>) -> Vec<u32> {

@@ -57,7 +57,7 @@ impl Chart {
             (usable, Vec::new(), WHOLE)
         };
         let method = method(balancing.method);
-        let table = |endpoints: Vec<_>| Table::new(endpoints, method, |endpoint: &Arc<Endpoint>| endpoint.hash);
+        let table = |endpoints: Vec<_>| Table::new(endpoints, method, |endpoint: &Arc<Endpoint>| &endpoint.authority);
         Self { near: table(near), far: table(far), near_share, last: table(last), is_panic }
     }
 
