@@ -178,6 +178,21 @@ async fn a_second_version_joins_beside_the_first_and_clients_come_from_the_lands
     ensure!(names == ["shop.review.v1", "shop.review.v2"], "{packages}");
     leaves(both).await?;
 
+    // A route of somebody else is refused, and only told where an operator says so.
+    let greedy = Checkout::new()?;
+    greedy.change(SERVICE, "\n\n// Keeps", "\n\nimport \"google/api/annotations.proto\";\n\n// Keeps")?;
+    greedy.change(
+        SERVICE,
+        "option idempotency_level = NO_SIDE_EFFECTS;",
+        "option idempotency_level = NO_SIDE_EFFECTS;\n    option (google.api.http) = {get: \"/v1/products/{product_id}\"};",
+    )?;
+    let verdict = checked(&house, &greedy.protos(), &[]).await?;
+    ensure!(verdict.code == 7 && verdict.stdout.contains("HTTP_PATH_CONFLICT"), "{verdict:?}");
+    let held = house.run(&["contract", "level", "shop.review.v1", "warn", "--reason", "for a day"]).await?;
+    ensure!(held.code == 0, "{held:?}");
+    let verdict = checked(&house, &greedy.protos(), &[]).await?;
+    ensure!(verdict.code == 0 && verdict.stdout.contains("warning HTTP_PATH_CONFLICT"), "{verdict:?}");
+
     // Who calls the first: built with it, and counted.
     house.get("/v1/products/1").await?;
     until("the caller is known", SOON, || async {
