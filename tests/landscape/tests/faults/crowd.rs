@@ -12,7 +12,8 @@ use words::registry_service_client::RegistryServiceClient;
 use crate::fleet::{Fleet, turn};
 use crate::watcher::Watcher;
 
-const SOON: Duration = Duration::from_secs(120);
+/// Generous: the machine may have much else to do.
+const SOON: Duration = Duration::from_secs(300);
 /// Sessions that a flood opens and drops, a round; and how many at once.
 const FLOOD: usize = 1000;
 const AT_ONCE: usize = 64;

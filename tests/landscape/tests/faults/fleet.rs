@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tonic::transport::Endpoint;
 
 /// Generous: the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Instances that share a connection.
 const PER_CONNECTION: usize = 10;
 /// Crowds come one after the other: two at once would measure each other.
