@@ -39,6 +39,8 @@ async fn main() -> Result<()> {
         told(&format!("embedded, {crowd} watchers"), &house, *crowd, if *crowd > 1000 { "250 ms" } else { "20 ms" })
             .await?;
     }
+    held().await?;
+    println!();
     match House::etcd().await? {
         Some(house) => {
             house.fill(SERVICES, INSTANCES).await?;
@@ -51,6 +53,12 @@ async fn main() -> Result<()> {
         }
         None => println!("etcd is not on the path: its part is left out"),
     }
+    Ok(())
+}
+
+/// What a node with many instances takes.
+#[expect(clippy::print_stdout, reason = "the figures are what this program is for")]
+async fn held() -> Result<()> {
     let before = resident_mb()?;
     let house = House::embedded().await?;
     house.fill(SERVICES, 100).await?;
