@@ -119,6 +119,7 @@ const THEIRS: &[(&str, &[&str])] = &[
     // What the files of telemetry look like inside.
     ("arrow", &["ninefold-monitor"]),
     ("parquet", &["ninefold-monitor"]),
+    ("zstd", &["ninefold-monitor"]),
     ("promql-parser", &["ninefold-promql"]),
     ("clickhouse", &["ninefold-monitor"]),
     ("sqlx", &["ninefold-monitor", "shop-backend", "shop-product", "shop-recommendation", "shop-review"]),

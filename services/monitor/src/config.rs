@@ -54,11 +54,20 @@ pub struct Config {
     pub series_bytes_max: usize,
     /// Most series. Of their newest values the longest silent are forgotten to stay below it; samples of new ones are refused.
     pub series_max: usize,
-    /// Memory for the samples of series, which PromQL asks; the oldest are forgotten to stay below it.
+    /// Memory for the samples of series, which PromQL asks; the oldest are forgotten to stay below it, those that are in
+    /// files.
     pub samples_bytes_max: usize,
-    /// How long samples are kept, where there is memory for them.
+    /// Samples older than this are forgotten.
     #[serde(with = "ninefold::settings::duration")]
     pub samples_age_max: Duration,
+    /// Samples older than this are made few: about one every two minutes, with extremes and resets.
+    #[serde(with = "ninefold::settings::duration")]
+    pub samples_fine_for: Duration,
+    /// Disk for samples; the oldest files are removed to stay below it.
+    pub samples_disk_bytes_max: u64,
+    /// How often samples go from the journal to a file.
+    #[serde(with = "ninefold::settings::duration")]
+    pub samples_file_every: Duration,
     /// Largest OTLP request, after decompression.
     pub body_bytes_max: usize,
     /// Most bytes of OTLP requests that are being read at a time; more are refused with a word when to come back.
@@ -93,7 +102,10 @@ impl Default for Config {
             series_bytes_max: 64 * MIB,
             series_max: 100_000,
             samples_bytes_max: 64 * MIB,
-            samples_age_max: Duration::from_secs(86_400),
+            samples_age_max: Duration::from_secs(30 * DAY),
+            samples_fine_for: Duration::from_secs(7 * DAY),
+            samples_disk_bytes_max: 2 * GIB,
+            samples_file_every: Duration::from_secs(300),
             body_bytes_max: 4 * MIB,
             in_flight_bytes_max: 32 * MIB,
             body_wait: Duration::from_secs(10),

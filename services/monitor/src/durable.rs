@@ -11,7 +11,7 @@ mod cold;
 mod columns;
 mod commit;
 mod file;
-mod journal;
+pub(crate) mod journal;
 mod manifest;
 mod state;
 mod summary;

@@ -102,22 +102,30 @@ impl Ingest {
     /// # Errors
     /// Those of [`Tier::append_measurements`].
     pub(crate) async fn metrics(&self, request: ExportMetricsServiceRequest) -> Result<Refused, Error> {
-        let unkept = self.metrics.take_otlp(&request.resource_metrics);
-        let Taken { records, refused, why } = otlp::measurements(request.resource_metrics, nanos(SystemTime::now()));
+        let resources = request.resource_metrics.clone();
+        let Taken { records, refused, why } = otlp::measurements(resources, nanos(SystemTime::now()));
         let taken = records.len();
-        let outcome = self.tier.append_measurements(records).await;
+        let mut unkept = Unkept::default();
+        // The samples last: what is added to a total would be added twice, were it sent again because the other failed.
+        let outcome = match self.tier.append_measurements(records).await {
+            Ok(()) => self.metrics.take_otlp(&request.resource_metrics).await.map(|left| unkept = left),
+            Err(error) => Err(error),
+        };
         // A point that is refused is refused by both; what only the samples' bounds leave out is told all the same.
         let (refused, why) = if refused == 0 { (unkept.readings, unkept.why) } else { (refused, why) };
         self.settle(Signal::Measurements, taken, outcome, refused, why)
     }
 
     /// Puts readings into the metrics.
-    pub(crate) fn written(&self, written: Written) -> Unkept {
-        let unkept = self.metrics.take_written(written);
+    ///
+    /// # Errors
+    /// Those of [`Metrics::take_written`].
+    pub(crate) async fn written(&self, written: Written) -> Result<Unkept, Error> {
+        let unkept = self.metrics.take_written(written).await?;
         if unkept.readings > 0 {
             self.tier.count_refused(Signal::Measurements, unkept.readings);
         }
-        unkept
+        Ok(unkept)
     }
 
     /// Counts a request that was turned away before its records were known, as one record.

@@ -53,7 +53,8 @@ impl Monitor {
     /// Starts in memory alone: what comes in is forgotten when the scope closes.
     pub fn start(config: Config, scope: &Scope) -> Self {
         let tier = Arc::new(Hot::new(&config));
-        Self::before(tier, config, scope)
+        let metrics = Arc::new(Metrics::new(&config));
+        Self::before(tier, metrics, config, scope)
     }
 
     /// Starts with what the folder of the settings holds, or in memory alone where there is none.
@@ -62,12 +63,12 @@ impl Monitor {
     /// [`Error::Unopenable`] where the folder cannot be used, or another process holds it.
     pub async fn open(config: Config, scope: &Scope) -> Result<Self, Error> {
         let Some(folder) = config.path.clone() else { return Ok(Self::start(config, scope)) };
-        let tier = Arc::new(Durable::open(&config, folder, scope).await?);
-        Ok(Self::before(tier, config, scope))
+        let tier = Arc::new(Durable::open(&config, folder.clone(), scope).await?);
+        let metrics = Metrics::open(&config, &folder, scope).await?;
+        Ok(Self::before(tier, metrics, config, scope))
     }
 
-    fn before(tier: Arc<dyn Tier>, config: Config, scope: &Scope) -> Self {
-        let metrics = Arc::new(Metrics::new(&config));
+    fn before(tier: Arc<dyn Tier>, metrics: Arc<Metrics>, config: Config, scope: &Scope) -> Self {
         Self {
             service: Arc::new(Service::new(tier.clone(), config.followers_max, scope)),
             lines: LineSink::start(config.captured_lines_max, tier.clone(), scope),

@@ -5,25 +5,34 @@
 
 mod about;
 mod ask;
+mod block;
 mod chunk;
+mod code;
+mod commit;
+mod disk;
+mod entry;
 mod http;
 mod json;
 mod names;
 mod otlp;
 mod service;
 mod store;
+mod thin;
+mod upkeep;
 mod written;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use ninefold::fault::Violation;
-use ninefold_promql::{Answer, Data, Error as Wrong, Labels, Limits, Query, Selection, Span};
+use ninefold_promql::{Answer, Data, Error as Wrong, Labels, Limits, Query, Selection, Series, Span};
 use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
 use tokio::sync::Semaphore;
 
 use about::{About, Catalogue};
+use commit::Kept;
+use disk::overlay;
 use store::{Bounds, Reading, Store};
 
 pub(crate) use http::router;
@@ -31,6 +40,7 @@ pub(crate) use service::Service;
 pub(crate) use written::Written;
 
 use crate::config::Config;
+use crate::error::Error;
 
 /// Most queries that are evaluated at a time; more wait.
 const QUERIES_MAX: usize = 4;
@@ -65,6 +75,7 @@ pub(crate) struct Metrics {
     catalogue: RwLock<Catalogue>,
     queries: Arc<Semaphore>,
     forgot: RwLock<Instant>,
+    kept: Option<Kept>,
 }
 
 /// What of a request was not kept.
@@ -77,39 +88,56 @@ pub(crate) struct Unkept {
 }
 
 impl Metrics {
-    /// Makes a store without series.
+    /// Makes a store in memory alone.
     pub(crate) fn new(config: &Config) -> Self {
+        Self::with(config, None)
+    }
+
+    fn with(config: &Config, kept: Option<Kept>) -> Self {
         let bounds = Bounds {
             bytes_max: config.samples_bytes_max,
             series_max: config.series_max,
             millis_max: millis(config.samples_age_max),
+            is_filed: kept.is_some(),
         };
         Self {
             store: RwLock::new(Store::new(bounds)),
             catalogue: RwLock::default(),
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
             forgot: RwLock::new(Instant::now()),
+            kept,
         }
     }
 
-    /// Takes in what came by OTLP.
-    pub(crate) fn take_otlp(&self, batches: &[ResourceMetrics]) -> Unkept {
-        let now = now();
-        let said = otlp::readings(batches, now);
-        self.take(said.readings, said.about, now)
+    /// Takes in what came by OTLP. It is on the disk, where there is one, when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`], [`Error::Unwritable`]. Then none of it is kept.
+    pub(crate) async fn take_otlp(self: &Arc<Self>, batches: &[ResourceMetrics]) -> Result<Unkept, Error> {
+        let said = otlp::readings(batches, now());
+        self.take(said.readings, said.about).await
     }
 
-    /// Takes in what came by remote write.
-    pub(crate) fn take_written(&self, written: Written) -> Unkept {
+    /// Takes in what came by remote write. It is on the disk, where there is one, when this returns.
+    ///
+    /// # Errors
+    /// As [`Self::take_otlp`].
+    pub(crate) async fn take_written(self: &Arc<Self>, written: Written) -> Result<Unkept, Error> {
         let (readings, about) = written.readings();
-        self.take(readings, about, now())
+        self.take(readings, about).await
     }
 
-    fn take(&self, readings: Vec<Reading>, about: BTreeMap<String, About>, now: i64) -> Unkept {
+    async fn take(self: &Arc<Self>, readings: Vec<Reading>, about: BTreeMap<String, About>) -> Result<Unkept, Error> {
         self.catalogue.write().unwrap_or_else(PoisonError::into_inner).learn(about);
+        if self.kept.is_some() { self.commit(readings).await } else { Ok(self.apply(readings)) }
+    }
+
+    /// Puts readings into memory.
+    fn apply(&self, readings: Vec<Reading>) -> Unkept {
+        let now = now();
         let left = {
-            let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
-            let left = store.append(readings, now);
+            let mut store = self.write();
+            let left = store.append(readings, now, &|labels| self.before(labels, now));
             if self.is_time_to_forget() {
                 store.forget_old(now);
             }
@@ -171,20 +199,67 @@ impl Metrics {
         }
         let mut data = Data::new();
         let mut left = QUERY_SAMPLES_MAX;
+        let mut unread = 0;
         for selection in query.needs(span, &limits) {
             if is_over() {
                 return Err(Wrong::Deadline);
             }
-            let series = self.read().select(&selection, left).ok_or(Wrong::TooManySamples(QUERY_SAMPLES_MAX))?;
-            left -= series.iter().map(|one| one.samples.len()).sum::<usize>();
+            let (series, passed) = self.select(&selection, left).ok_or(Wrong::TooManySamples(QUERY_SAMPLES_MAX))?;
+            unread = unread.max(passed);
+            left = left.saturating_sub(series.iter().map(|one| one.samples.len()).sum::<usize>());
             data.push((selection, series));
         }
-        query.answer(span, &limits, &data)
+        let (answer, mut remarks) = query.answer(span, &limits, &data)?;
+        if unread > 0 {
+            remarks.push(format!("{unread} files of samples could not be read; the answer is without them"));
+        }
+        Ok((answer, remarks))
     }
 
-    /// Labels of series that match one of the selections; of all, if there are none.
-    fn labels(&self, selections: &[Selection]) -> Vec<Labels> {
-        self.read().labels(selections).cloned().collect()
+    /// Series that match, from memory and from files, and how many files could not be read. `None` if there are more than
+    /// `samples_max` samples.
+    fn select(&self, selection: &Selection, samples_max: usize) -> Option<(Vec<Series>, usize)> {
+        let (recent, whole_after) = {
+            let store = self.read();
+            (store.select(selection, samples_max)?, store.whole_after())
+        };
+        let Some(kept) = self.kept.as_ref().filter(|_| selection.from < whole_after) else { return Some((recent, 0)) };
+        // Files after memory: what memory forgot meanwhile is in them.
+        let found = kept.disk.select(selection, samples_max)?;
+        let mut series = found.series;
+        for one in recent {
+            overlay(series.entry(one.labels).or_default(), one.samples);
+        }
+        let series = series.into_iter().map(|(labels, samples)| Series { labels, samples });
+        Some((series.collect(), found.unread))
+    }
+
+    /// Labels of series that match one of the selections; of all, if there are none. Sorted.
+    ///
+    /// # Errors
+    /// [`Unanswered`].
+    async fn labels(self: &Arc<Self>, selections: Vec<Selection>) -> Result<Vec<Labels>, Unanswered> {
+        let waiting = tokio::time::timeout(QUERY_TIME_MAX, self.queries.clone().acquire_owned());
+        let permit = waiting.await.map_err(|_| Wrong::Deadline)?;
+        let this = self.clone();
+        let work = move || {
+            let _held = permit;
+            let (mut found, whole_after) = {
+                let store = this.read();
+                (store.labels(&selections).cloned().collect::<BTreeSet<_>>(), store.whole_after())
+            };
+            let is_older = selections.is_empty() || selections.iter().any(|one| one.from < whole_after);
+            if let Some(kept) = this.kept.as_ref().filter(|_| is_older) {
+                found.extend(kept.disk.labels(&selections));
+            }
+            found.into_iter().collect()
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|broken| Unanswered::Broken(broken.to_string()))
+    }
+
+    /// Labels of series in memory.
+    fn recent_labels(&self) -> Vec<Labels> {
+        self.read().labels(&[]).cloned().collect()
     }
 
     /// What is known of metrics.
@@ -193,15 +268,30 @@ impl Metrics {
         catalogue.of(metric).map(|(name, about)| (name.clone(), about.clone())).collect()
     }
 
-    /// Series, samples and bytes.
-    fn sizes(&self) -> (usize, u64, usize) {
+    /// Series, samples and bytes in memory, and samples and bytes on the disk.
+    fn sizes(&self) -> Sizes {
+        let (bytes_on_disk, samples_on_disk) = self.kept.as_ref().map(|kept| kept.disk.sizes()).unwrap_or_default();
         let store = self.read();
-        (store.series(), store.samples(), store.bytes())
+        Sizes { series: store.series(), samples: store.samples(), bytes: store.bytes(), samples_on_disk, bytes_on_disk }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Store> {
         self.store.read().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Store> {
+        self.store.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    series: usize,
+    samples: u64,
+    bytes: usize,
+    samples_on_disk: u64,
+    bytes_on_disk: u64,
 }
 
 /// What may be said of an evaluation.
@@ -221,3 +311,6 @@ pub(crate) fn now() -> i64 {
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,14 +30,16 @@ pub(super) fn routes() -> Router<Arc<Ingest>> {
 
 /// What cannot be kept is lost when it is sent again too, so it is told as the sender's fault; it does not repeat that.
 async fn write(State(ingest): State<Arc<Ingest>>, request: Request<Body>) -> Response {
-    match read(&ingest, request).await {
-        Ok((written, _room)) => match ingest.written(written) {
-            unkept if unkept.readings > 0 => {
-                let why = format!("{} samples were not kept: {}\n", unkept.readings, unkept.why);
-                (StatusCode::BAD_REQUEST, why).into_response()
-            }
-            _ => StatusCode::NO_CONTENT.into_response(),
-        },
+    let outcome = match read(&ingest, request).await {
+        Ok((written, _room)) => ingest.written(written).await,
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(unkept) if unkept.readings > 0 => {
+            let why = format!("{} samples were not kept: {}\n", unkept.readings, unkept.why);
+            (StatusCode::BAD_REQUEST, why).into_response()
+        }
+        Ok(_) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => {
             ingest.count_refused(Signal::Measurements);
             let mut response = (http_status(&error), format!("{error}\n")).into_response();

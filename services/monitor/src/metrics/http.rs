@@ -167,8 +167,7 @@ async fn series((State(metrics), request): Asking) -> Response {
             if selections.is_empty() {
                 return Err(Odd("the parameter \"match[]\" is missing: give a series selector".to_owned()).into());
             }
-            let mut found = metrics.labels(&selections);
-            found.sort_unstable();
+            let found = metrics.labels(selections).await?;
             let told = found.iter().map(json::labels).collect();
             Ok(limited(told, parameters.limit()?))
         }
@@ -180,7 +179,7 @@ async fn labels((State(metrics), request): Asking) -> Response {
     answer(
         async {
             let parameters = parameters(request).await?;
-            let found = metrics.labels(&parameters.selections()?);
+            let found = metrics.labels(parameters.selections()?).await?;
             let names: BTreeSet<&str> = found.iter().flat_map(|labels| labels.iter().map(|(name, _)| name)).collect();
             Ok(limited(names.into_iter().map(Value::from).collect(), parameters.limit()?))
         }
@@ -192,7 +191,7 @@ async fn values(State(metrics): State<Arc<Metrics>>, Path(name): Path<String>, r
     answer(
         async {
             let parameters = parameters(request).await?;
-            let found = metrics.labels(&parameters.selections()?);
+            let found = metrics.labels(parameters.selections()?).await?;
             let values: BTreeSet<&str> = found.iter().map(|labels| labels.get(&name)).collect();
             let told = values.into_iter().filter(|value| !value.is_empty()).map(Value::from).collect();
             Ok(limited(told, parameters.limit()?))
@@ -232,6 +231,10 @@ async fn build_info() -> Response {
 }
 
 async fn sizes(State(metrics): State<Arc<Metrics>>) -> Response {
-    let (series, samples, bytes) = metrics.sizes();
-    answer(Ok(json!({ "headStats": { "numSeries": series, "numSamples": samples, "numBytes": bytes } }).into()))
+    let sizes = metrics.sizes();
+    answer(Ok(json!({
+        "headStats": { "numSeries": sizes.series, "numSamples": sizes.samples, "numBytes": sizes.bytes },
+        "diskStats": { "numSamples": sizes.samples_on_disk, "numBytes": sizes.bytes_on_disk },
+    })
+    .into()))
 }

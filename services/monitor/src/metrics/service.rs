@@ -66,7 +66,7 @@ impl MetricService for Service {
         _: Request<proto::ListMetricsRequest>,
     ) -> Result<Response<proto::ListMetricsResponse>, Status> {
         let mut series: BTreeMap<String, u64> = BTreeMap::new();
-        for labels in self.0.labels(&[]) {
+        for labels in self.0.recent_labels() {
             *series.entry(labels.get(NAME).to_owned()).or_default() += 1;
         }
         let about: BTreeMap<_, _> = self.0.about(None).into_iter().collect();

@@ -1,16 +1,14 @@
 //! Series with their samples in memory. Pure: the time is given.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use ninefold_promql::{Labels, NAME, Point, Sample, Selection, Series};
 
-use super::chunk::{CHUNK_SAMPLES, Chunk, cost};
+use super::entry::Entry;
 
-/// What the indexes and the allocator take for a series, beside its labels.
-const INDEX_BYTES: usize = 512;
-/// What a label takes beside its text.
-const LABEL_BYTES: usize = 64;
+pub(crate) use super::entry::Unfiled;
+
 /// How much of the memory is free after samples had to be forgotten, as a part of all: so that it is not needed each time.
 const FREED: usize = 10;
 
@@ -36,6 +34,8 @@ pub(crate) struct Bounds {
     pub(crate) series_max: usize,
     /// Samples older than this many milliseconds are forgotten.
     pub(crate) millis_max: i64,
+    /// Whether samples go to files: then none is forgotten before it is in one.
+    pub(crate) is_filed: bool,
 }
 
 /// What of some readings was not kept.
@@ -57,21 +57,16 @@ pub(crate) struct Store {
     next: u64,
     bytes: usize,
     samples: u64,
+    /// About how much of it is in no file.
+    unfiled_bytes: usize,
+    /// After this time nothing was forgotten. Milliseconds since 1970.
+    whole_after: i64,
+    /// Whether something is being written to a file: until it is there nothing is forgotten.
+    is_cutting: bool,
 }
 
-#[derive(Debug)]
-struct Entry {
-    labels: Labels,
-    chunks: VecDeque<Chunk>,
-    /// The newest, not packed yet.
-    head: Vec<Sample>,
-    /// What labels and indexes take, in bytes.
-    own_bytes: usize,
-    /// What the chunks take, in bytes.
-    packed_bytes: usize,
-    /// How many samples are in the chunks.
-    packed: u64,
-}
+/// What is known of a series that is not in memory: its last sample.
+pub(crate) type Before<'a> = &'a dyn Fn(&Labels) -> Option<Sample>;
 
 impl Store {
     /// Makes an empty store.
@@ -84,16 +79,20 @@ impl Store {
             next: 0,
             bytes: 0,
             samples: 0,
+            unfiled_bytes: 0,
+            whole_after: i64::MIN,
+            is_cutting: false,
         }
     }
 
-    /// Takes readings in. A second reading of a series for one time replaces the first; they may come in any order.
-    pub(crate) fn append(&mut self, readings: Vec<Reading>, now: i64) -> Left {
+    /// Takes readings in. A second reading of a series for one time replaces the first; they may come in any order. What
+    /// was added to series that memory does not know is added to what `before` says.
+    pub(crate) fn append(&mut self, readings: Vec<Reading>, now: i64, before: Before<'_>) -> Left {
         let mut left = Left::default();
         for reading in readings {
             if reading.at <= now.saturating_sub(self.bounds.millis_max) {
                 left.too_old += 1;
-            } else if !self.put(reading) {
+            } else if !self.put(&reading, before) {
                 left.series_full += 1;
             }
         }
@@ -103,19 +102,18 @@ impl Store {
         left
     }
 
-    fn put(&mut self, reading: Reading) -> bool {
+    fn put(&mut self, reading: &Reading, known_before: Before<'_>) -> bool {
         let id = match self.ids.get(&reading.labels) {
             Some(id) => *id,
             None if self.ids.len() >= self.bounds.series_max => return false,
             None => self.begin(reading.labels.clone()),
         };
         let Some(entry) = self.entries.get_mut(&id) else { return false };
-        let point = match (reading.is_added, entry.last()) {
-            (true, Some(before)) => added(&before.point, &reading.point),
-            _ => reading.point,
-        };
+        let base = if reading.is_added { entry.last().or_else(|| known_before(&reading.labels)) } else { None };
+        let point = base.map_or_else(|| reading.point.clone(), |base| added(&base.point, &reading.point));
         let before = (entry.bytes(), entry.len());
         entry.put(Sample { at: reading.at, point });
+        self.unfiled_bytes += entry.bytes().saturating_sub(before.0);
         self.bytes = (self.bytes + entry.bytes()).saturating_sub(before.0);
         self.samples = (self.samples + entry.len()).saturating_sub(before.1);
         true
@@ -154,11 +152,7 @@ impl Store {
     /// Forgets the oldest samples of all, so that some memory is free again.
     fn make_room(&mut self) {
         let aim = self.bounds.bytes_max - self.bounds.bytes_max / FREED;
-        let mut ends: Vec<(i64, usize)> = Vec::new();
-        for entry in self.entries.values() {
-            ends.extend(entry.chunks.iter().map(|chunk| (chunk.to, chunk.bytes())));
-            ends.extend(entry.head.last().map(|sample| (sample.at, entry.head_bytes())));
-        }
+        let mut ends: Vec<(i64, usize)> = self.entries.values().flat_map(Entry::ends).collect();
         ends.sort_unstable_by_key(|(to, _)| *to);
         let mut bytes = self.bytes;
         let until = ends.iter().find_map(|(to, freed)| {
@@ -170,19 +164,18 @@ impl Store {
 
     /// Forgets chunks that end at a time or before, and series of which nothing is left.
     fn forget_until(&mut self, until: i64) {
+        if self.is_cutting {
+            return;
+        }
         let mut empty = Vec::new();
         for (id, entry) in &mut self.entries {
             let before = (entry.bytes(), entry.len());
-            while entry.chunks.front().is_some_and(|chunk| chunk.to <= until) {
-                entry.chunks.pop_front();
-            }
-            entry.recount();
-            if entry.head.last().is_some_and(|sample| sample.at <= until) {
-                entry.head = Vec::new();
+            if let Some(forgotten) = entry.forget(until, self.bounds.is_filed) {
+                self.whole_after = self.whole_after.max(forgotten);
             }
             self.bytes = (self.bytes + entry.bytes()).saturating_sub(before.0);
             self.samples = (self.samples + entry.len()).saturating_sub(before.1);
-            if entry.head.is_empty() && entry.chunks.is_empty() {
+            if entry.len() == 0 {
                 empty.push(*id);
             }
         }
@@ -222,6 +215,53 @@ impl Store {
         }
     }
 
+    /// Takes what is in no file. It counts as filed from now on; nothing is forgotten until [`Self::settle`] or [`Self::undo`].
+    pub(crate) fn cut(&mut self) -> Vec<Unfiled> {
+        self.is_cutting = true;
+        self.unfiled_bytes = 0;
+        let mut all = Vec::new();
+        for entry in self.entries.values_mut() {
+            let before = entry.bytes();
+            all.extend(entry.cut());
+            self.bytes = (self.bytes + entry.bytes()).saturating_sub(before);
+        }
+        all.sort_by(|left, right| {
+            left.labels.get(NAME).cmp(right.labels.get(NAME)).then_with(|| left.labels.cmp(&right.labels))
+        });
+        all
+    }
+
+    /// What was taken is in a file.
+    pub(crate) const fn settle(&mut self) {
+        self.is_cutting = false;
+    }
+
+    /// Takes back that something counts as filed, because it could not be written.
+    pub(crate) fn undo(&mut self, all: Vec<Unfiled>) {
+        self.is_cutting = false;
+        for unfiled in all {
+            self.unfiled_bytes += unfiled.bytes();
+            if let Some(entry) = self.ids.get(&unfiled.labels).and_then(|id| self.entries.get_mut(id)) {
+                entry.undo(unfiled);
+            }
+        }
+    }
+
+    /// About how many bytes are in no file.
+    pub(crate) const fn unfiled_bytes(&self) -> usize {
+        self.unfiled_bytes
+    }
+
+    /// After this time all that came is in memory. Milliseconds since 1970.
+    pub(crate) const fn whole_after(&self) -> i64 {
+        self.whole_after
+    }
+
+    /// Says that there are samples up to a time that are not in memory.
+    pub(crate) fn begins_after(&mut self, time: i64) {
+        self.whole_after = self.whole_after.max(time);
+    }
+
     /// How many series.
     pub(crate) fn series(&self) -> usize {
         self.entries.len()
@@ -235,89 +275,6 @@ impl Store {
     /// How many bytes of memory.
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
-    }
-}
-
-impl Entry {
-    fn of(labels: Labels) -> Self {
-        let texts: usize = labels.iter().map(|(name, value)| name.len() + value.len() + LABEL_BYTES).sum();
-        let own_bytes = INDEX_BYTES + texts;
-        Self { labels, chunks: VecDeque::new(), head: Vec::new(), own_bytes, packed_bytes: 0, packed: 0 }
-    }
-
-    fn recount(&mut self) {
-        self.packed_bytes = self.chunks.iter().map(Chunk::bytes).sum();
-        self.packed = self.chunks.iter().map(|chunk| chunk.len() as u64).sum();
-    }
-
-    fn put(&mut self, sample: Sample) {
-        let is_behind = self.chunks.back().is_some_and(|chunk| sample.at <= chunk.to);
-        if is_behind {
-            self.put_behind(sample);
-            return;
-        }
-        insert(&mut self.head, sample);
-        if self.head.len() >= CHUNK_SAMPLES
-            && let Some(chunk) = Chunk::of(std::mem::take(&mut self.head))
-        {
-            self.packed_bytes += chunk.bytes();
-            self.packed += chunk.len() as u64;
-            self.chunks.push_back(chunk);
-        }
-    }
-
-    /// Opens the chunk that a late sample belongs to.
-    fn put_behind(&mut self, sample: Sample) {
-        let at = self.chunks.partition_point(|chunk| chunk.to < sample.at);
-        let Some(chunk) = self.chunks.get_mut(at) else { return };
-        let mut samples = chunk.samples();
-        insert(&mut samples, sample);
-        // Late samples that go on and on make a chunk of two.
-        let rest = if samples.len() >= 2 * CHUNK_SAMPLES { samples.split_off(CHUNK_SAMPLES) } else { Vec::new() };
-        if let Some(packed) = Chunk::of(samples) {
-            *chunk = packed;
-        }
-        if let Some(second) = Chunk::of(rest) {
-            self.chunks.insert(at + 1, second);
-        }
-        self.recount();
-    }
-
-    fn last(&self) -> Option<Sample> {
-        self.head.last().cloned().or_else(|| self.chunks.back().and_then(|chunk| chunk.samples().pop()))
-    }
-
-    /// Samples after `from` and until `to`.
-    fn samples(&self, from: i64, to: i64) -> Vec<Sample> {
-        let meant = |sample: &Sample| from < sample.at && sample.at <= to;
-        let chunks = self.chunks.iter().filter(|chunk| from < chunk.to && chunk.from <= to);
-        let packed = chunks.flat_map(Chunk::samples);
-        packed.chain(self.head.iter().cloned()).filter(meant).collect()
-    }
-
-    fn is_within(&self, from: i64, to: i64) -> bool {
-        let first = self.chunks.front().map(|chunk| chunk.from).or_else(|| self.head.first().map(|sample| sample.at));
-        let last = self.head.last().map(|sample| sample.at).or_else(|| self.chunks.back().map(|chunk| chunk.to));
-        first.is_some_and(|first| first <= to) && last.is_some_and(|last| from < last)
-    }
-
-    const fn len(&self) -> u64 {
-        self.packed + self.head.len() as u64
-    }
-
-    fn head_bytes(&self) -> usize {
-        self.head.iter().map(cost).sum()
-    }
-
-    fn bytes(&self) -> usize {
-        self.own_bytes + self.head_bytes() + self.packed_bytes
-    }
-}
-
-fn insert(samples: &mut Vec<Sample>, sample: Sample) {
-    match samples.binary_search_by_key(&sample.at, |known| known.at) {
-        Ok(at) => samples[at] = sample,
-        Err(at) => samples.insert(at, sample),
     }
 }
 
@@ -346,7 +303,7 @@ mod tests {
     }
 
     fn store(bytes_max: usize) -> Store {
-        Store::new(Bounds { bytes_max, series_max: 10, millis_max: HOUR })
+        Store::new(Bounds { bytes_max, series_max: 10, millis_max: HOUR, is_filed: false })
     }
 
     fn found(store: &Store, query: &str, from: i64, to: i64) -> Vec<(i64, f64)> {
@@ -363,7 +320,7 @@ mod tests {
         let times: Vec<i64> = (0..500).map(|turn| turn * 1000).collect();
         for at in times.iter().rev().chain(times.iter().step_by(7)) {
             #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-            store.append(vec![reading("m", "a", *at, *at as f64)], 500_000);
+            store.append(vec![reading("m", "a", *at, *at as f64)], 500_000, &|_| None);
         }
         let all = found(&store, "m", -1, HOUR);
         assert_eq!(all.iter().map(|(at, _)| *at).collect::<Vec<_>>(), times);
@@ -376,7 +333,7 @@ mod tests {
     fn additions_become_totals() {
         let mut store = store(1 << 20);
         for at in 0..300 {
-            store.append(vec![Reading { is_added: true, ..reading("m", "a", at, 2.0) }], 300);
+            store.append(vec![Reading { is_added: true, ..reading("m", "a", at, 2.0) }], 300, &|_| None);
         }
         assert_eq!(found(&store, "m", 298, 299), [(299, 600.0)]);
     }
@@ -384,17 +341,17 @@ mod tests {
     #[test]
     fn the_oldest_go_first_and_series_with_them() {
         let mut store = store(20_000);
-        store.append(vec![reading("old", "a", 1, 1.0)], 1);
+        store.append(vec![reading("old", "a", 1, 1.0)], 1, &|_| None);
         for at in 2..20_000 {
             #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-            store.append(vec![reading("new", "a", at * 10, (at as f64).sin())], at * 10);
+            store.append(vec![reading("new", "a", at * 10, (at as f64).sin())], at * 10, &|_| None);
         }
         assert!(store.bytes() <= 20_000, "{}", store.bytes());
         assert_eq!(store.series(), 1);
         assert!(found(&store, "new", 199_980, 200_000).len() == 1);
         store.forget_old(200_000 + HOUR);
         assert_eq!((store.series(), store.samples(), store.bytes()), (0, 0, 0));
-        let left = store.append(vec![reading("late", "a", 1, 1.0)], 200_000 + HOUR);
+        let left = store.append(vec![reading("late", "a", 1, 1.0)], 200_000 + HOUR, &|_| None);
         assert_eq!(left.too_old, 1);
     }
 
@@ -402,7 +359,7 @@ mod tests {
     fn series_beyond_the_limit_are_refused_and_counted() {
         let mut store = store(1 << 20);
         for mode in 0..12 {
-            let left = store.append(vec![reading("m", &mode.to_string(), 1, 1.0)], 1);
+            let left = store.append(vec![reading("m", &mode.to_string(), 1, 1.0)], 1, &|_| None);
             assert_eq!(left.series_full, u64::from(mode >= 10));
         }
     }
