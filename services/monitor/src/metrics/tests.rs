@@ -1,3 +1,5 @@
+//! Samples over deaths, from the journal, from files, and with little memory.
+
 use std::path::Path;
 
 use ninefold::lifecycle::Scope;

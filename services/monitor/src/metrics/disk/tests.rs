@@ -1,3 +1,5 @@
+//! Files of samples: put together, thinned, gone, damaged.
+
 use ninefold_promql::{Limits, Point, Query, Span};
 
 use super::*;
