@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, V
 
 use crate::commands::alerts::AlertsArgs;
 use crate::commands::contract::ContractCommand;
+use crate::commands::key::KeyCommand;
 use crate::commands::metrics::MetricsArgs;
 use crate::commands::overrides::OverrideArgs;
 use crate::commands::run::RunArgs;
@@ -184,6 +185,9 @@ pub(crate) enum Command {
         #[arg(short, long)]
         quiet: bool,
     },
+    /// Make, list and revoke API keys of the edge.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Make, list and revoke tokens.
     #[command(subcommand)]
     Token(TokenCommand),

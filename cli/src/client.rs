@@ -6,6 +6,7 @@ use std::time::Duration;
 use ninefold::tonic::{Request, Response, Status};
 use ninefold::{Credentials, Link};
 use ninefold_proto::ninefold::access::v1::access_service_client::AccessServiceClient;
+use ninefold_proto::ninefold::access::v1::key_service_client::KeyServiceClient;
 use ninefold_proto::ninefold::access::v1::{WhoAmIRequest, WhoAmIResponse};
 use ninefold_proto::ninefold::alert::v1::alert_service_client::AlertServiceClient;
 use ninefold_proto::ninefold::config::v1::config_service_client::ConfigServiceClient;
@@ -114,6 +115,10 @@ impl Platform {
 
     pub(crate) fn access(&self) -> AccessServiceClient<Link> {
         AccessServiceClient::new(self.link())
+    }
+
+    pub(crate) fn keys(&self) -> KeyServiceClient<Link> {
+        KeyServiceClient::new(self.link())
     }
 
     pub(crate) fn contracts(&self) -> ContractServiceClient<Link> {

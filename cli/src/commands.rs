@@ -6,6 +6,7 @@ pub(crate) mod config;
 pub(crate) mod contract;
 pub(crate) mod describe;
 pub(crate) mod doctor;
+pub(crate) mod key;
 pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod overrides;

@@ -83,6 +83,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Xds { command: Some(XdsCommand::Bootstrap(args)) } => commands::xds::bootstrap(&platform, &args),
         Command::Xds { command: None } => commands::xds::list(&platform, format).await,
         Command::Doctor { only_self, quiet } => commands::doctor::doctor(&platform, only_self, quiet, format).await,
+        Command::Key(command) => commands::key::key(&platform, command, format).await,
         Command::Token(command) => commands::token::token(&platform, command, namespace.as_deref(), format).await,
         Command::Whoami => commands::token::whoami(&platform, format).await,
         Command::Completions { shell } => {

@@ -302,6 +302,7 @@ async fn start_roles(
         opening: ninefold_gateway::Opening::AtOnce,
         registry: link.clone(),
         contract: link.clone(),
+        access: link.clone(),
         config: link.clone(),
         node: facts.node.clone(),
         witness: Arc::new(witness::ToRegistry(registry.clone())),

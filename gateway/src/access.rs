@@ -19,6 +19,7 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use crate::journal::Journal;
+use crate::limit::Verdict;
 
 /// A code that nobody said yet.
 const UNKNOWN: i32 = -1;
@@ -116,6 +117,8 @@ pub(crate) struct Record {
     pub(crate) journal: Option<Journal>,
     /// Who asks, as far as that was proven.
     pub(crate) identity: String,
+    /// What limits said of it.
+    pub(crate) verdicts: Vec<Verdict>,
     /// How much of its body came.
     pub(crate) received: Bytes,
     trace_id: String,
@@ -160,6 +163,7 @@ impl Record {
             protocol: "rest",
             journal: None,
             identity: String::new(),
+            verdicts: Vec::new(),
             received: Bytes::default(),
             trace_id,
             is_recorded,
@@ -230,6 +234,7 @@ impl Record {
             answer_bytes: self.answer_bytes,
             journal: self.journal.take(),
             identity: self.identity.clone(),
+            verdicts: Vec::new(),
             received: self.received.clone(),
             answered_by: self.answered_by.clone(),
             status: StatusCode::SWITCHING_PROTOCOLS,

@@ -9,8 +9,9 @@ use ninefold::tls::{ClientFiles, ClientTls, ServerFiles, ServerTls};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::guard::Auth;
+use crate::guard::{Addresses, Auth};
 use crate::journal;
+use crate::limit::{self, Counters, Limit};
 use crate::traffic;
 
 /// How the edge answers.
@@ -64,6 +65,12 @@ pub struct Config {
     pub auth: Auth,
     /// How many requests one client may send. Absent for any number.
     pub rate_limit: Option<RateLimit>,
+    /// How many requests may come, by names of your own.
+    pub limits: BTreeMap<String, Limit>,
+    /// Where limits and quotas are counted, all but `rate_limit`.
+    pub counters: Counters,
+    /// Which addresses are let in, and who is believed about addresses.
+    pub addresses: Addresses,
     /// TLS at the door: HTTP/2 and HTTP/1.1 behind it, nothing without it. Absent for plain HTTP/1.1 and h2c.
     pub tls: Option<Tls>,
     /// TLS to services that ask for it. Absent where those cannot be reached. Read when the edge starts; settings that
@@ -162,6 +169,9 @@ impl Default for Config {
             sample_percent: 0,
             auth: Auth::default(),
             rate_limit: None,
+            limits: BTreeMap::new(),
+            counters: Counters::default(),
+            addresses: Addresses::default(),
             tls: None,
             inward: None,
             traffic: BTreeMap::new(),
@@ -199,6 +209,15 @@ impl RateLimit {
 }
 
 impl Config {
+    /// Hides what is a secret, or may hold one: passwords of the node's own file.
+    pub(crate) fn hide(&mut self) {
+        let redis = self.rate_limit.as_mut().and_then(|limit| limit.redis.as_mut());
+        for url in redis.into_iter().chain(&mut self.counters.redis) {
+            "(hidden)".clone_into(url);
+        }
+        self.auth.hide();
+    }
+
     /// Checks what the types do not.
     ///
     /// # Errors
@@ -253,6 +272,11 @@ impl Config {
             wrong.push("tls: client_required needs client_ca".to_owned());
         }
         wrong.extend(self.auth.mistakes().into_iter().map(|wrong| format!("auth.{wrong}")));
+        wrong.extend(limit::mistakes(&self.limits));
+        wrong.extend(self.addresses.mistakes().into_iter().map(|wrong| format!("addresses.{wrong}")));
+        if self.counters.redis_timeout.is_zero() {
+            wrong.push("counters.redis_timeout is zero".to_owned());
+        }
         wrong.extend(self.access_log.mistakes().into_iter().map(|wrong| format!("access_log.{wrong}")));
         for (service, traffic) in &self.traffic {
             wrong.extend(traffic.mistakes().into_iter().map(|wrong| format!("traffic.{service}.{wrong}")));

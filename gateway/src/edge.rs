@@ -35,9 +35,10 @@ use crate::access::Record;
 use crate::config::{Config, Tls};
 use crate::contracts::Published;
 use crate::error::Error;
-use crate::guard::{self, Doorkeeper, inspector::Inspector};
+use crate::guard::limits::Limits;
+use crate::guard::{self, Doorkeeper, Known, Origin, inspector::Inspector};
 use crate::journal::Journal;
-use crate::limit::Limiter;
+use crate::limit::{self, Limiter};
 use crate::reply;
 use crate::routes::{Route, Routes};
 use crate::sample::Sampler;
@@ -56,6 +57,7 @@ pub(crate) struct Edge {
     pub(crate) requests: Requests,
     pub(crate) limiter: Option<Arc<Limiter>>,
     pub(crate) doorkeeper: Doorkeeper,
+    pub(crate) limits: Limits,
     pub(crate) sampler: Sampler,
     pub(crate) tls: Option<ServerTls>,
     pub(crate) traffic: Traffic,
@@ -92,6 +94,12 @@ impl Client {
     /// Whether a request of HTTP/1 has come.
     pub(crate) fn has_asked_http1(&self) -> bool {
         self.requests.load(Ordering::Relaxed) > 0
+    }
+
+    /// Where a request of theirs comes from.
+    fn origin(&self, head: &Parts) -> Origin {
+        let itself = || Origin { address: self.address.ip().to_canonical(), is_secure: self.peer.is_some() };
+        head.extensions.get().copied().unwrap_or_else(itself)
     }
 
     /// Leaves a conversation to the connection, for when its last answer is written.
@@ -150,7 +158,7 @@ impl Edge {
         }
         let limiter = match &config.rate_limit {
             limit if *limit == self.config.rate_limit => self.limiter.clone(),
-            limit => limit.as_ref().map(Limiter::start).transpose()?.map(Arc::new),
+            limit => limit.as_ref().map(Limiter::of_clients).transpose()?.map(Arc::new),
         };
         let tls = match &config.tls {
             tls if *tls == self.config.tls => self.tls.clone(),
@@ -159,6 +167,7 @@ impl Edge {
         Ok(Self {
             limiter,
             tls,
+            limits: self.limits.renewed(&config)?,
             doorkeeper: self.doorkeeper.renewed(&config.auth),
             sampler: self.sampler.drawing(config.sample_percent),
             traffic: self.traffic.renewed(&config.traffic),
@@ -191,13 +200,14 @@ impl Edge {
             }
             reply::of_error(&error)
         });
+        limit::tell(&record.verdicts, answer.headers_mut());
         cors.permit(answer.headers_mut());
         record.follow(answer)
     }
 
     async fn answer(
         &self,
-        head: Parts,
+        mut head: Parts,
         body: Incoming,
         spoken: Spoken,
         cors: &Cors,
@@ -208,10 +218,7 @@ impl Edge {
         if let Some(preflight) = cors.preflight(&head) {
             return Ok(preflight);
         }
-        let admitted = match &self.limiter {
-            Some(limiter) => limiter.admit(client.address.ip()).await,
-            None => Ok(()),
-        };
+        let admitted = self.come_from(&mut head, client, record).await;
         match (admitted, spoken) {
             (Err(error), Spoken::Rest) => Err(error),
             (Err(error), Spoken::Grpc) => Ok(reply::of_error_to_grpc(&error)),
@@ -246,7 +253,8 @@ impl Edge {
     /// # Errors
     /// [`Error::Maintenance`] where that is what is answered instead.
     fn steer(&self, head: &Parts, route: &Route, client: &Client) -> Result<Steered, Error> {
-        let asker = Asker { headers: &head.headers, claims: head.extensions.get(), address: client.address.ip() };
+        let asker =
+            Asker { headers: &head.headers, claims: head.extensions.get(), address: client.origin(head).address };
         let steered = self.traffic.steer(route, &asker);
         steered.map_err(|Maintenance { text, retry_after, .. }| Error::Maintenance { text, retry_after })
     }
@@ -273,15 +281,21 @@ impl Edge {
         *call.version_mut() = Version::HTTP_2;
         let mut headers = guard::let_in(&head.headers, except);
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        let scheme = if client.peer.is_some() { "https" } else { "http" };
+        let origin = client.origin(head);
+        let scheme = if origin.is_secure { "https" } else { "http" };
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
-        if let Some(address) = client.name.clone() {
+        let is_peer = origin.address == client.address.ip().to_canonical();
+        let named = || HeaderValue::try_from(origin.address.to_string()).ok();
+        if let Some(address) = client.name.clone().filter(|_| is_peer).or_else(named) {
             headers.insert(X_FORWARDED_FOR, address);
         }
         let host = head.headers.get(header::HOST).cloned();
         let host = host.or_else(|| head.uri.authority().and_then(|host| HeaderValue::try_from(host.as_str()).ok()));
         if let Some(host) = host {
             headers.insert(X_FORWARDED_HOST, host);
+        }
+        if let Some(Known(caller)) = head.extensions.get() {
+            headers.insert(ninefold::edge::HEADER, self.doorkeeper.passport(caller, &route.service));
         }
         record.trace(&mut headers);
         *call.headers_mut() = headers;

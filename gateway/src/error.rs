@@ -6,7 +6,7 @@ use http::StatusCode;
 use ninefold::fault::{self, Fault, Kind, Violation};
 use ninefold::link::BoxError;
 
-use crate::guard::Lack;
+use crate::guard::{Lack, Refusal};
 
 /// What can go wrong at the edge.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +99,18 @@ pub enum Error {
     /// Nobody can say whether the caller is who it says: an issuer's keys cannot be had.
     #[error("the keys of {0} are not there")]
     IssuerAway(String),
+    /// Nobody is let in from there.
+    #[error("the address is not let in")]
+    AddressDenied,
+    /// The authority that is asked refuses the request, in its own words.
+    #[error("the request was refused")]
+    Refused(Box<Refusal>),
+    /// The authority that is asked says nothing.
+    #[error("nobody can say whether the request may pass: {0}")]
+    AuthorityAway(String),
+    /// There were as many requests as there may be in this window.
+    #[error("the quota is spent, come back in {} s", .0.as_secs())]
+    QuotaSpent(Duration),
     /// The service is not to be called for now.
     #[error("{}", if text.is_empty() { "the service is being worked on" } else { text })]
     Maintenance {
@@ -143,6 +155,7 @@ impl Error {
             Self::MediaTypeUnsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
             Self::AnswerMalformed { .. } => StatusCode::BAD_GATEWAY,
+            Self::Refused(refusal) => refusal.status,
             Self::RouteUnknown { .. }
             | Self::CompressionUnknown(_)
             | Self::RequestMalformed(_)
@@ -156,6 +169,9 @@ impl Error {
             | Self::CallerUnknown { .. }
             | Self::CallerDenied(_)
             | Self::IssuerAway(_)
+            | Self::AddressDenied
+            | Self::AuthorityAway(_)
+            | Self::QuotaSpent(_)
             | Self::Maintenance { .. }
             | Self::Draining
             | Self::PageTokenInvalid(_)
@@ -179,9 +195,10 @@ impl Fault for Error {
             | Self::BodyBroken(_)
             | Self::PageTokenInvalid(_)
             | Self::SettingsInvalid(_) => Kind::InvalidInput,
-            Self::BodyTooLarge(_) | Self::RateLimited(_) => Kind::Exhausted,
+            Self::BodyTooLarge(_) | Self::RateLimited(_) | Self::QuotaSpent(_) => Kind::Exhausted,
             Self::CallerUnknown { .. } => Kind::Unauthenticated,
-            Self::OriginRefused | Self::CallerDenied(_) => Kind::Denied,
+            Self::Refused(refusal) if refusal.status == StatusCode::UNAUTHORIZED => Kind::Unauthenticated,
+            Self::OriginRefused | Self::CallerDenied(_) | Self::AddressDenied | Self::Refused(_) => Kind::Denied,
             Self::Starting
             | Self::IssuerAway(_)
             | Self::Unreachable { .. }
@@ -215,6 +232,10 @@ impl Fault for Error {
             Self::CallerUnknown { .. } => "CALLER_UNKNOWN",
             Self::CallerDenied(_) => "CALLER_DENIED",
             Self::IssuerAway(_) => "ISSUER_AWAY",
+            Self::AddressDenied => "ADDRESS_DENIED",
+            Self::Refused(_) => "REQUEST_REFUSED",
+            Self::AuthorityAway(_) => "AUTHORITY_AWAY",
+            Self::QuotaSpent(_) => "QUOTA_SPENT",
             Self::Maintenance { .. } => "MAINTENANCE",
             Self::Draining => "EDGE_DRAINING",
             Self::PageTokenInvalid(_) => "PAGE_TOKEN_INVALID",
@@ -228,7 +249,7 @@ impl Fault for Error {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RateLimited(delay) => Some(*delay),
+            Self::RateLimited(delay) | Self::QuotaSpent(delay) => Some(*delay),
             Self::Maintenance { retry_after, .. } => *retry_after,
             _ => None,
         }

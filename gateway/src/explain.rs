@@ -156,6 +156,9 @@ fn effects(edge: &Edge, view: &LandscapeView, route: &Route, steered: &Steered) 
     if let Some(limit) = &edge.config.rate_limit {
         add("limit", format!("{} requests a second of one client, {} at once", limit.per_second, limit.burst));
     }
+    for text in edge.limits.words(edge.traffic.rules(route).map(|rules| rules.limits_at())) {
+        add("limit", text);
+    }
     for (kind, text) in edge.traffic.rules(route).map(|rules| rules.words()).unwrap_or_default() {
         add(kind, text);
     }

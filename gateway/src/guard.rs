@@ -1,10 +1,16 @@
 //! The strict layer: what a request must look like before anything reads it, and which headers cross the edge.
 
+mod addresses;
 mod caller;
 mod doorkeeper;
+mod external;
 pub(crate) mod inspector;
+mod introspect;
 mod issuers;
 mod jws;
+mod keys;
+pub(crate) mod limits;
+mod passport;
 mod requirement;
 mod settings;
 
@@ -16,7 +22,11 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::path::{self, Path};
 
-pub(crate) use doorkeeper::{Doorkeeper, Promise};
+pub(crate) use addresses::Origin;
+pub use addresses::{Addresses, Network};
+pub(crate) use doorkeeper::{Doorkeeper, Known, Promise};
+pub use external::{External, Refusal};
+pub use introspect::Introspection;
 pub use jws::Algorithm;
 pub use requirement::{ClaimRule, Lack, Requirement};
 pub use settings::{Auth, Issuer};

@@ -62,8 +62,11 @@ pub use codec::Codec;
 pub use config::{Certificate, Config, Inward, RateLimit, Tls};
 pub use edge::bindings::Bindings;
 pub use error::Error;
-pub use guard::{Algorithm, Auth, ClaimRule, Issuer, Lack, Requirement};
+pub use guard::{
+    Addresses, Algorithm, Auth, ClaimRule, External, Introspection, Issuer, Lack, Network, Refusal, Requirement,
+};
 pub use journal::Config as AccessLog;
+pub use limit::{By, Counters, Limit, Per};
 pub use traffic::{
     Canary, Condition, Instances, Maintenance, Method as MethodTraffic, Mirror, Service as ServiceTraffic, Source,
 };
@@ -118,6 +121,8 @@ pub struct Deps {
     pub registry: Link,
     /// Where contracts are kept.
     pub contract: Link,
+    /// Where API keys are kept, and what this edge signs with is published.
+    pub access: Link,
     /// When the first connection is taken.
     pub opening: Opening,
 }
@@ -172,7 +177,8 @@ impl Gateway {
             published: published.clone(),
             requests: Requests::new(),
             limiter: None,
-            doorkeeper: guard::Doorkeeper::new(scope.child("gateway.guard")),
+            doorkeeper: guard::Doorkeeper::start(deps.access, scope.child("gateway.guard"))?,
+            limits: guard::limits::Limits::none(),
             sampler,
             tls: None,
             traffic: Traffic::new(mirrors, discovery.clone()),

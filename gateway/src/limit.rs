@@ -1,43 +1,52 @@
-//! How many requests a client may send: GCRA, by address.
+//! How many requests may come: at a rate (GCRA), or in a window of the calendar; of an address, a caller, a key, a claim, or
+//! of all together.
 //!
 //! An edge counts alone, or with its replicas in Redis. Redis may never stand in the way: one step of at most 50 ms (a setting)
-//! for a request, and while it does not answer, each edge counts alone, so a client has then as many allowances as there are
+//! for a request, and while it does not answer, each edge counts alone, so there are then as many allowances as there are
 //! edges. Nothing that is counted outlives its effect.
 
+mod calendar;
+mod settings;
 mod shared;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use crate::config::RateLimit;
 use crate::error::Error;
-use shared::Shared;
+pub(crate) use calendar::Window;
+pub(crate) use settings::mistakes;
+pub use settings::{By, Counters, Limit, Per};
+pub(crate) use shared::Shared;
 
-/// Most clients that are remembered. More than that at once, and the newcomers are let through uncounted, with a warning:
-/// to be refused for the crowd is worse than to be counted late.
-const CLIENTS_MAX: usize = 100_000;
+/// Most subjects that one limit remembers. More than that at once, and the newcomers are let through uncounted, with a
+/// warning: to be refused for the crowd is worse than to be counted late.
+const SUBJECTS_MAX: usize = 100_000;
+/// What the limit of each client is called.
+const CLIENT: &str = "client";
 
 /// How fast and how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Rate {
+pub(crate) struct Rate {
     /// Time that one request takes from the allowance.
     interval: Duration,
-    /// How far ahead of its time a client may be.
+    /// How far ahead of its time a subject may be.
     ahead: Duration,
 }
 
 impl Rate {
-    fn new(limit: &RateLimit) -> Self {
-        let interval = Duration::from_secs(1) / limit.per_second;
-        Self { interval, ahead: interval * limit.burst }
+    fn new(requests: u32, per: Duration, burst: u32) -> Self {
+        let interval = (per / requests).max(Duration::from_micros(1));
+        Self { interval, ahead: interval * burst }
     }
 
-    /// The generic cell rate algorithm (ITU-T I.371): a client's time runs ahead by one interval a request, and may not
-    /// be further ahead than its burst. Times are since some beginning; gives the client's new time, or how long to wait.
+    /// The generic cell rate algorithm (ITU-T I.371): a subject's time runs ahead by one interval a request, and may not
+    /// be further ahead than its burst. Times are since some beginning; gives the subject's new time, or how long to wait.
     fn admit(self, time: Duration, now: Duration) -> Result<Duration, Duration> {
         let next = time.max(now) + self.interval;
         match next.checked_sub(now + self.ahead) {
@@ -47,24 +56,29 @@ impl Rate {
     }
 }
 
-/// Counts requests.
-#[derive(Debug)]
-pub(crate) struct Limiter {
-    rate: Rate,
-    began: Instant,
-    alone: Mutex<HashMap<Client, Duration>>,
-    shared: Option<Shared>,
+/// What is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Allowance {
+    Rate(Rate),
+    Quota { window: Window, max: u64 },
 }
 
-/// What is counted as one client: an IPv4 address, or the /64 network of an IPv6 address, which is what one client gets.
+/// Whose requests are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Client {
+pub(crate) enum Subject {
+    /// An IPv4 address.
     V4([u8; 4]),
+    /// The /64 network of an IPv6 address, which is what one client gets.
     V6([u16; 4]),
+    /// Something with a name, by half of its SHA-256.
+    Named([u8; 16]),
+    /// All together.
+    Everybody,
 }
 
-impl Client {
-    fn of(address: IpAddr) -> Self {
+impl Subject {
+    /// An address.
+    pub(crate) fn address(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::V4(address.octets()),
             IpAddr::V6(address) => {
@@ -74,118 +88,225 @@ impl Client {
         }
     }
 
+    /// Something with a name, which is not remembered.
+    pub(crate) fn named(parts: &[&str]) -> Self {
+        let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+        for part in parts {
+            context.update(&part.len().to_be_bytes());
+            context.update(part.as_bytes());
+        }
+        let mut half = [0; 16];
+        half.copy_from_slice(&context.finish().as_ref()[..16]);
+        Self::Named(half)
+    }
+
     fn name(self) -> String {
         match self {
             Self::V4([first, second, third, fourth]) => format!("{first}.{second}.{third}.{fourth}"),
             Self::V6([first, second, third, fourth]) => format!("{first:x}:{second:x}:{third:x}:{fourth:x}"),
+            Self::Named(half) => half.iter().map(|byte| format!("{byte:02x}")).collect(),
+            Self::Everybody => "all".to_owned(),
         }
     }
+}
+
+/// What a limit says of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// Name of the limit.
+    pub(crate) name: Arc<str>,
+    /// How many requests there may be at once, or in a window.
+    pub(crate) max: u64,
+    /// How long it takes until all may come again, or how long a window is.
+    pub(crate) window: Duration,
+    /// How many may still come.
+    pub(crate) remaining: u64,
+    /// When all may come again.
+    pub(crate) reset: Duration,
+    /// How long to wait, if it may not come.
+    pub(crate) wait: Option<Duration>,
+    /// Whether it is one of the calendar.
+    pub(crate) is_quota: bool,
+}
+
+impl Verdict {
+    /// As a result.
+    ///
+    /// # Errors
+    /// [`Error::RateLimited`] and [`Error::QuotaSpent`].
+    pub(crate) fn held(&self) -> Result<(), Error> {
+        match self.wait {
+            None => Ok(()),
+            Some(wait) if self.is_quota => Err(Error::QuotaSpent(wait)),
+            Some(wait) => Err(Error::RateLimited(wait)),
+        }
+    }
+}
+
+/// Tells verdicts in the headers of an answer (draft-ietf-httpapi-ratelimit-headers): names, numbers and seconds.
+pub(crate) fn tell(verdicts: &[Verdict], headers: &mut HeaderMap) {
+    if verdicts.is_empty() {
+        return;
+    }
+    // Whole seconds are all that the headers have; rounded up, so that nobody comes too early.
+    let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    let list = |one: &dyn Fn(&Verdict) -> String| {
+        HeaderValue::try_from(verdicts.iter().map(one).collect::<Vec<_>>().join(", "))
+    };
+    let policy = list(&|one| format!("\"{}\";q={};w={}", one.name, one.max, seconds(one.window).max(1)));
+    let state = list(&|one| format!("\"{}\";r={};t={}", one.name, one.remaining, seconds(one.reset)));
+    if let (Ok(policy), Ok(state)) = (policy, state) {
+        headers.insert("ratelimit-policy", policy);
+        headers.insert("ratelimit", state);
+    }
+}
+
+/// Counts requests against one limit.
+#[derive(Debug)]
+pub(crate) struct Limiter {
+    name: Arc<str>,
+    /// What its counters are called among replicas.
+    place: String,
+    allowance: Allowance,
+    began: Instant,
+    alone: Mutex<HashMap<Subject, Count>>,
+    shared: Option<Arc<Shared>>,
+}
+
+/// What is remembered of a subject.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    /// Its time, of a rate.
+    time: Duration,
+    /// Its window and the number of its requests in it, of a quota.
+    window: u64,
+    requests: u64,
 }
 
 impl Limiter {
-    /// Begins to count. Does not wait for Redis.
+    /// Counts each client by its address. Does not wait for Redis.
     ///
     /// # Errors
     /// [`Error::SettingsInvalid`] for a malformed address of Redis.
-    pub(crate) fn start(limit: &RateLimit) -> Result<Self, Error> {
-        let rate = Rate::new(limit);
-        let shared = |url| Shared::new(url, rate.interval, rate.ahead, limit.redis_timeout);
+    pub(crate) fn of_clients(limit: &RateLimit) -> Result<Self, Error> {
+        let rate = Rate::new(limit.per_second, Duration::from_secs(1), limit.burst);
+        let shared = |url: &str| Shared::new("rate_limit.redis", url, limit.redis_timeout).map(Arc::new);
         let shared = limit.redis.as_deref().map(shared).transpose()?;
-        Ok(Self { rate, began: Instant::now(), alone: Mutex::default(), shared })
+        Ok(Self::new(CLIENT, String::new(), Allowance::Rate(rate), shared))
+    }
+
+    /// Counts against a limit, under the name of its place in the settings.
+    pub(crate) fn of(name: &str, place: &str, limit: &Limit, shared: Option<Arc<Shared>>) -> Self {
+        let allowance = match limit.per {
+            Per::Time(per) => Allowance::Rate(Rate::new(limit.requests, per, limit.burst.unwrap_or(limit.requests))),
+            Per::Day => Allowance::Quota { window: Window::Day, max: limit.requests.into() },
+            Per::Month => Allowance::Quota { window: Window::Month, max: limit.requests.into() },
+        };
+        Self::new(name, format!("{place}:"), allowance, shared)
+    }
+
+    /// Counts against quotas that subjects bring along.
+    pub(crate) fn of_quotas(name: &str, window: Window, shared: Option<Arc<Shared>>) -> Self {
+        Self::new(name, format!("{name}:"), Allowance::Quota { window, max: 0 }, shared)
+    }
+
+    fn new(name: &str, place: String, allowance: Allowance, shared: Option<Arc<Shared>>) -> Self {
+        Self { name: name.into(), place, allowance, began: Instant::now(), alone: Mutex::default(), shared }
     }
 
     /// Counts a request.
-    ///
-    /// # Errors
-    /// [`Error::RateLimited`] with how long the client has to wait.
-    pub(crate) async fn admit(&self, address: IpAddr) -> Result<(), Error> {
-        let client = Client::of(address);
-        let together = match &self.shared {
-            Some(shared) => shared.admit(&client.name()).await,
-            None => None,
-        };
-        let waits = match together {
-            Some(waits) => waits,
-            None => self.admit_alone(client, Instant::now() - self.began),
-        };
-        waits.map_or(Ok(()), |wait| Err(Error::RateLimited(wait)))
+    pub(crate) async fn admit(&self, subject: Subject) -> Verdict {
+        self.admit_up_to(subject, None).await
     }
 
-    fn admit_alone(&self, client: Client, now: Duration) -> Option<Duration> {
-        let mut clients = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
-        if clients.len() >= CLIENTS_MAX && !clients.contains_key(&client) {
-            clients.retain(|_, time| *time > now);
-            if clients.len() >= CLIENTS_MAX {
-                tracing::warn!(clients = clients.len(), "too many clients to count at once");
-                return None;
+    /// Counts a request against what its subject may have in a window.
+    pub(crate) async fn admit_up_to(&self, subject: Subject, own_max: Option<u64>) -> Verdict {
+        match self.allowance {
+            Allowance::Rate(rate) => {
+                let together = match &self.shared {
+                    Some(shared) => shared.step(&format!("{}{}", self.place, subject.name()), rate).await,
+                    None => None,
+                };
+                let counted = together.unwrap_or_else(|| self.step_alone(rate, subject, Instant::now() - self.began));
+                self.verdict_of_rate(rate, counted)
             }
-        }
-        let time = clients.entry(client).or_default();
-        match self.rate.admit(*time, now) {
-            Ok(next) => {
-                *time = next;
-                None
+            Allowance::Quota { window, max } => {
+                let max = own_max.unwrap_or(max);
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                let (number, left) = window.at(now);
+                let together = match &self.shared {
+                    Some(shared) => {
+                        shared.count(&format!("{}{}:{number}", self.place, subject.name()), max, left).await
+                    }
+                    None => None,
+                };
+                let counted = together.unwrap_or_else(|| self.count_alone(subject, number, max));
+                let left = Duration::from_secs(left);
+                Verdict {
+                    name: self.name.clone(),
+                    max,
+                    window: window.length(),
+                    remaining: counted.map_or(0, |counted| max.saturating_sub(counted)),
+                    reset: left,
+                    wait: counted.is_none().then_some(left),
+                    is_quota: true,
+                }
             }
-            Err(wait) => Some(wait),
         }
     }
+
+    fn verdict_of_rate(&self, rate: Rate, counted: Result<Duration, Duration>) -> Verdict {
+        let times = |time: Duration| u64::try_from(time.as_nanos() / rate.interval.as_nanos()).unwrap_or(u64::MAX);
+        let ahead = counted.unwrap_or(rate.ahead);
+        Verdict {
+            name: self.name.clone(),
+            max: times(rate.ahead),
+            window: rate.ahead,
+            remaining: times(rate.ahead.saturating_sub(ahead)),
+            reset: ahead,
+            wait: counted.err(),
+            is_quota: false,
+        }
+    }
+
+    /// How far ahead of its time a subject is then, or how long it has to wait.
+    fn step_alone(&self, rate: Rate, subject: Subject, now: Duration) -> Result<Duration, Duration> {
+        let mut alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(count) = entry(&mut alone, subject, |count| count.time > now) else { return Ok(Duration::ZERO) };
+        let next = rate.admit(count.time, now)?;
+        count.time = next;
+        Ok(next.saturating_sub(now))
+    }
+
+    fn count_alone(&self, subject: Subject, window: u64, max: u64) -> Option<u64> {
+        let mut alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(count) = entry(&mut alone, subject, |count| count.window == window) else { return Some(0) };
+        if count.window != window {
+            *count = Count { window, ..Count::default() };
+        }
+        if count.requests >= max {
+            return None;
+        }
+        count.requests += 1;
+        Some(count.requests)
+    }
+}
+
+/// What is remembered of a subject, if there is room; makes room of what means nothing any more.
+fn entry(
+    alone: &mut HashMap<Subject, Count>,
+    subject: Subject,
+    still_counts: impl Fn(&Count) -> bool,
+) -> Option<&mut Count> {
+    if alone.len() >= SUBJECTS_MAX && !alone.contains_key(&subject) {
+        alone.retain(|_, count| still_counts(count));
+        if alone.len() >= SUBJECTS_MAX {
+            tracing::warn!(subjects = alone.len(), "too many subjects to count at once");
+            return None;
+        }
+    }
+    Some(alone.entry(subject).or_default())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn limiter(per_second: u32, burst: u32) -> Limiter {
-        Limiter::start(&RateLimit::alone(per_second, burst)).unwrap()
-    }
-
-    fn at(limiter: &Limiter, address: &str, millis: u64) -> Option<u128> {
-        let client = Client::of(address.parse().unwrap());
-        limiter.admit_alone(client, Duration::from_millis(millis)).map(|wait| wait.as_millis())
-    }
-
-    #[test]
-    fn a_client_may_send_its_burst_and_then_its_rate() {
-        let limiter = limiter(10, 3);
-        for _ in 0..3 {
-            assert_eq!(at(&limiter, "10.0.0.1", 0), None);
-        }
-        assert_eq!(at(&limiter, "10.0.0.1", 0), Some(100));
-        assert_eq!(at(&limiter, "10.0.0.1", 60), Some(40), "being refused costs nothing");
-        assert_eq!(at(&limiter, "10.0.0.1", 100), None);
-        assert_eq!(at(&limiter, "10.0.0.1", 100), Some(100));
-        for _ in 0..3 {
-            assert_eq!(at(&limiter, "10.0.0.1", 5000), None, "the whole burst is back");
-        }
-        assert!(at(&limiter, "10.0.0.1", 5000).is_some());
-    }
-
-    #[test]
-    fn clients_are_counted_each_for_itself() {
-        let limiter = limiter(1, 1);
-        assert_eq!(at(&limiter, "10.0.0.1", 0), None);
-        assert_eq!(at(&limiter, "10.0.0.2", 0), None);
-        assert!(at(&limiter, "::ffff:10.0.0.1", 0).is_some(), "one client, however it is written");
-        assert_eq!(at(&limiter, "2001:db8:1:2::1", 0), None);
-        assert!(at(&limiter, "2001:db8:1:2:ffff::2", 0).is_some(), "one network");
-        assert_eq!(at(&limiter, "2001:db8:1:3::1", 0), None);
-    }
-
-    #[test]
-    fn memory_is_bounded() {
-        let limiter = limiter(1, 1);
-        for number in 0..u32::try_from(CLIENTS_MAX).unwrap() + 10 {
-            let client = Client::V4(number.to_be_bytes());
-            assert_eq!(limiter.admit_alone(client, Duration::ZERO), None);
-        }
-        assert_eq!(limiter.alone.lock().unwrap().len(), CLIENTS_MAX);
-        assert_eq!(at(&limiter, "250.0.0.1", 60_000), None);
-        assert_eq!(limiter.alone.lock().unwrap().len(), 1, "who has not come for long is forgotten");
-    }
-
-    #[test]
-    fn a_malformed_address_of_redis_is_told_at_the_start() {
-        let limit = RateLimit { redis: Some("nonsense".to_owned()), ..RateLimit::alone(1, 1) };
-        assert!(matches!(Limiter::start(&limit), Err(Error::SettingsInvalid(_))));
-    }
-}
+mod tests;

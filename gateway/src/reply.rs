@@ -9,7 +9,7 @@ use ninefold::tonic::body::Body;
 use prost_reflect::DescriptorPool;
 
 use crate::error::Error;
-use crate::guard::Lack;
+use crate::guard::{self, Lack, Refusal};
 use crate::transcode::status;
 
 /// A body of bytes.
@@ -48,6 +48,7 @@ pub(crate) fn of_error(error: &Error) -> Response<Body> {
                 headers.insert(header::ALLOW, allowed);
             }
         }
+        Error::Refused(refusal) => return in_its_words(answer, refusal),
         Error::CallerUnknown { .. } | Error::CallerDenied(_) => challenge(headers, error),
         // What follows on the connection cannot be trusted to be a request.
         Error::RequestMalformed(_) | Error::HeadersTooLarge(_) | Error::BodyTooLarge(_) => {
@@ -68,11 +69,28 @@ pub(crate) fn of_error(error: &Error) -> Response<Body> {
         | Error::RateLimited(_)
         | Error::OriginRefused
         | Error::IssuerAway(_)
+        | Error::AddressDenied
+        | Error::AuthorityAway(_)
+        | Error::QuotaSpent(_)
         | Error::Maintenance { .. }
         | Error::Draining
         | Error::PageTokenInvalid(_)
         | Error::SettingsInvalid(_) => {}
     }
+    answer
+}
+
+/// An answer as an authority words it; the edge's own where it says nothing.
+fn in_its_words(mut answer: Response<Body>, refusal: &Refusal) -> Response<Body> {
+    if !refusal.body.is_empty() {
+        answer = answer.map(|_| body(refusal.body.clone()));
+        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    let headers = answer.headers_mut();
+    for (name, value) in &refusal.headers {
+        headers.insert(name, value.clone());
+    }
+    guard::strip_hop_by_hop(headers);
     answer
 }
 

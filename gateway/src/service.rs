@@ -48,10 +48,7 @@ impl GatewayService for Service {
     ) -> Result<Response<CheckSettingsResponse>, Status> {
         let overlaid = live::overlay(&self.base, &request.into_inner().content);
         let mut config = overlaid.map_err(|error| fault::status(&error))?;
-        if let Some(redis) = config.rate_limit.as_mut().and_then(|limit| limit.redis.as_mut()) {
-            // It may hold a password of the node's own file.
-            "(hidden)".clone_into(redis);
-        }
+        config.hide();
         let effective = serde_json::to_string(&config);
         let effective = effective.map_err(|error| fault::status(&Error::SettingsInvalid(vec![error.to_string()])))?;
         Ok(Response::new(CheckSettingsResponse { effective }))

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use ninefold::connect::{Channel, Discovery, Selector, Subset};
 
-use crate::guard::{Promise, Requirement};
+use crate::guard::{Promise, Requirement, limits};
 use crate::routes::Route;
 use mirror::Mirrors;
 pub(crate) use plan::{Asker, Claims};
@@ -42,6 +42,8 @@ struct Declared {
 pub(crate) struct Rules {
     timeout: Option<Duration>,
     requirement: Option<Arc<Requirement>>,
+    /// Where its limits stand in the settings.
+    limits_at: String,
     maintenance: Option<Maintenance>,
     canaries: Vec<Aimed>,
     mirror: Option<Mirror>,
@@ -119,17 +121,24 @@ impl Traffic {
 
 impl Declared {
     fn new(name: &str, service: &Service, channel: &dyn Fn(&str) -> Channel) -> Self {
-        let rules = |own: &Method| Arc::new(Rules::new(own.over(service), name, channel));
-        let mut methods: Vec<_> =
-            service.methods.iter().map(|(name, own)| (name.replace('/', "."), rules(own))).collect();
+        let rules = |own: &Method, at: Option<&str>| {
+            let limits_at = limits::place(name, at.filter(|_| own.limits.is_some()));
+            Arc::new(Rules::new(own.over(service), name, limits_at, channel))
+        };
+        let method = |(name, own): (&String, &Method)| {
+            let name = name.replace('/', ".");
+            let rules = rules(own, Some(&name));
+            (name, rules)
+        };
+        let mut methods: Vec<_> = service.methods.iter().map(method).collect();
         methods.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
-        Self { whole: rules(&Method::default()), methods }
+        Self { whole: rules(&Method::default(), None), methods }
     }
 }
 
 impl Rules {
-    fn new(method: Method, service: &str, channel: &dyn Fn(&str) -> Channel) -> Self {
-        let Method { timeout, requirement, maintenance, canaries, mirror } = method;
+    fn new(method: Method, service: &str, limits_at: String, channel: &dyn Fn(&str) -> Channel) -> Self {
+        let Method { timeout, requirement, limits: _, maintenance, canaries, mirror } = method;
         let aimed = |canary: Canary| Aimed { selector: Arc::new(canary.to.clone().into()), canary };
         let canaries: Vec<Aimed> = canaries.unwrap_or_default().into_iter().map(aimed).collect();
         let shadow = mirror.as_ref().filter(|mirror| mirror.service.is_none()).map(|mirror| mirror.to.clone().into());
@@ -139,7 +148,7 @@ impl Rules {
             subset: Subset { only: Some(Arc::new(mirror.to.clone().into())), is_strict: true, ..Subset::default() },
         });
         let requirement = requirement.map(Arc::new);
-        Self { timeout, requirement, maintenance, canaries, mirror, heard_by, set_apart }
+        Self { timeout, requirement, limits_at, maintenance, canaries, mirror, heard_by, set_apart }
     }
 
     fn steer(&self, asker: &Asker<'_>, declared: Option<Duration>) -> Result<Steered, Maintenance> {
@@ -161,6 +170,11 @@ impl Rules {
             steered.mirror.clone_from(&self.heard_by);
         }
         Ok(steered)
+    }
+
+    /// Where its limits stand in the settings.
+    pub(crate) fn limits_at(&self) -> &str {
+        &self.limits_at
     }
 
     /// What callers must show.

@@ -141,7 +141,7 @@ async fn list(platform: &Platform, format: Format) -> Result<(), Failure> {
                 grants(token),
                 output::ago(token.create_time.as_ref()),
                 output::ago(token.last_use_time.as_ref()),
-                expiry(token),
+                expiry(token.expire_time.as_ref()),
             ]);
         }
         table.render()
@@ -174,8 +174,9 @@ fn grants(token: &Token) -> String {
     format!("{}{services}{namespaces}", roles(token.roles()))
 }
 
-fn expiry(token: &Token) -> String {
-    let Some(end) = token.expire_time.and_then(|time| std::time::SystemTime::try_from(time).ok()) else {
+/// When something ends, from now.
+pub(crate) fn expiry(end: Option<&prost_types::Timestamp>) -> String {
+    let Some(end) = end.and_then(|time| std::time::SystemTime::try_from(*time).ok()) else {
         return "never".to_owned();
     };
     match end.duration_since(std::time::SystemTime::now()) {

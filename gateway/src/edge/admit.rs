@@ -11,16 +11,35 @@ use crate::access::Record;
 use crate::contract::Method;
 use crate::error::Error;
 use crate::frames::{Broken, Frames, Packing};
-use crate::guard::{Promise, Requirement};
+use crate::guard::{Known, Promise, Requirement};
+use crate::limit::Subject;
 use crate::reply;
 use crate::routes::Route;
 use crate::traffic::{Claims, Steered};
 
 impl Edge {
+    /// Settles where a request comes from, before anybody asks where it goes.
+    ///
+    /// # Errors
+    /// [`Error::AddressDenied`] and [`Error::RateLimited`].
+    pub(super) async fn come_from(&self, head: &mut Parts, client: &Client, record: &mut Record) -> Result<(), Error> {
+        let peer = client.address.ip();
+        let origin = self.config.addresses.origin(peer, client.peer.is_some(), &head.headers)?;
+        head.extensions.insert(origin);
+        if let Some(limiter) = &self.limiter {
+            let verdict = limiter.admit(Subject::address(origin.address)).await;
+            let held = verdict.held();
+            record.verdicts.push(verdict);
+            held?;
+        }
+        Ok(())
+    }
+
     /// Lets a request in, and says where it goes.
     ///
     /// # Errors
-    /// [`Error::CallerUnknown`], [`Error::CallerDenied`], [`Error::IssuerAway`]; [`Error::Maintenance`] where that is what is
+    /// [`Error::CallerUnknown`], [`Error::CallerDenied`], [`Error::IssuerAway`]; [`Error::RateLimited`],
+    /// [`Error::QuotaSpent`]; [`Error::Refused`], [`Error::AuthorityAway`]; [`Error::Maintenance`] where that is what is
     /// answered instead.
     pub(super) async fn admit(
         &self,
@@ -30,7 +49,7 @@ impl Edge {
         record: &mut Record,
     ) -> Result<Steered, Error> {
         let requirement = self.requirement(route);
-        let caller = match self.doorkeeper.identify(&mut head.headers).await {
+        let caller = match self.doorkeeper.identify(&mut head.headers, client.peer.as_ref()).await {
             // What is for anybody is so for those whose token ran out, too.
             Err(_) if requirement.as_ref().is_some_and(|requirement| requirement.public) => None,
             identified => identified?,
@@ -38,8 +57,16 @@ impl Edge {
         if let Some(caller) = &caller {
             record.identity = caller.name();
             head.extensions.insert(Claims(caller.claims.clone()));
+            head.extensions.insert(Known(caller.clone()));
         }
-        let promise = requirement.map(|requirement| self.doorkeeper.judge(requirement, caller)).transpose()?.flatten();
+        let judge = |requirement| self.doorkeeper.judge(requirement, caller.clone());
+        let promise = requirement.map(judge).transpose()?.flatten();
+        let place = self.traffic.rules(route).map(|rules| rules.limits_at());
+        let address = client.origin(head).address;
+        self.limits.admit(place, caller.as_deref(), address, &mut record.verdicts).await?;
+        if let Some(authority) = self.doorkeeper.external() {
+            authority.ask(head, route, caller.as_deref(), address).await?;
+        }
         let mut steered = self.steer(head, route, client)?;
         steered.promise = promise;
         Ok(steered)

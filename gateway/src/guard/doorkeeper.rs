@@ -2,26 +2,49 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use ninefold::Link;
 use ninefold::lifecycle::Scope;
+use ninefold::tls::Peer;
 use prost_reflect::DynamicMessage;
 use serde_json::{Map, Value};
 
 use super::caller::Caller;
+use super::external::{self, Authority};
+use super::introspect::Introspector;
 use super::issuers::{self, Issuers, Refused};
+use super::keys::{self, Keys};
+use super::passport::Passports;
 use super::requirement::{Lack, Requirement};
 use super::settings::Auth;
 use crate::contract::Method;
 use crate::error::Error;
+
+/// The header in which keys are looked for, besides `authorization`.
+const KEY_HEADER: &str = "x-api-key";
+
+/// Who a request's caller is; among its extensions.
+#[derive(Clone, Debug)]
+pub(crate) struct Known(pub(crate) Arc<Caller>);
 
 /// Stands at the door. Clones are the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Doorkeeper {
     auth: Arc<Auth>,
     issuers: Issuers,
+    introspector: Option<Introspector>,
+    keys: Keys,
+    passports: Passports,
+    external: Option<Arc<Authority>>,
     /// What is asked where nobody says anything.
     otherwise: Option<Arc<Requirement>>,
     scope: Scope,
+}
+
+/// What a caller shows.
+enum Shown {
+    Key(String),
+    Token(String),
 }
 
 /// What a request must still hold to when it is bound.
@@ -41,9 +64,18 @@ impl From<Refused> for Error {
 }
 
 impl Doorkeeper {
-    /// Asks nobody anything yet. What runs for it runs in `scope`.
-    pub(crate) fn new(scope: Scope) -> Self {
-        Self { auth: Arc::default(), issuers: Issuers::none(), otherwise: None, scope }
+    /// Asks nobody anything yet. What runs for it runs in `scope`; keys are known by `access`, and told there.
+    ///
+    /// # Errors
+    /// [`Error::SettingsInvalid`] if the system gives no randomness.
+    pub(crate) fn start(access: Link, scope: Scope) -> Result<Self, Error> {
+        let (keys, passports) = (Keys::new(), Passports::new()?);
+        let (following, publishing, link) = (keys.clone(), passports.clone(), access.clone());
+        scope.run("gateway.follow_keys", |stop| following.follow(link, stop));
+        scope.run("gateway.publish_signer", |stop| publishing.publish(access, stop));
+        let issuers = Issuers::none();
+        let auth = Arc::default();
+        Ok(Self { auth, issuers, introspector: None, keys, passports, external: None, otherwise: None, scope })
     }
 
     /// The same with other settings.
@@ -51,12 +83,28 @@ impl Doorkeeper {
         if *self.auth == *auth {
             return self.clone();
         }
+        let introspector = match &auth.introspection {
+            asked if *asked == self.auth.introspection => self.introspector.clone(),
+            asked => asked.as_ref().map(Introspector::new),
+        };
         Self {
             auth: Arc::new(auth.clone()),
             issuers: self.issuers.renewed(auth, &self.scope),
+            introspector,
+            external: external::renewed(self.external.as_ref(), auth.external.as_ref()),
             otherwise: auth.required.then(Arc::default),
-            scope: self.scope.clone(),
+            ..self.clone()
         }
+    }
+
+    /// Whom to ask whether a request may pass.
+    pub(crate) const fn external(&self) -> Option<&Arc<Authority>> {
+        self.external.as_ref()
+    }
+
+    /// What a service is told of a caller.
+    pub(crate) fn passport(&self, caller: &Caller, service: &Arc<str>) -> HeaderValue {
+        self.passports.say(caller, service)
     }
 
     /// What is asked for a method: what settings say, else its contract, else of all.
@@ -81,24 +129,61 @@ impl Doorkeeper {
     ///
     /// # Errors
     /// [`Error::CallerUnknown`] and [`Error::IssuerAway`] for what is shown and not believed.
-    pub(crate) async fn identify(&self, headers: &mut HeaderMap) -> Result<Option<Arc<Caller>>, Error> {
-        if self.issuers.is_empty() {
-            return Ok(None);
+    pub(crate) async fn identify(
+        &self,
+        headers: &mut HeaderMap,
+        peer: Option<&Peer>,
+    ) -> Result<Option<Arc<Caller>>, Error> {
+        if let Some((name, shown)) = self.shown(headers)? {
+            let caller = match shown {
+                Shown::Key(key) => self.keys.verify(&key).await?,
+                Shown::Token(token) => self.verify(&token).await?,
+            };
+            if !self.auth.forward {
+                headers.remove(name);
+            }
+            return Ok(Some(caller));
         }
-        let mut lines = headers.get_all(header::AUTHORIZATION).into_iter();
-        let (Some(line), second) = (lines.next(), lines.next()) else { return Ok(None) };
-        if second.is_some() {
-            return Err(Refused::Token("there is more than one authorization").into());
+        let peer = peer.filter(|_| self.auth.certificates);
+        Ok(peer.and_then(Caller::certified).map(Arc::new))
+    }
+
+    /// What a caller shows, and in which header. What is between it and the service is not looked at.
+    fn shown(&self, headers: &HeaderMap) -> Result<Option<(HeaderName, Shown)>, Error> {
+        let mut found = None;
+        for name in [header::AUTHORIZATION, HeaderName::from_static(KEY_HEADER)] {
+            for line in headers.get_all(&name) {
+                let line = line.to_str().unwrap_or_default();
+                let text = if name == header::AUTHORIZATION {
+                    let bearer = line.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+                    bearer.map(|(_, token)| token.trim())
+                } else {
+                    Some(line.trim())
+                };
+                let shown = match text {
+                    Some(key) if self.auth.keys && key.starts_with(keys::PREFIX) => Shown::Key(key.to_owned()),
+                    Some(token) if name == header::AUTHORIZATION && self.takes_tokens() => {
+                        Shown::Token(token.to_owned())
+                    }
+                    Some(_) | None => continue,
+                };
+                if found.replace((name.clone(), shown)).is_some() {
+                    return Err(Refused::Token("more than one thing is shown").into());
+                }
+            }
         }
-        let line = line.to_str().unwrap_or_default();
-        let bearer = line.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        // Another scheme is between the caller and the service.
-        let Some((_, token)) = bearer else { return Ok(None) };
-        let caller = self.issuers.verify(token.trim()).await?;
-        if !self.auth.forward {
-            headers.remove(header::AUTHORIZATION);
+        Ok(found)
+    }
+
+    fn takes_tokens(&self) -> bool {
+        self.introspector.is_some() || !self.issuers.is_empty()
+    }
+
+    async fn verify(&self, token: &str) -> Result<Arc<Caller>, Refused> {
+        match &self.introspector {
+            Some(introspector) if !self.issuers.knows(token) => introspector.verify(token).await,
+            Some(_) | None => self.issuers.verify(token).await,
         }
-        Ok(Some(caller))
     }
 
     /// Whether a caller may call what asks this.

@@ -87,6 +87,12 @@ impl Issuers {
         self.sources.is_empty()
     }
 
+    /// Whether a token says that it is of one of them. It is not believed by that.
+    pub(crate) fn knows(&self, text: &str) -> bool {
+        let issuer = Token::parse(text).ok();
+        issuer.is_some_and(|token| token.text("iss").is_some_and(|issuer| self.sources.contains_key(issuer)))
+    }
+
     /// Who the bearer of a token is. Waits for keys that nobody has seen yet, for three seconds at most.
     ///
     /// # Errors

@@ -7,6 +7,8 @@ use http::Uri;
 use ninefold::settings::duration;
 use serde::{Deserialize, Serialize};
 
+use super::external::External;
+use super::introspect::Introspection;
 use super::jws::Algorithm;
 
 /// Most issuers.
@@ -31,11 +33,30 @@ pub struct Auth {
     pub leeway: Duration,
     /// Who vouches for callers by signed tokens (JWT). None to leave the header `authorization` to services.
     pub issuers: Vec<Issuer>,
+    /// Who is asked what other tokens are worth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub introspection: Option<Introspection>,
+    /// Whether API keys of the platform are taken.
+    pub keys: bool,
+    /// Whether who showed a certificate, and nothing else, is who that says. Who vouches for it is `tls.client_ca`.
+    pub certificates: bool,
+    /// Who is asked whether a request may pass, once the rest is settled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
 }
 
 impl Default for Auth {
     fn default() -> Self {
-        Self { required: false, forward: false, leeway: Duration::from_secs(60), issuers: Vec::new() }
+        Self {
+            required: false,
+            forward: false,
+            leeway: Duration::from_secs(60),
+            issuers: Vec::new(),
+            introspection: None,
+            keys: true,
+            certificates: true,
+            external: None,
+        }
     }
 }
 
@@ -156,6 +177,15 @@ impl Auth {
                 wrong.push(format!("issuers[{number}].issuer is there already"));
             }
         }
+        wrong.extend(self.introspection.iter().flat_map(Introspection::mistakes));
+        wrong.extend(self.external.iter().flat_map(External::mistakes));
         wrong
+    }
+
+    /// Hides what is a secret.
+    pub(crate) fn hide(&mut self) {
+        if let Some(introspection) = &mut self.introspection {
+            "(hidden)".clone_into(&mut introspection.client_secret);
+        }
     }
 }

@@ -7,6 +7,7 @@ use ninefold::connect::Selector;
 use serde::{Deserialize, Serialize};
 
 use crate::guard::Requirement;
+use crate::limit::{self, Limit};
 
 /// Longest text of a maintenance answer, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
@@ -23,6 +24,9 @@ pub struct Service {
     /// What callers must show, instead of what the contract says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requirement: Option<Requirement>,
+    /// How many requests may come, by names of your own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<BTreeMap<String, Limit>>,
     /// Answers every request instead of the service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub maintenance: Option<Maintenance>,
@@ -46,6 +50,9 @@ pub struct Method {
     /// What callers must show, instead of what the contract says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requirement: Option<Requirement>,
+    /// How many requests may come, by names of your own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<BTreeMap<String, Limit>>,
     /// Answers every request instead of the service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub maintenance: Option<Maintenance>,
@@ -176,6 +183,7 @@ impl Method {
         Self {
             timeout: self.timeout.or(service.timeout),
             requirement: self.requirement.clone().or_else(|| service.requirement.clone()),
+            limits: self.limits.clone().or_else(|| service.limits.clone()),
             maintenance: self.maintenance.clone().or_else(|| service.maintenance.clone()),
             canaries: self.canaries.clone().or_else(|| service.canaries.clone()),
             mirror: self.mirror.clone().or_else(|| service.mirror.clone()),
@@ -187,6 +195,7 @@ impl Method {
         if self.timeout.is_some_and(|timeout| timeout.is_zero()) {
             wrong.push("timeout is zero".to_owned());
         }
+        wrong.extend(self.limits.iter().flat_map(limit::mistakes));
         wrong.extend(self.requirement.iter().flat_map(Requirement::mistakes));
         if let Some(maintenance) = &self.maintenance {
             if maintenance.text.len() > TEXT_BYTES_MAX {

@@ -113,3 +113,72 @@ async fn a_body_that_never_ends_is_given_up() {
     let answer = raw(house.edge, head).await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
 }
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// What begins a connection of HTTP/2.
+fn preface() -> Vec<u8> {
+    [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &[])].concat()
+}
+
+/// GET / of `a`, in HPACK.
+const HEAD: [u8; 6] = [0x82, 0x86, 0x84, 0x41, 0x01, b'a'];
+
+/// Sends until the edge has had enough; how many times that was.
+async fn until_thrown_out(house: &Landscape, most: u32, piece: impl Fn(u32) -> Vec<u8>) -> u32 {
+    let stream = tokio::net::TcpStream::connect(house.edge).await.unwrap();
+    let (mut reading, mut writing) = stream.into_split();
+    let flood = async {
+        writing.write_all(&preface()).await.unwrap();
+        for number in 0..most {
+            if writing.write_all(&piece(number)).await.is_err() {
+                return number;
+            }
+        }
+        most
+    };
+    let end = async {
+        // Answers must be read, or the flood would end for another reason.
+        let mut answer = vec![0; 64 << 10];
+        while let Ok(1..) = reading.read(&mut answer).await {}
+    };
+    tokio::pin!(flood, end);
+    let sent = tokio::select! {
+        sent = &mut flood => sent,
+        () = &mut end => return 0,
+    };
+    let thrown_out = tokio::time::timeout(Duration::from_secs(30), end).await;
+    thrown_out.unwrap_or_else(|_| panic!("the edge should have had enough after {sent}"));
+    sent
+}
+
+#[tokio::test]
+async fn floods_of_http2_end_their_connection_and_nothing_else() {
+    let house = Landscape::start().await;
+    // Streams that are opened and reset at once (CVE-2023-44487).
+    until_thrown_out(&house, 20_000, |number| {
+        let stream = 2 * number + 1;
+        [frame(1, 5, stream, &HEAD), frame(3, 0, stream, &8_u32.to_be_bytes())].concat()
+    })
+    .await;
+    // A head that never ends (CONTINUATION frames, CVE-2024-27316).
+    until_thrown_out(&house, 20_000, |number| match number {
+        0 => frame(1, 0, 1, &HEAD),
+        _ => frame(9, 0, 1, &[0x40, 1, b'x', 1, b'y'].repeat(200)),
+    })
+    .await;
+    // A head that is small on the wire and huge when it is unpacked: one entry, said again and again.
+    until_thrown_out(&house, 2, |number| match number {
+        0 => {
+            let entry = [&[0x40, 1, b'x', 0x7f, 0x81, 0x1e][..], &b"y".repeat(4000)].concat();
+            frame(1, 5, 1, &[&HEAD[..], &entry, &[0xbe].repeat(10_000)].concat())
+        }
+        _ => frame(0, 0, 0, b"a frame of data without a stream breaks the protocol"),
+    })
+    .await;
+    assert_eq!(ask(house.edge, "GET", "/v1/documents", "").await.status, 200, "others do not notice");
+}

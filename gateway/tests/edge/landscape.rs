@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 
 use crate::documents::Documents;
+use crate::keys::Access;
 use crate::talk::{self, Talk};
 
 pub(crate) const CONFIG: &str = "ninefold.config.v1.ConfigService";
@@ -38,6 +39,8 @@ pub(crate) struct Landscape {
     pub(crate) gateway: Gateway,
     /// Central configuration.
     pub(crate) documents: Documents,
+    /// API keys, and what edges sign with.
+    pub(crate) access: Access,
     /// The access log.
     pub(crate) told: Arc<Mutex<Vec<Entry>>>,
     /// What the edge noticed.
@@ -80,12 +83,14 @@ impl Landscape {
         let registry = registry::registry_service_server::RegistryServiceServer::new(registry);
         let store = contract::contract_service_server::ContractServiceServer::new(Contracts(contracts.clone()));
         let documents = Documents::default();
+        let access = Access::default();
         let settings = config::config_service_server::ConfigServiceServer::new(documents.clone());
         let (told, notices): (Arc<Mutex<Vec<Entry>>>, Notices) = Default::default();
         let journal = told.clone();
         let deps = Deps {
             registry: Link::from(Routes::new(registry)),
             contract: Link::from(Routes::new(store)),
+            access: access.link(),
             config: Link::from(Routes::new(settings)),
             node: "node-1".to_owned(),
             opening: Opening::AtOnce,
@@ -97,7 +102,7 @@ impl Landscape {
         let door = scope.child("gateway");
         let gateway = Gateway::start(config, deps, listener, &door).await.unwrap();
         let backend = Arc::default();
-        Self { scope, door, edge, backend, gateway, instances, policies, contracts, documents, told, notices }
+        Self { scope, door, edge, backend, gateway, instances, policies, contracts, documents, access, told, notices }
     }
 
     /// Hands a contract in.

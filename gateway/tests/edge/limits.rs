@@ -40,13 +40,17 @@ async fn a_client_that_sends_too_much_is_told_when_to_come_again() {
 }
 
 /// A real Redis, stopped when it is dropped.
-struct Redis {
+pub(crate) struct Redis {
     process: Child,
     url: String,
 }
 
 impl Redis {
-    async fn start() -> Self {
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) async fn start() -> Self {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let tools = std::env::var_os("NINEFOLD_TOOLS").map(|tools| PathBuf::from(tools).join("bin/redis-server"));
         let program = tools.filter(|program| program.exists()).unwrap_or_else(|| "redis-server".into());

@@ -2,6 +2,8 @@
 //! holds in its hands.
 
 #[cfg(test)]
+mod authority;
+#[cfg(test)]
 mod callers;
 #[cfg(test)]
 mod client;
@@ -13,6 +15,8 @@ mod documents;
 mod grpc;
 #[cfg(test)]
 mod guard;
+#[cfg(test)]
+mod keys;
 #[cfg(test)]
 mod landscape;
 #[cfg(test)]

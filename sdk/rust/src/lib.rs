@@ -19,6 +19,7 @@ pub mod caller;
 pub mod config;
 pub mod connect;
 pub mod credentials;
+pub mod edge;
 mod error;
 pub mod fault;
 pub mod fetch;

@@ -6,7 +6,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType, SigningKey as _};
 use serde_json::Value;
 use tests_landscape::tools::{self, Etcd};
 use tests_landscape::{Ended, Landscape, ended, http, ninefold, until};
@@ -317,4 +319,76 @@ async fn certificates_say_who_the_platform_is_and_who_calls_it() -> Result<()> {
     let logs = ask("ops", &["logs", "product", "-n", "5"]).await?;
     ensure!(logs.code == 0 && logs.stdout.contains("product"), "{logs:?}");
     Ok(())
+}
+
+/// A key that signs tokens, and what its public half is called in a JWK Set.
+fn issuer() -> Result<(KeyPair, String)> {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
+    let x = URL_SAFE_NO_PAD.encode(key.public_key_raw());
+    let jwks = serde_json::json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": x}]});
+    Ok((key, jwks.to_string()))
+}
+
+fn signed(key: &KeyPair, claims: &Value) -> Result<String> {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let signed = format!("{}.{}", part(&serde_json::json!({"alg": "EdDSA", "kid": "k"})), part(claims));
+    Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes())?)))
+}
+
+#[tokio::test]
+async fn callers_of_the_edge_show_tokens_and_keys() -> Result<()> {
+    let house = Landscape::demo(&["--no-traffic"]).await?;
+    let edge = house.address("edge");
+    let get = async |headers: &[(&str, &str)]| http::request(&edge, "GET", "/v1/products/1", headers, None).await;
+    ensure!(get(&[]).await?.status == 200, "nobody is asked unless it is said");
+
+    let (pair, jwks) = issuer()?;
+    let auth = serde_json::json!({
+        "required": true,
+        "issuers": [{"issuer": "https://id.example", "audiences": ["shop"], "jwks": jwks}],
+    });
+    let traffic = serde_json::json!({"product-composite": {"requirement": {"scopes_all": ["products.read"]}}});
+    let (auth, traffic) = (format!("auth={auth}"), format!("traffic={traffic}"));
+    house.ask(&["config", "set", "edge", &auth, &traffic]).await?;
+    until("nobody gets in unknown", SOON, async || Ok(get(&[]).await?.status == 401)).await?;
+    let refused = get(&[]).await?;
+    ensure!(refused.header("www-authenticate").starts_with("Bearer") && refused.text().contains("CALLER_UNKNOWN"));
+
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+    let bearer = |scope: &str| -> Result<String> {
+        let claims = serde_json::json!({
+            "iss": "https://id.example", "aud": "shop", "sub": "ada", "exp": now + 600, "scope": scope,
+        });
+        Ok(format!("Bearer {}", signed(&pair, &claims)?))
+    };
+    ensure!(get(&[("authorization", &bearer("products.read")?)]).await?.status == 200);
+    ensure!(get(&[("authorization", &bearer("other")?)]).await?.status == 403);
+    let (stranger, _) = issuer()?;
+    let claims =
+        serde_json::json!({"iss": "https://id.example", "aud": "shop", "exp": now + 600, "scope": "products.read"});
+    let forged = format!("Bearer {}", signed(&stranger, &claims)?);
+    ensure!(get(&[("authorization", &forged)]).await?.status == 401);
+
+    let made = house.ask(&["key", "create", "app", "--scope", "products.read", "--per-day", "5"]).await?;
+    let (secret, id) = (made["secret"].as_str().context("a secret")?, made["key"]["id"].as_str().context("an id")?);
+    let shown = [("x-api-key", secret)];
+    until("the key is known", AT_ONCE, async || Ok(get(&shown).await?.status == 200)).await?;
+    let answer = get(&shown).await?;
+    ensure!(answer.header("ratelimit").contains("\"key-day\";r="), "{answer:?}");
+    let keys = house.run(&["key", "list"]).await?;
+    ensure!(keys.code == 0 && keys.stdout.contains(id) && !keys.stdout.contains(&secret[20..]), "{keys:?}");
+    let route = house.ask(&["route", "test", "GET", "/v1/products/1"]).await?.to_string();
+    ensure!(route.contains("products.read") && route.contains("CALLER_UNKNOWN"), "{route}");
+    house.ask(&["key", "revoke", id]).await?;
+    until("the key is refused", AT_ONCE, async || Ok(get(&shown).await?.status == 401)).await?;
+
+    // What services verify the edge's word with; the last call made sure that there is one.
+    let platform = house.address("platform");
+    let published = http::request(&platform, "GET", "/v1/identity/keys", &[], None).await?.json()?;
+    ensure!(published["keys"][0]["kty"] == "OKP" && published["keys"][0]["use"] == "sig", "{published}");
+    let by_http = http::request(&platform, "GET", "/v1/keys", &[], None).await?;
+    ensure!(by_http.status == 200 && by_http.json()?["keys"].as_array().is_none_or(Vec::is_empty), "{by_http:?}");
+    let data = std::process::Command::new("grep").args(["-rlaF", &secret[20..], &house.data()]).output()?;
+    ensure!(data.stdout.is_empty(), "the key's secret lies on disk: {}", String::from_utf8_lossy(&data.stdout));
+    house.stop().await
 }
