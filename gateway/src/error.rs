@@ -201,6 +201,7 @@ impl Fault for Error {
             Self::OriginRefused | Self::CallerDenied(_) | Self::AddressDenied | Self::Refused(_) => Kind::Denied,
             Self::Starting
             | Self::IssuerAway(_)
+            | Self::AuthorityAway(_)
             | Self::Unreachable { .. }
             | Self::Maintenance { .. }
             | Self::Draining => Kind::Unavailable,

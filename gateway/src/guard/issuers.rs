@@ -172,7 +172,9 @@ impl Issuers {
         let subject = token.text("sub").unwrap_or_default().to_owned();
         let expires = UNIX_EPOCH.checked_add(expires);
         let claims = Arc::new(token.claims);
-        Ok(Arc::new(Caller { proof: Proof::Token, subject, issuer: issuer.issuer.clone(), scopes, claims, expires }))
+        let issuer = issuer.issuer.clone();
+        let proof = Proof::Token;
+        Ok(Arc::new(Caller { proof, subject, issuer, scopes, claims, expires, ..Caller::default() }))
     }
 }
 

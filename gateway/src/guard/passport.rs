@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
 use ninefold::Link;
-use ninefold::edge::{HEADER, ISSUER};
+use ninefold::edge::ISSUER;
 use ninefold::lifecycle::Stop;
 use ninefold_proto::ninefold::access::v1::signer_service_client::SignerServiceClient;
 use ninefold_proto::ninefold::access::v1::{Jwk, PutSignerRequest};
@@ -133,6 +133,3 @@ impl Passports {
         }
     }
 }
-
-/// The header that carries it.
-pub(crate) const NAME: &str = HEADER;
