@@ -83,3 +83,10 @@ pub(crate) async fn raw(edge: SocketAddr, bytes: &str) -> String {
     let _ = read.await.unwrap_or_else(|_| panic!("the edge should close the connection after {bytes:?}"));
     String::from_utf8_lossy(&answer).into_owned()
 }
+
+/// The reason that an answer gives.
+pub(crate) fn reason(answer: &Answer) -> String {
+    let json = answer.json();
+    let details = json["details"].as_array().cloned().unwrap_or_default();
+    details.iter().find_map(|detail| detail["reason"].as_str()).unwrap_or_default().to_owned()
+}
