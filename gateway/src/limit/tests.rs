@@ -1,3 +1,5 @@
+//! Limits, asked with the clock in hand.
+
 use super::*;
 
 fn limiter(per_second: u32, burst: u32) -> Limiter {
