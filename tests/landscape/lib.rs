@@ -101,10 +101,19 @@ impl Landscape {
     /// # Errors
     /// As [`Landscape::demo`].
     pub async fn up_with(settings: &str) -> Result<Self> {
+        Self::up_with_and(settings, &[]).await
+    }
+
+    /// As [`Landscape::up_with`], with more on the command line.
+    ///
+    /// # Errors
+    /// As [`Landscape::demo`].
+    pub async fn up_with_and(settings: &str, arguments: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("ninefold.toml");
         std::fs::write(&file, settings)?;
-        Self::start_in(folder, Surroundings::default(), "up", &["--config", &file.display().to_string()]).await
+        let file = file.display().to_string();
+        Self::start_in(folder, Surroundings::default(), "up", &[&["--config", &file], arguments].concat()).await
     }
 
     async fn start(verb: &str, arguments: &[&str]) -> Result<Self> {

@@ -73,6 +73,7 @@ pub(crate) async fn run() -> Result<()> {
     let edge = listener.local_addr()?;
     let deps = Deps {
         config: Link::new(service_fn(|_: Request<Body>| async { unknown() })),
+        access: Link::new(service_fn(|_: Request<Body>| async { unknown() })),
         node: "bench".to_owned(),
         witness: Arc::new(Nobody),
         journal: Journal::silent(),

@@ -221,6 +221,7 @@ impl Usage {
             let is_deprecated = head.package.deprecated_methods.contains(&finding.element);
             if is_deprecated && self.is_unused(&head.package, unused, |method| method == finding.element).await? {
                 finding.warning = true;
+                finding.message.truncate(finding.message.trim_end_matches('.').len());
                 finding.message.push_str("; it was deprecated, and nobody has called it for long enough");
             }
         }

@@ -46,10 +46,15 @@ impl Checkout {
 
     /// Runs an instance of the review service that answers the contract, in plain Python.
     async fn serve(&self, house: &Landscape, modules: &[&str]) -> Result<Child> {
+        self.serve_as(house, modules, &[]).await
+    }
+
+    async fn serve_as(&self, house: &Landscape, modules: &[&str], variables: &[(&str, &str)]) -> Result<Child> {
         python::generate(&self.protos(), self.folder.path()).await?;
         let mut command = ninefold("run", &["--name", "review", "--endpoint", &house.endpoint(), "--"])?;
         command.arg(tools::python("python")?).arg(python::folder().join("serve_contract.py")).args(modules);
         let said = std::fs::File::create(self.folder.path().join("said"))?;
+        command.envs(variables.iter().copied());
         command.env("PYTHONPATH", self.folder.path()).stdout(said.try_clone()?).stderr(said).stdin(Stdio::null());
         Ok(command.spawn()?)
     }
@@ -179,18 +184,17 @@ async fn a_second_version_joins_beside_the_first_and_clients_come_from_the_lands
     leaves(both).await?;
 
     // A route of somebody else is refused, and only told where an operator says so.
-    let greedy = Checkout::new()?;
-    greedy.change(SERVICE, "\n\n// Keeps", "\n\nimport \"google/api/annotations.proto\";\n\n// Keeps")?;
-    greedy.change(
+    checkout.change(SERVICE, "\n\n// Keeps", "\n\nimport \"google/api/annotations.proto\";\n\n// Keeps")?;
+    checkout.change(
         SERVICE,
         "option idempotency_level = NO_SIDE_EFFECTS;",
         "option idempotency_level = NO_SIDE_EFFECTS;\n    option (google.api.http) = {get: \"/v1/products/{product_id}\"};",
     )?;
-    let verdict = checked(&house, &greedy.protos(), &[]).await?;
+    let verdict = checked(&house, &checkout.protos(), &[]).await?;
     ensure!(verdict.code == 7 && verdict.stdout.contains("HTTP_PATH_CONFLICT"), "{verdict:?}");
     let held = house.run(&["contract", "level", "shop.review.v1", "warn", "--reason", "for a day"]).await?;
     ensure!(held.code == 0, "{held:?}");
-    let verdict = checked(&house, &greedy.protos(), &[]).await?;
+    let verdict = checked(&house, &checkout.protos(), &[]).await?;
     ensure!(verdict.code == 0 && verdict.stdout.contains("warning HTTP_PATH_CONFLICT"), "{verdict:?}");
 
     // Who calls the first: built with it, and counted.
@@ -226,6 +230,69 @@ async fn a_second_version_joins_beside_the_first_and_clients_come_from_the_lands
     call.arg(python::folder().join("call_exported.py")).arg(address).env("PYTHONPATH", work.path());
     let called = python::done(call).await?;
     ensure!(called.stdout.contains("reviews from review"), "{called:?}");
+    house.stop().await
+}
+
+/// Makes a token of a role; answers its file.
+async fn token(house: &Landscape, folder: &Path, role: &str, more: &[&str]) -> Result<String> {
+    let file = folder.join(role).display().to_string();
+    let made = house.run(&[&["token", "create", role, "--role", role, "--write", &file], more].concat()).await?;
+    ensure!(made.code == 0, "{made:?}");
+    Ok(file)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_calls_may_go_and_only_an_operator_overrides() -> Result<()> {
+    let house = Landscape::up_with_and("[contract]\nunused = \"2s\"\n", &["--auth", "token"]).await?;
+    let tokens = tempfile::tempdir()?;
+    let (reader, instance, operator) = (
+        token(&house, tokens.path(), "read", &[]).await?,
+        token(&house, tokens.path(), "instance", &["--service", "review"]).await?,
+        token(&house, tokens.path(), "operator", &[]).await?,
+    );
+    let serve = async |checkout: &Checkout| {
+        let child = checkout.serve_as(&house, &[FIRST], &[("NINEFOLD_TOKEN_FILE", &instance)]).await?;
+        Ok::<_, anyhow::Error>(child)
+    };
+    let (old, without, breaking) = (Checkout::new()?, Checkout::new()?, Checkout::new()?);
+    old.change(
+        SERVICE,
+        "service ReviewService {",
+        "service ReviewService {\n  // Old.\n  rpc DropReviews(ListReviewsRequest) returns (ListReviewsResponse) {\n    \
+         option deprecated = true;\n  }",
+    )?;
+    breaking.change(REVIEW, "string subject = 3;", "string title = 5;")?;
+
+    // A method that was deprecated and that nobody calls is offered to go; without it the contract joins.
+    let first = serve(&old).await?;
+    until("it may go", SOON, || async {
+        let shown = house.ask(&["contract", "show", "shop.review.v1"]).await?;
+        let package = &shown["package"];
+        Ok(package["deletableMethods"][0] == "shop.review.v1.ReviewService.DropReviews" && package["retirable"] == true)
+    })
+    .await?;
+    leaves(first).await?;
+    let second = serve(&without).await?;
+    until("it went", SOON, || async { Ok(house.serving("review").await? == 1) }).await?;
+    let log = house.ask(&["contract", "log", "review"]).await?.to_string();
+    ensure!(!log.contains("CHANGE_KIND_REFUSED"), "{log}");
+    leaves(second).await?;
+
+    // What breaks is refused, until somebody with the right and a reason says otherwise.
+    let refused = serve(&breaking).await?;
+    until("it is refused", SOON, || async { Ok(starting(&house).await?.is_some()) }).await?;
+    until("it is told why", SOON, || async { Ok(breaking.said().contains("contract is refused")) }).await?;
+    let accept = ["contract", "accept", "review", "--reason", "nobody reads subjects"];
+    for file in [&reader, &instance] {
+        let denied = house.run_as(&[("NINEFOLD_TOKEN_FILE", file)], &accept).await?;
+        ensure!(denied.code == 6 && denied.stderr.contains("ROLE_DENIED"), "{denied:?}");
+    }
+    let accepted = house.run_as(&[("NINEFOLD_TOKEN_FILE", &operator)], &accept).await?;
+    ensure!(accepted.code == 0, "{accepted:?}");
+    until("it serves", SOON, || async { Ok(house.serving("review").await? == 1) }).await?;
+    let log = house.ask(&["contract", "log", "review"]).await?.to_string();
+    ensure!(log.contains("token operator") && log.contains("nobody reads subjects"), "{log}");
+    leaves(refused).await?;
     house.stop().await
 }
 

@@ -67,18 +67,17 @@ pub(super) async fn show(platform: &Platform, package: String, revision: i64, fo
 fn page(state: &GetPackageResponse, documented: &GetDocumentationResponse) -> String {
     let package = state.package.clone().unwrap_or_default();
     let mut text = table(std::slice::from_ref(&package));
+    let long = match state.unused_days {
+        0 => "less than a day, as is asked here".to_owned(),
+        1 => "a day".to_owned(),
+        days => format!("{days} days"),
+    };
     for method in &state.deletable_methods {
-        text.push_str(&format!(
-            "{method} may go: deprecated, and nobody has called it for {} days\n",
-            state.unused_days
-        ));
+        text.push_str(&format!("{method} may go: deprecated, and nobody has called it for {long}\n"));
     }
     if state.retirable {
         let name = &package.package;
-        text.push_str(&format!(
-            "nobody has called it for {} days: ninefold contract retire {name} --reason ...\n",
-            state.unused_days
-        ));
+        text.push_str(&format!("nobody has called it for {long}: ninefold contract retire {name} --reason ...\n"));
     }
     text.push_str(&format!("\nrevision {} of {}\n", documented.revision, package.package));
     for one in &documented.history {
