@@ -320,6 +320,9 @@ pub(crate) struct LogsArgs {
     /// Count lines by the values of these fields instead of printing them, such as service,level.
     #[arg(long, value_name = "FIELDS", value_delimiter = ',', conflicts_with = "follow")]
     pub(crate) by: Vec<String>,
+    /// With so many lines of the same instance before and after each.
+    #[arg(short = 'C', long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100), conflicts_with_all = ["follow", "by"])]
+    pub(crate) context: u8,
     /// Only lines of this trace.
     #[arg(long, default_value = "")]
     pub(crate) trace: String,

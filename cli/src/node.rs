@@ -269,6 +269,7 @@ async fn start_roles(
     let monitor = Monitor::open(settings.monitor, &scope.child("monitor"))
         .await
         .map_err(|error| Failure::Store(fault::chain(&error)))?;
+    monitor.follow(link.clone(), facts.node.clone(), &scope.child("monitor.rules"));
     let contract_deps = ninefold_contract::Deps { store: store.clone(), registry: Some(link.clone()) };
     let contract = Contract::start(settings.contract, contract_deps, &scope.child("contract"))
         .await

@@ -124,6 +124,7 @@ pub(crate) fn load(args: &NodeArgs, data: &Path) -> Result<Settings, Failure> {
     file.refuse("store", settings.store.mistakes());
     file.refuse("contract", settings.contract.mistakes());
     file.refuse("registry", settings.registry.mistakes());
+    file.refuse("monitor", settings.monitor.mistakes());
     file.refuse("control", settings.control.mistakes());
     file.refuse("access", settings.access.mistakes());
     file.refuse("dialect", settings.dialect.mistakes());

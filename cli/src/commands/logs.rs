@@ -1,5 +1,6 @@
 //! `ninefold logs`: the central logs, searched or followed.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;
 use std::time::SystemTime;
 
@@ -24,16 +25,43 @@ pub(crate) async fn logs(platform: &Platform, args: LogsArgs, format: Format) ->
     let request = SearchLogsRequest {
         filter: Some(filter),
         page_size: i32::from(args.lines.max(1)),
+        context_lines: i32::from(args.context),
         ..SearchLogsRequest::default()
     };
-    let mut records = platform.ask(platform.monitor().search_logs(request)).await?.records;
+    let answer = platform.ask(platform.monitor().search_logs(request)).await?;
+    let mut records = answer.records;
     records.truncate(usize::from(args.lines));
     records.reverse();
     if records.is_empty() {
         output::talk("no matching lines");
     }
+    if args.context > 0 {
+        return in_context(&records, answer.around, format);
+    }
     output::print_painted(format, &output::json_all("ninefold.monitor.v1.LogRecord", &records), || {
         records.iter().map(text).collect::<Vec<_>>().join("\n")
+    })
+}
+
+/// Prints lines with those around them; what was asked for is marked, and places apart are told apart.
+fn in_context(meant: &[LogRecord], around: Vec<LogRecord>, format: Format) -> Result<(), Failure> {
+    let sequences: BTreeSet<u64> = meant.iter().map(|record| record.sequence).collect();
+    let mut by_instance: BTreeMap<(&str, &str), Vec<&LogRecord>> = BTreeMap::new();
+    let all = || meant.iter().chain(&around);
+    for record in all() {
+        by_instance.entry((&record.service, &record.instance_id)).or_default().push(record);
+    }
+    let time = |record: &LogRecord| record.time.as_ref().map_or((0, 0), |time| (time.seconds, time.nanos));
+    by_instance.values_mut().for_each(|records| records.sort_by_key(|record| (time(record), record.sequence)));
+    let lines = |records: &Vec<&LogRecord>| {
+        let mark = |record: &LogRecord| if sequences.contains(&record.sequence) { '>' } else { ' ' };
+        records.iter().map(|record| format!("{} {}", mark(record), text(record))).collect::<Vec<_>>().join("\n")
+    };
+    let mut sorted: Vec<&LogRecord> = all().collect();
+    sorted.sort_by_key(|record| (time(record), record.sequence));
+    let sorted: Vec<LogRecord> = sorted.into_iter().cloned().collect();
+    output::print_painted(format, &output::json_all("ninefold.monitor.v1.LogRecord", &sorted), || {
+        by_instance.values().map(lines).collect::<Vec<_>>().join("\n--\n")
     })
 }
 

@@ -4,7 +4,6 @@
 //! it is registered for as long as it runs, and what it prints goes to the central logs. A platform that is away changes
 //! nothing for the program: it joins later.
 
-mod levels;
 mod proc;
 mod queue;
 mod ready;

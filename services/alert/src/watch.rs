@@ -154,7 +154,7 @@ impl Watcher {
             ..LogFilter::default()
         };
         let page_size = i32::try_from(logs.above.saturating_add(1)).unwrap_or(i32::MAX);
-        let asked = SearchLogsRequest { filter: Some(filter), page_size, page_token: String::new() };
+        let asked = SearchLogsRequest { filter: Some(filter), page_size, ..SearchLogsRequest::default() };
         let mut request = Request::new(asked);
         request.set_timeout(QUESTION_TIME_MAX);
         let answer = MonitorServiceClient::new(self.platform.clone()).search_logs(request).await?.into_inner();

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ninefold::fault::Violation;
 use serde::Deserialize;
+
+use crate::{mask, parse, shares};
 
 const MIB: usize = 1024 * 1024;
 const GIB: u64 = 1024 * 1024 * 1024;
@@ -79,6 +82,24 @@ pub struct Config {
     pub captured_lines_max: usize,
     /// Most followers of log lines at a time.
     pub followers_max: usize,
+    /// What is masked before anything is written. The document `monitor` may say otherwise while the node runs.
+    pub mask: mask::Config,
+    /// How lines that programs print are read. The document `monitor` may say otherwise.
+    pub lines: parse::Config,
+    /// Who may send how much. The document `monitor` may say otherwise.
+    pub limits: shares::Config,
+}
+
+impl Config {
+    /// What cannot work, although it can be read.
+    pub fn mistakes(&self) -> Vec<Violation> {
+        let wrong = self.mask.mistakes().into_iter().chain(self.lines.mistakes());
+        let told = |text: String| {
+            let (field, why) = text.split_once(": ").unwrap_or((text.as_str(), "cannot work"));
+            Violation::new(field, why)
+        };
+        wrong.map(told).collect()
+    }
 }
 
 impl Default for Config {
@@ -106,11 +127,14 @@ impl Default for Config {
             samples_fine_for: Duration::from_secs(7 * DAY),
             samples_disk_bytes_max: 2 * GIB,
             samples_file_every: Duration::from_secs(300),
-            body_bytes_max: 4 * MIB,
-            in_flight_bytes_max: 32 * MIB,
+            body_bytes_max: 16 * MIB,
+            in_flight_bytes_max: 64 * MIB,
             body_wait: Duration::from_secs(10),
             captured_lines_max: 8192,
             followers_max: 256,
+            mask: mask::Config::default(),
+            lines: parse::Config::default(),
+            limits: shares::Config::default(),
         }
     }
 }

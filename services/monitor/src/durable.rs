@@ -20,6 +20,7 @@ mod upkeep;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use ninefold::lifecycle::Scope;
@@ -33,6 +34,7 @@ use crate::hot::{shorten, whole};
 use crate::model::{
     Kept, Line, LineFilter, Measurement, Nanos, Sample, SeriesKey, Span, Summary, TraceFilter, TraceId, Usage,
 };
+use crate::shares::Pressure;
 use crate::tallies::Tallies;
 use crate::tier::{Followed, Limit, LineCursor, Lines, Page, Retention, Signal, Tally, Tier, Trace, TraceCursor};
 use batch::Batch;
@@ -194,6 +196,10 @@ impl Tier for Durable {
         self.0.append(Batch::Measurements(measurements)).await
     }
 
+    fn pressure(&self) -> Pressure {
+        Pressure { used: self.0.unfiled_bytes.load(Ordering::Acquire), max: self.0.config.unfiled_bytes_max }
+    }
+
     fn count_refused(&self, signal: Signal, records: u64) {
         self.0.hot.count_refused(signal, records);
     }
@@ -216,6 +222,24 @@ impl Tier for Durable {
             Vec::new()
         };
         Ok(merge(hot, cold, limit))
+    }
+
+    async fn lines_after(
+        &self,
+        filter: &LineFilter,
+        after: LineCursor,
+        limit: Limit,
+    ) -> Result<Vec<Arc<Kept>>, Error> {
+        let hot = self.0.hot.lines_after(filter, after, limit).await?;
+        let below = self.0.hot.first_line();
+        let (sheets, asked) = (self.0.sheets(Signal::Logs), filter.clone());
+        let cold = self.ask(move |question| cold::lines_after(&sheets, &asked, after, below, limit, question)).await?;
+        let known: HashSet<u64> = hot.iter().map(|kept| kept.sequence).collect();
+        let mut lines = hot;
+        lines.extend(cold.into_iter().filter(|kept| !known.contains(&kept.sequence)).map(Arc::new));
+        lines.sort_by_key(|kept| (kept.line.time, kept.sequence));
+        lines.truncate(limit.records_max);
+        Ok(lines)
     }
 
     async fn follow_lines(&self, filter: &LineFilter, after: u64, limit: Limit) -> Result<Followed, Error> {

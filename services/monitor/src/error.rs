@@ -55,6 +55,14 @@ pub enum Error {
     /// Too much is coming in at a time.
     #[error("too much telemetry is coming in")]
     Overloaded,
+    /// A service sends more than its share.
+    #[error("{service} sends more than its share")]
+    SenderTooLoud {
+        /// The service.
+        service: String,
+        /// When it may come back.
+        wait: Duration,
+    },
     /// Telemetry could not be written to the disk, so nothing of it is kept.
     #[error("telemetry could not be written")]
     Unwritable(#[source] Arc<dyn std::error::Error + Send + Sync>),
@@ -91,7 +99,9 @@ impl Fault for Error {
             Self::TraceUnknown(_) => Kind::NotFound,
             Self::TelemetryTooSlow(_) => Kind::Deadline,
             Self::TelemetryTypeUnsupported { .. } => Kind::Unimplemented,
-            Self::Overloaded | Self::FollowersFull(_) | Self::QueryTooCostly(_) => Kind::Exhausted,
+            Self::Overloaded | Self::SenderTooLoud { .. } | Self::FollowersFull(_) | Self::QueryTooCostly(_) => {
+                Kind::Exhausted
+            },
             Self::Unwritable(_) | Self::Unreadable(_) | Self::Unopenable { .. } => Kind::Unavailable,
             Self::QueryTooSlow(_) => Kind::Deadline,
         }
@@ -108,6 +118,7 @@ impl Fault for Error {
             Self::TelemetryTooSlow(_) => "TELEMETRY_TOO_SLOW",
             Self::TelemetryTypeUnsupported { .. } => "TELEMETRY_TYPE_UNSUPPORTED",
             Self::Overloaded => "MONITOR_OVERLOADED",
+            Self::SenderTooLoud { .. } => "SENDER_TOO_LOUD",
             Self::FollowersFull(_) => "FOLLOWERS_FULL",
             Self::Unwritable(_) => "TELEMETRY_UNWRITABLE",
             Self::Unreadable(_) => "TELEMETRY_UNREADABLE",
@@ -130,6 +141,7 @@ impl Fault for Error {
             | Self::TelemetryTooSlow(_)
             | Self::TelemetryTypeUnsupported { .. }
             | Self::Overloaded
+            | Self::SenderTooLoud { .. }
             | Self::Unwritable(_)
             | Self::Unreadable(_)
             | Self::Unopenable { .. }
@@ -140,6 +152,9 @@ impl Fault for Error {
     }
 
     fn retry_after(&self) -> Option<Duration> {
+        if let Self::SenderTooLoud { wait, .. } = self {
+            return Some(*wait);
+        }
         let may_pass = matches!(self, Self::Overloaded | Self::Unwritable(_) | Self::FollowersFull(_));
         may_pass.then_some(RETRY_AFTER)
     }

@@ -10,6 +10,8 @@
 //! -debug   NOT service:edge    negation
 //! a b      a AND b             both
 //! a OR b   (a OR b) c          either; parentheses
+//! body=~"took [0-9]{4,} ms"    a regular expression, somewhere in the field
+//! correlation:order-7          what a message belongs to, under any of the names by which messages carry it
 //! trace:4bf9…  instance:p-1    other names of what a line is
 //! ```
 
@@ -18,6 +20,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use crate::model::{Level, Line, Nanos, Needle};
+use crate::pattern::Pattern;
 
 /// Longest expression, in bytes.
 pub const TEXT_BYTES_MAX: usize = 8 * 1024;
@@ -69,6 +72,8 @@ pub enum Value {
     Level(Level),
     /// A time.
     Time(Nanos),
+    /// A pattern that is somewhere in it.
+    Pattern(Pattern),
 }
 
 /// What is wrong with an expression, and where.
@@ -146,6 +151,7 @@ impl Value {
                 Ok(known) => known.partial_cmp(number).is_some_and(|ordering| comparison.admits(ordering)),
                 Err(_) => comparison == Comparison::Equal && known == text,
             },
+            Self::Pattern(pattern) => pattern.is_in(known),
             Self::Text(text) if comparison == Comparison::Equal => match text.strip_suffix('*') {
                 Some(start) => known.get(..start.len()).is_some_and(|known| known.eq_ignore_ascii_case(start)),
                 None => known.eq_ignore_ascii_case(text),
@@ -206,9 +212,23 @@ pub fn fields<'a>(line: &'a Line, name: &'a str) -> Vec<Cow<'a, str>> {
         Part::Span => line.span_id.map(|id| Cow::Owned(id.to_string())).into_iter().collect(),
         Part::Attributes => {
             let attributes = line.attributes.iter().chain(&line.origin.attributes);
-            attributes.filter(|(known, _)| known == name).map(|(_, value)| Cow::Borrowed(value.as_str())).collect()
+            let is_meant = |known: &str| known == name || (is_correlation(name) && is_correlation(known));
+            attributes.filter(|(known, _)| is_meant(known)).map(|(_, value)| Cow::Borrowed(value.as_str())).collect()
         }
     }
+}
+
+/// Whether a name is one of those under which messages carry what they belong to: any of them stands for all.
+fn is_correlation(name: &str) -> bool {
+    const NAMES: [&str; 6] = [
+        "correlation",
+        "correlation_id",
+        "correlationId",
+        "correlation.id",
+        "messaging.message.conversation_id",
+        "messaging.message.correlation_id",
+    ];
+    NAMES.contains(&name)
 }
 
 struct Parser<'a> {
@@ -289,6 +309,7 @@ impl<'a> Parser<'a> {
     fn word(&mut self) -> Result<Expression, Wrong> {
         let start = self.at;
         let name = self.take(|letter| !letter.is_whitespace() && !"()\"<>=:".contains(letter));
+        let is_pattern = self.rest().starts_with("=~");
         let Some(comparison) = self.comparison() else {
             if name.is_empty() {
                 return Err(self.wrong("a condition is missing".to_owned()));
@@ -307,6 +328,10 @@ impl<'a> Parser<'a> {
         if value.is_empty() && !is_quoted {
             return Err(Wrong { at, problem: format!("a value of {name} is missing") });
         }
+        if is_pattern {
+            let pattern = Pattern::read(&value).map_err(|problem| Wrong { at, problem })?;
+            return Ok(Expression::Field(name.to_owned(), Comparison::Equal, Value::Pattern(pattern)));
+        }
         if value == "*" && !is_quoted && comparison == Comparison::Equal {
             return Ok(Expression::Has(name.to_owned()));
         }
@@ -315,7 +340,8 @@ impl<'a> Parser<'a> {
     }
 
     fn comparison(&mut self) -> Option<Comparison> {
-        const SIGNS: [(&str, Comparison); 10] = [
+        const SIGNS: [(&str, Comparison); 11] = [
+            ("=~", Comparison::Equal),
             (":>=", Comparison::MoreOrEqual),
             (":<=", Comparison::LessOrEqual),
             (":>", Comparison::More),
@@ -426,7 +452,7 @@ mod tests {
             body: "Connection to db-3 refused: no such host".into(),
             trace_id: TraceId::parse("4bf92f3577b34da6a3ce929d0e0e4736"),
             span_id: None,
-            attributes: vec![("http.status".into(), "503".into()), ("path".into(), "/v1/reviews".into())],
+            attributes: vec![("correlation_id".into(), "o-7".into()), ("http.status".into(), "503".into()), ("path".into(), "/v1/reviews".into())],
         }
     }
 
@@ -469,6 +495,12 @@ mod tests {
             ("trace_id:4bf9*", true),
             ("time>=2023-11-14T00:00:00Z time<2023-11-15T00:00:00Z", true),
             ("time>2024-01-01T00:00:00Z", false),
+            ("body=~\"db-[0-9] ref\"", true),
+            ("body=~\"^db\"", false),
+            ("http.status=~^5..$", true),
+            ("correlation:o-7", true),
+            ("messaging.message.conversation_id:o-7", true),
+            ("correlation:o-8", false),
             ("ORder", false),
             ("reviews", true),
         ] {
@@ -488,6 +520,7 @@ mod tests {
             ("time>=yesterday", 6),
             (":x", 0),
             ("a AND", 5),
+            ("body=~\"(\"", 6),
             ("service:", 8),
             (deep.as_str(), 33),
         ] {

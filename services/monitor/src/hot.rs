@@ -18,6 +18,7 @@ use crate::graph::Graph;
 use crate::model::{
     Kept, Line, LineFilter, Measurement, Nanos, Sample, SeriesKey, Span, Summary, TraceFilter, TraceId, Usage,
 };
+use crate::shares::Pressure;
 use crate::tallies::Tallies;
 use crate::tier::{Followed, Limit, LineCursor, Lines, Page, Retention, Signal, Tally, Tier, Trace, TraceCursor};
 
@@ -140,6 +141,11 @@ impl Tier for Hot {
         Ok(())
     }
 
+    /// What is too much is forgotten, so there is always room.
+    fn pressure(&self) -> Pressure {
+        Pressure { used: 0, max: usize::MAX }
+    }
+
     fn count_refused(&self, signal: Signal, records: u64) {
         match signal {
             Signal::Logs => add(&mut lock(&self.lines).tally, records),
@@ -159,6 +165,20 @@ impl Tier for Hot {
             tokio::task::yield_now().await;
         }
         Ok(found.into_page())
+    }
+
+    async fn lines_after(
+        &self,
+        filter: &LineFilter,
+        after: LineCursor,
+        limit: Limit,
+    ) -> Result<Vec<Arc<Kept>>, Error> {
+        let (mut found, mut place) = (Vec::new(), Some(after));
+        while let Some(after) = place {
+            place = lock(&self.lines).search_after(filter, after, &mut found, limit, STEP_RECORDS);
+            tokio::task::yield_now().await;
+        }
+        Ok(found)
     }
 
     async fn follow_lines(&self, filter: &LineFilter, after: u64, limit: Limit) -> Result<Followed, Error> {

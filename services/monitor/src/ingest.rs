@@ -17,14 +17,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::captured::nanos;
 use crate::config::Config;
 use crate::error::Error;
+use crate::intake::Intake;
 use crate::metrics::{Metrics, Unkept, Written};
-use crate::tier::{Signal, Tier};
+use crate::tier::Signal;
 use crate::wire::otlp::{self, Taken};
 
 /// Where telemetry comes in.
 #[derive(Debug)]
 pub(crate) struct Ingest {
-    tier: Arc<dyn Tier>,
+    intake: Arc<Intake>,
     metrics: Arc<Metrics>,
     room: Arc<Semaphore>,
     config: Config,
@@ -63,11 +64,11 @@ impl Room {
 }
 
 impl Ingest {
-    /// Makes a door to a tier.
-    pub(crate) fn new(tier: Arc<dyn Tier>, metrics: Arc<Metrics>, config: Config) -> Self {
+    /// Makes a door to the intake.
+    pub(crate) fn new(intake: Arc<Intake>, metrics: Arc<Metrics>, config: Config) -> Self {
         // A single request must always fit, compressed and not.
         let bytes = config.in_flight_bytes_max.max(2 * config.body_bytes_max).min(Semaphore::MAX_PERMITS);
-        Self { tier, metrics, room: Arc::new(Semaphore::new(bytes)), config }
+        Self { intake, metrics, room: Arc::new(Semaphore::new(bytes)), config }
     }
 
     /// Room for a request, none of it taken yet.
@@ -78,36 +79,36 @@ impl Ingest {
     /// Puts log lines into the tier.
     ///
     /// # Errors
-    /// Those of [`Tier::append_lines`].
+    /// Those of [`Intake::lines`].
     pub(crate) async fn logs(&self, request: ExportLogsServiceRequest) -> Result<Refused, Error> {
-        let Taken { records, refused, why } = otlp::lines(request.resource_logs, nanos(SystemTime::now()));
+        let Taken { records, refused, why } = otlp::lines(request.resource_logs, nanos(SystemTime::now()), &self.intake.rules().lines);
         let taken = records.len();
-        let outcome = self.tier.append_lines(records).await;
+        let outcome = self.intake.lines(records).await;
         self.settle(Signal::Logs, taken, outcome, refused, why)
     }
 
     /// Puts spans into the tier.
     ///
     /// # Errors
-    /// Those of [`Tier::append_spans`].
+    /// Those of [`Intake::spans`].
     pub(crate) async fn spans(&self, request: ExportTraceServiceRequest) -> Result<Refused, Error> {
         let Taken { records, refused, why } = otlp::spans(request.resource_spans);
         let taken = records.len();
-        let outcome = self.tier.append_spans(records).await;
+        let outcome = self.intake.spans(records).await;
         self.settle(Signal::Spans, taken, outcome, refused, why)
     }
 
     /// Puts measurements into the tier.
     ///
     /// # Errors
-    /// Those of [`Tier::append_measurements`].
+    /// Those of [`Intake::measurements`].
     pub(crate) async fn metrics(&self, request: ExportMetricsServiceRequest) -> Result<Refused, Error> {
         let resources = request.resource_metrics.clone();
         let Taken { records, refused, why } = otlp::measurements(resources, nanos(SystemTime::now()));
         let taken = records.len();
         let mut unkept = Unkept::default();
         // The samples last: what is added to a total would be added twice, were it sent again because the other failed.
-        let outcome = match self.tier.append_measurements(records).await {
+        let outcome = match self.intake.measurements(records).await {
             Ok(()) => self.metrics.take_otlp(&request.resource_metrics).await.map(|left| unkept = left),
             Err(error) => Err(error),
         };
@@ -123,14 +124,14 @@ impl Ingest {
     pub(crate) async fn written(&self, written: Written) -> Result<Unkept, Error> {
         let unkept = self.metrics.take_written(written).await?;
         if unkept.readings > 0 {
-            self.tier.count_refused(Signal::Measurements, unkept.readings);
+            self.intake.count_refused(Signal::Measurements, unkept.readings);
         }
         Ok(unkept)
     }
 
     /// Counts a request that was turned away before its records were known, as one record.
     pub(crate) fn count_refused(&self, signal: Signal) {
-        self.tier.count_refused(signal, 1);
+        self.intake.count_refused(signal, 1);
     }
 
     fn settle(
@@ -143,7 +144,7 @@ impl Ingest {
     ) -> Result<Refused, Error> {
         let lost = if outcome.is_err() { taken as u64 } else { 0 };
         if refused + lost > 0 {
-            self.tier.count_refused(signal, refused + lost);
+            self.intake.count_refused(signal, refused + lost);
         }
         outcome.map(|()| Refused { records: i64::try_from(refused).unwrap_or(i64::MAX), why })
     }

@@ -8,21 +8,29 @@ pub mod config;
 pub mod error;
 pub mod grammar;
 pub mod graph;
+pub mod mask;
 pub mod model;
+pub mod parse;
+pub mod pattern;
+pub mod shares;
 pub mod tallies;
 pub mod tier;
 
 mod captured;
+mod context;
 mod durable;
 mod follow;
 mod hot;
 mod ingest;
+mod intake;
+mod live;
 mod metrics;
 mod service;
 mod wire;
 
 use std::sync::Arc;
 
+use ninefold::Link;
 use ninefold::lifecycle::Scope;
 use ninefold::tonic::codec::CompressionEncoding;
 use ninefold::tonic::service::{Routes, RoutesBuilder};
@@ -36,6 +44,7 @@ pub use error::Error;
 use durable::Durable;
 use hot::Hot;
 use ingest::Ingest;
+use intake::Intake;
 use metrics::Metrics;
 use service::Service;
 use tier::Tier;
@@ -47,6 +56,8 @@ pub struct Monitor {
     ingest: Arc<Ingest>,
     lines: LineSink,
     metrics: Arc<Metrics>,
+    intake: Arc<Intake>,
+    config: Config,
 }
 
 impl Monitor {
@@ -69,12 +80,22 @@ impl Monitor {
     }
 
     fn before(tier: Arc<dyn Tier>, metrics: Arc<Metrics>, config: Config, scope: &Scope) -> Self {
+        let intake = Arc::new(Intake::new(tier.clone(), &config));
         Self {
-            service: Arc::new(Service::new(tier.clone(), config.followers_max, scope)),
-            lines: LineSink::start(config.captured_lines_max, tier.clone(), scope),
-            ingest: Arc::new(Ingest::new(tier, metrics.clone(), config)),
+            service: Arc::new(Service::new(tier, intake.clone(), config.followers_max, scope)),
+            lines: LineSink::start(config.captured_lines_max, intake.clone(), scope),
+            ingest: Arc::new(Ingest::new(intake.clone(), metrics.clone(), config.clone())),
+            intake,
+            config,
             metrics,
         }
+    }
+
+    /// Follows the document `monitor` of central configuration, through a link to the platform: what is masked, how printed
+    /// lines are read, who may send how much. Until it answers the settings hold.
+    pub fn follow(&self, platform: Link, node: String, scope: &Scope) {
+        let (config, intake, follows) = (self.config.clone(), self.intake.clone(), scope.child("follow"));
+        scope.run("monitor.follow", move |stop| live::follow(platform, node, config, intake, follows, stop));
     }
 
     /// Adds the monitor's contract, and the three services of OTLP.

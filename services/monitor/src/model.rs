@@ -13,7 +13,7 @@ pub const VALUE_BYTES_MAX: usize = 8 * 1024;
 /// Longest name: of a service, an instance, a metric, a span or an attribute, in bytes. More is cut off.
 pub const NAME_BYTES_MAX: usize = 512;
 /// Most attributes of one record. More are left out.
-pub const ATTRIBUTES_MAX: usize = 128;
+pub const ATTRIBUTES_MAX: usize = 1024;
 
 /// A moment, in nanoseconds since 1970. It is what the sender said, whatever that was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -19,8 +19,10 @@ use ninefold_proto::ninefold::monitor::v1::{
 use tokio::sync::Semaphore;
 
 use crate::captured::nanos;
+use crate::context;
 use crate::error::Error;
 use crate::follow::Follower;
+use crate::intake::Intake;
 use crate::tier::{Limit, Tier};
 use crate::wire::{answer, query};
 
@@ -33,15 +35,16 @@ const TRACE_RECORDS_MAX: usize = 100_000;
 #[derive(Debug)]
 pub(crate) struct Service {
     tier: Arc<dyn Tier>,
+    intake: Arc<Intake>,
     followers: Arc<Semaphore>,
     followers_max: usize,
     stop: Stop,
 }
 
 impl Service {
-    pub(crate) fn new(tier: Arc<dyn Tier>, followers_max: usize, scope: &Scope) -> Self {
+    pub(crate) fn new(tier: Arc<dyn Tier>, intake: Arc<Intake>, followers_max: usize, scope: &Scope) -> Self {
         let followers = Arc::new(Semaphore::new(followers_max.min(Semaphore::MAX_PERMITS)));
-        Self { tier, followers, followers_max, stop: scope.stop() }
+        Self { tier, intake, followers, followers_max, stop: scope.stop() }
     }
 }
 
@@ -61,7 +64,10 @@ impl MonitorService for Service {
             bytes_max: ANSWER_BYTES_MAX,
         };
         let page = self.tier.search_lines(&filter, before, limit).await.map_err(status)?;
+        let lines = query::context(request.context_lines).map_err(status)?;
+        let around = context::around(&*self.tier, &page.records, lines).await.map_err(status)?;
         Ok(Response::new(SearchLogsResponse {
+            around: around.iter().map(|kept| answer::record(kept)).collect(),
             records: page.records.iter().map(|kept| answer::record(kept)).collect(),
             next_page_token: page.next.map(query::line_token).unwrap_or_default(),
         }))
@@ -153,6 +159,6 @@ impl MonitorService for Service {
     }
 
     async fn get_retention(&self, _: Request<GetRetentionRequest>) -> Result<Response<GetRetentionResponse>, Status> {
-        Ok(Response::new(answer::retention(self.tier.retention())))
+        Ok(Response::new(answer::retention(self.tier.retention(), self.intake.masked(), self.intake.senders())))
     }
 }

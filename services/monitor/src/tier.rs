@@ -13,6 +13,7 @@ use crate::graph::Graph;
 use crate::model::{
     Kept, Line, LineFilter, Measurement, Nanos, Sample, SeriesKey, Span, Summary, TraceFilter, TraceId, Usage,
 };
+use crate::shares::Pressure;
 use crate::tallies::Tallies;
 
 /// Keeps records in a bounded way and answers questions about them.
@@ -37,6 +38,9 @@ pub trait Tier: Debug + Send + Sync + 'static {
     /// As [`Tier::append_lines`].
     async fn append_measurements(&self, measurements: Vec<Measurement>) -> Result<(), Error>;
 
+    /// How much room there is for what comes in.
+    fn pressure(&self) -> Pressure;
+
     /// Counts records that were turned away at the door.
     fn count_refused(&self, signal: Signal, records: u64);
 
@@ -47,6 +51,13 @@ pub trait Tier: Debug + Send + Sync + 'static {
     /// None in memory; a durable tier may be unreachable.
     async fn search_lines(&self, filter: &LineFilter, before: Option<LineCursor>, limit: Limit)
     -> Result<Lines, Error>;
+
+    /// Searches lines that were written after a place, oldest first.
+    ///
+    /// # Errors
+    /// As [`Tier::search_lines`].
+    async fn lines_after(&self, filter: &LineFilter, after: LineCursor, limit: Limit)
+    -> Result<Vec<Arc<Kept>>, Error>;
 
     /// Reads the lines taken in after the sequence number `after`, in that order. Looks at no more than a bounded number
     /// of lines: [`Followed::through`] tells how far it came.

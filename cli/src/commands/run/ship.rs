@@ -7,13 +7,15 @@ use ninefold::Link;
 use ninefold::fault::Kind;
 use ninefold::lifecycle::{Scope, Stop};
 use ninefold_control::Output;
+use ninefold_monitor::Stream;
+use ninefold_monitor::parse::{Joiner, Piece};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
-use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use opentelemetry_proto::tonic::metrics::v1::{
@@ -22,7 +24,6 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
-use super::levels;
 use super::proc::{Group, Usage};
 use super::queue::{Lines, Printed, Queue};
 
@@ -98,7 +99,7 @@ impl Shipping {
                     () = queue.filled() => tokio::time::sleep(GATHER).await,
                     () = stop.asked() => break,
                 }
-                (batch, dropped) = queue.take(BATCH_LINES_MAX);
+                (batch, dropped) = take(queue);
             }
             let sent = tokio::select! {
                 sent = self.send_lines(&batch, dropped, SEND_WITHIN) => sent,
@@ -106,7 +107,7 @@ impl Shipping {
             };
             if sent {
                 retry = RETRY.0;
-                (batch, dropped) = queue.take(BATCH_LINES_MAX);
+                (batch, dropped) = take(queue);
             } else {
                 tokio::select! {
                     () = tokio::time::sleep(retry) => {}
@@ -117,7 +118,7 @@ impl Shipping {
         }
         let last = async {
             while self.send_lines(&batch, dropped, LAST_WITHIN).await {
-                (batch, dropped) = queue.take(BATCH_LINES_MAX);
+                (batch, dropped) = take(queue);
                 if batch.is_empty() {
                     break;
                 }
@@ -176,25 +177,50 @@ impl Shipping {
     }
 }
 
+/// What waits, lines that belong together joined.
+fn take(queue: &Queue) -> (Vec<Printed>, u64) {
+    let (batch, dropped) = queue.take(BATCH_LINES_MAX);
+    (joined(batch), dropped)
+}
+
+/// A line as it was printed: the platform reads what it means, by formats that are central.
 fn record(printed: &Printed) -> LogRecord {
-    let meaning = levels::read(&printed.text);
     let output = match printed.output {
         Output::Stdout => "stdout",
         Output::Stderr => "stderr",
     };
-    let mut attributes = vec![text("log.iostream", output)];
-    attributes.extend(meaning.fields.iter().map(|(name, value)| text(name, value)));
     let time = nanos(printed.time);
     LogRecord {
         time_unix_nano: time,
         observed_time_unix_nano: time,
-        severity_number: meaning.level as i32,
-        body: Some(string(&meaning.text)),
-        attributes,
-        trace_id: meaning.trace_id,
-        span_id: meaning.span_id,
+        body: Some(string(&printed.text)),
+        attributes: vec![text("log.iostream", output)],
         ..LogRecord::default()
     }
+}
+
+/// Joins lines that belong together.
+fn joined(batch: Vec<Printed>) -> Vec<Printed> {
+    let mut joiner = Joiner::default();
+    let mut pieces: Vec<Piece> = Vec::new();
+    for Printed { output, time, text } in batch {
+        let stream = match output {
+            Output::Stdout => Stream::Stdout,
+            Output::Stderr => Stream::Stderr,
+        };
+        pieces.extend(joiner.push(Piece { stream, time, text }));
+    }
+    pieces.extend(joiner.rest());
+    let printed = |Piece { stream, time, text }: Piece| {
+        let output = match stream {
+            Stream::Stdout => Output::Stdout,
+            Stream::Stderr => Output::Stderr,
+        };
+        Printed { output, time, text }
+    };
+    let mut whole: Vec<Printed> = pieces.into_iter().map(printed).collect();
+    whole.sort_by_key(|printed| printed.time);
+    whole
 }
 
 fn note(words: &str) -> LogRecord {
@@ -202,7 +228,7 @@ fn note(words: &str) -> LogRecord {
     LogRecord {
         time_unix_nano: time,
         observed_time_unix_nano: time,
-        severity_number: levels::Level::Warn as i32,
+        severity_number: SeverityNumber::Warn.into(),
         body: Some(string(words)),
         ..LogRecord::default()
     }

@@ -148,6 +148,46 @@ pub(crate) fn search_lines(
     whole_lines(sheets, &newest, limit, question)
 }
 
+/// Searches lines behind a place and with sequence numbers below one, oldest first.
+pub(crate) fn lines_after(
+    sheets: &[Arc<Sheet>],
+    filter: &LineFilter,
+    after: LineCursor,
+    below: u64,
+    limit: Limit,
+    question: &Question,
+) -> Result<Vec<Kept>, Error> {
+    let range = Range { before: None, floor: Some(after), below };
+    let filter = LineFilter { start: Some(filter.start.unwrap_or_default().max(after.time)), ..filter.clone() };
+    let mut oldest: BTreeSet<Found> = BTreeSet::new();
+    let mut groups = groups(sheets, &filter, range)?;
+    groups.sort_by_key(|(_, group)| group.time_min);
+    for (sheet, group) in groups {
+        let is_full = oldest.len() >= limit.records_max;
+        if is_full && oldest.last().is_some_and(|newest| newest.at.time < group.time_min) {
+            break;
+        }
+        question.look(group.rows)?;
+        let read = sheets[sheet].read(vec![group.place], Some(&[TIME, SEQUENCE]), conditions(&filter));
+        for batch in read.map_err(unreadable)? {
+            let rows = Rows::new(&batch).map_err(unreadable)?;
+            for row in 0..batch.num_rows() {
+                let time = rows.time(TIME, row).map_err(unreadable)?;
+                let at = LineCursor { time, sequence: rows.number(SEQUENCE, row).map_err(unreadable)? };
+                if range.admits(at) {
+                    oldest.insert(Found { at, sheet, group: group.place });
+                    if oldest.len() > limit.records_max {
+                        oldest.pop_last();
+                    }
+                }
+            }
+        }
+    }
+    let mut lines = whole_lines(sheets, &oldest, limit, question)?;
+    lines.reverse();
+    Ok(lines)
+}
+
 /// The row groups that may hold lines that are asked for, the newest first.
 fn groups(sheets: &[Arc<Sheet>], filter: &LineFilter, range: Range) -> Result<Vec<(usize, Group)>, Error> {
     let mut found = Vec::new();

@@ -1,5 +1,6 @@
 //! Log lines in memory, by arrival, by time and by trace. Pure.
 
+use std::ops::Bound;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -137,6 +138,29 @@ impl Store {
             found.before = Some(*place);
         }
         true
+    }
+
+    /// Looks at up to `step` lines after a place, oldest first, and puts those that are meant into `found`. Answers where to
+    /// go on; `None` at the end, or when there are enough.
+    pub(crate) fn search_after(
+        &self,
+        filter: &LineFilter,
+        after: LineCursor,
+        found: &mut Vec<Arc<Kept>>,
+        limit: Limit,
+        step: usize,
+    ) -> Option<LineCursor> {
+        let mut last = after;
+        for (place, kept) in self.timed.range((Bound::Excluded(after), Bound::Unbounded)).take(step) {
+            last = *place;
+            if filter.admits(&kept.line) {
+                found.push(kept.clone());
+            }
+            if found.len() >= limit.records_max {
+                return None;
+            }
+        }
+        Some(last).filter(|last| *last != after)
     }
 
     fn search_trace(&self, id: TraceId, filter: &LineFilter, found: &mut Search) -> bool {

@@ -37,16 +37,19 @@ pub(crate) fn add_to(routes: &mut RoutesBuilder, ingest: &Arc<Ingest>) {
         .add_service(
             LogsServiceServer::new(otlp.clone())
                 .accept_compressed(CompressionEncoding::Gzip)
+                .accept_compressed(CompressionEncoding::Zstd)
                 .max_decoding_message_size(bytes_max),
         )
         .add_service(
             TraceServiceServer::new(otlp.clone())
                 .accept_compressed(CompressionEncoding::Gzip)
+                .accept_compressed(CompressionEncoding::Zstd)
                 .max_decoding_message_size(bytes_max),
         )
         .add_service(
             MetricsServiceServer::new(otlp)
                 .accept_compressed(CompressionEncoding::Gzip)
+                .accept_compressed(CompressionEncoding::Zstd)
                 .max_decoding_message_size(bytes_max),
         );
 }

@@ -1,7 +1,8 @@
 //! OTLP over HTTP, in protobuf and in JSON, after <https://opentelemetry.io/docs/specs/otlp/#otlphttp>.
 
-use std::io::Read as _;
+use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -122,23 +123,35 @@ async fn read<T: Message + Default + DeserializeOwned>(
         .map_err(|_| Error::TelemetryTooSlow(wait))??;
     let body = match encoding.to_ascii_lowercase().as_str() {
         "" | "identity" => body,
-        "gzip" => {
-            let mut plain = Vec::new();
-            let mut decoder = MultiGzDecoder::new(body.as_slice()).take(bytes_max as u64 + 1);
-            decoder.read_to_end(&mut plain).map_err(|error| malformed(error.to_string()))?;
-            if plain.len() > bytes_max {
-                return Err(Error::TelemetryTooLarge { max: bytes_max });
-            }
-            room.take(plain.len())?;
-            plain
+        "gzip" => plain(MultiGzDecoder::new(body.as_slice()), bytes_max, &mut room, signal)?,
+        "zstd" => {
+            let decoder = zstd::Decoder::with_buffer(body.as_slice()).map_err(|error| malformed(error.to_string()))?;
+            plain(decoder, bytes_max, &mut room, signal)?
         }
         _ => {
-            let expected = "gzip or nothing";
+            let expected = "gzip, zstd or nothing";
             return Err(Error::TelemetryTypeUnsupported { what: "content encoding", given: encoding, expected });
         }
     };
     let request = form.decode(&body).map_err(malformed)?;
     Ok((request, room))
+}
+
+/// Unpacks a body; no further than the limit, whatever it claims.
+pub(super) fn plain(
+    packed: impl Read,
+    bytes_max: usize,
+    room: &mut Room,
+    signal: &'static str,
+) -> Result<Vec<u8>, Error> {
+    let mut plain = Vec::new();
+    let read = packed.take(bytes_max as u64 + 1).read_to_end(&mut plain);
+    read.map_err(|error| Error::TelemetryMalformed { signal, problem: error.to_string() })?;
+    if plain.len() > bytes_max {
+        return Err(Error::TelemetryTooLarge { max: bytes_max });
+    }
+    room.take(plain.len())?;
+    Ok(plain)
 }
 
 pub(super) async fn collect(
@@ -160,12 +173,17 @@ pub(super) async fn collect(
     Ok(collected)
 }
 
+/// `Retry-After` knows whole seconds only; earlier would be too early.
+pub(super) fn whole_seconds(delay: Duration) -> u64 {
+    delay.as_secs() + u64::from(delay.subsec_nanos() > 0)
+}
+
 /// Writes the answer in the form of the request; in protobuf where that form is unknown.
 fn answer(form: &Form, outcome: Result<Refused, Error>, refused_name: &str) -> Response {
     let (status, retry_after, body) = match outcome {
         Ok(refused) => (StatusCode::OK, None, accepted(form, refused, refused_name)),
         Err(error) => {
-            let retry_after = error.retry_after().map(|delay| delay.as_secs().max(1));
+            let retry_after = error.retry_after().map(|delay| whole_seconds(delay));
             (http_status(&error), retry_after, refusal(form, &error))
         }
     };
@@ -229,6 +247,7 @@ pub(super) fn http_status(error: &Error) -> StatusCode {
         | Error::TraceUnknown(_)
         | Error::TelemetryMalformed { .. }
         | Error::Overloaded
+        | Error::SenderTooLoud { .. }
         | Error::Unwritable(_)
         | Error::Unreadable(_)
         | Error::Unopenable { .. }

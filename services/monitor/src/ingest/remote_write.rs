@@ -12,7 +12,7 @@ use http::{Request, StatusCode};
 use ninefold::fault::Fault as _;
 use prost::Message as _;
 
-use super::http::{collect, http_status, text};
+use super::http::{collect, http_status, text, whole_seconds};
 use super::{Ingest, Room};
 use crate::error::Error;
 use crate::metrics::Written;
@@ -44,7 +44,7 @@ async fn write(State(ingest): State<Arc<Ingest>>, request: Request<Body>) -> Res
             ingest.count_refused(Signal::Measurements);
             let mut response = (http_status(&error), format!("{error}\n")).into_response();
             if let Some(delay) = error.retry_after() {
-                response.headers_mut().insert(RETRY_AFTER, delay.as_secs().max(1).into());
+                response.headers_mut().insert(RETRY_AFTER, whole_seconds(delay).into());
             }
             response
         }

@@ -6,7 +6,9 @@ use ninefold_proto::ninefold::monitor::v1 as proto;
 use prost_types::{Duration, Timestamp};
 
 use crate::graph::{Edge, Graph};
+use crate::mask::Counts;
 use crate::model::{Attributes, Kept, Level, Nanos, Origin, Sample, SeriesKey, Span, SpanKind, Summary, Usage};
+use crate::shares::Account;
 use crate::tallies::{Facet, Step, Tallies};
 use crate::tier::{Retention, Tally, Trace};
 
@@ -118,8 +120,21 @@ pub(crate) fn usage(usage: Usage) -> proto::Usage {
 }
 
 /// Writes how much is kept.
-pub(crate) fn retention(retention: Retention) -> proto::GetRetentionResponse {
+pub(crate) fn retention(
+    retention: Retention,
+    masked: Counts,
+    senders: Vec<(String, Account)>,
+) -> proto::GetRetentionResponse {
+    let sender = |(service, account): (String, Account)| proto::Sender {
+        service,
+        records: account.records,
+        bytes: account.bytes,
+        refused: account.refused,
+    };
     proto::GetRetentionResponse {
+        masked: masked.into_iter().map(|(rule, values)| proto::Masked { rule, values }).collect(),
+        senders: senders.into_iter().map(sender).collect(),
+        forwarding: None,
         logs: Some(kept(retention.lines)),
         spans: Some(kept(retention.spans)),
         series: Some(kept(retention.series)),

@@ -1,6 +1,7 @@
 //! OTLP records to the model. What cannot be kept is counted and told; nothing here can fail or panic.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
@@ -16,9 +17,16 @@ use crate::model::{
     ATTRIBUTES_MAX, Attributes, Level, Line, Measurement, NAME_BYTES_MAX, Nanos, Origin, SeriesKey, Span, SpanId,
     SpanKind, TEXT_BYTES_MAX, Temporality, TraceId, VALUE_BYTES_MAX, cut,
 };
+use crate::parse;
 
 /// Name of a service that does not tell its own, as OpenTelemetry words it.
 const UNKNOWN_SERVICE: &str = "unknown_service";
+/// How far a sender's clock may be ahead. A line from further on is dated when it came, so that it is forgotten in its turn.
+const AHEAD_MAX: Duration = Duration::from_secs(3600);
+/// What such a line said of its time, in nanoseconds since 1970.
+const TOLD_TIME: &str = "log.time.told";
+/// How many bytes the text of a line had that was cut.
+const BODY_BYTES: &str = "log.body.bytes";
 /// Set in a data point that says only that the series has ended.
 const NO_RECORDED_VALUE: u32 = 1;
 
@@ -49,14 +57,16 @@ impl<T> Taken<T> {
     }
 }
 
-/// Reads lines. `now` stands in for the time of lines that tell none.
-pub(crate) fn lines(batches: Vec<ResourceLogs>, now: Nanos) -> Taken<Line> {
+/// Reads lines. `now` stands in for the time of lines that tell none, or one that is yet to come; `printed` is how lines
+/// are read that were printed and that nobody has read yet.
+pub(crate) fn lines(batches: Vec<ResourceLogs>, now: Nanos, printed: &parse::Config) -> Taken<Line> {
     let mut taken = Taken::none();
     for batch in batches {
         let origin = Arc::new(origin(batch.resource));
         for scoped in batch.scope_logs {
             for record in scoped.log_records {
-                taken.add(Ok(line(record, scoped.scope.as_ref(), &origin, now)));
+                let line = line(record, scoped.scope.as_ref(), &origin, now);
+                taken.add(Ok(if is_unread(&line) { reread(line, printed) } else { line }));
             }
         }
     }
@@ -70,15 +80,40 @@ fn line(record: LogRecord, scope: Option<&InstrumentationScope>, origin: &Arc<Or
         level => level,
     };
     let body = record.body.map(text).filter(|body| !body.is_empty()).unwrap_or(record.event_name);
+    let mut attributes = scoped(record.attributes, scope);
+    if body.len() > TEXT_BYTES_MAX {
+        put(&mut attributes, BODY_BYTES.to_owned(), body.len().to_string());
+    }
+    let told = told.map(Nanos::said);
+    let ahead = told.filter(|told| told.0.saturating_sub(now.0) > AHEAD_MAX.as_nanos() as u64);
+    if let Some(ahead) = ahead {
+        put(&mut attributes, TOLD_TIME.to_owned(), ahead.0.to_string());
+    }
     Line {
-        time: told.map_or(now, Nanos::said),
+        time: told.filter(|_| ahead.is_none()).unwrap_or(now),
         origin: origin.clone(),
         level,
         body: cut(body, TEXT_BYTES_MAX),
         trace_id: TraceId::from_bytes(&record.trace_id),
         span_id: SpanId::from_bytes(&record.span_id),
-        attributes: scoped(record.attributes, scope),
+        attributes,
     }
+}
+
+/// Whether a line was printed by a program and only carried here: nobody said how grave it is.
+fn is_unread(line: &Line) -> bool {
+    let is_printed = |(name, _): &(String, String)| name == "log.iostream" || name == "log.file.name";
+    line.level == Level::Unknown && line.attributes.iter().any(is_printed)
+}
+
+/// Reads a line that was printed; what its carrier said of it stays.
+fn reread(line: Line, printed: &parse::Config) -> Line {
+    let read = parse::read(line.body, line.time, printed);
+    let mut attributes = line.attributes;
+    read.attributes.into_iter().for_each(|(name, value)| put(&mut attributes, name, value));
+    attributes.truncate(ATTRIBUTES_MAX);
+    let (trace_id, span_id) = (line.trace_id.or(read.trace_id), line.span_id.or(read.span_id));
+    Line { origin: line.origin, attributes, trace_id, span_id, ..read }
 }
 
 /// Reads spans. Those without a valid trace id or span id are refused.

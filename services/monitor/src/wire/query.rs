@@ -6,6 +6,7 @@ use ninefold::fault::Violation;
 use ninefold_proto::ninefold::monitor::v1::{CountLogsRequest, GetServiceGraphRequest, LogFilter, SearchTracesRequest};
 use prost_types::{Duration, Timestamp};
 
+use crate::context;
 use crate::error::Error;
 use crate::grammar::{Expression, Wrong};
 use crate::model::{Attributes, Level, LineFilter, Nanos, Needle, SeriesKey, TraceFilter, TraceId};
@@ -20,6 +21,16 @@ const TOKEN_BYTES_MAX: usize = 64 * 1024;
 /// Reads how many lines to begin a tail with.
 pub(crate) fn backlog(asked: i32) -> usize {
     usize::try_from(asked).unwrap_or(0).min(PAGE_MAX)
+}
+
+/// Reads how many lines around each are asked for.
+///
+/// # Errors
+/// [`Error::QueryInvalid`].
+pub(crate) fn context(asked: i32) -> Result<usize, Error> {
+    let why = format!("must be 0 to {}", context::LINES_MAX);
+    let lines = usize::try_from(asked).ok().filter(|lines| *lines <= context::LINES_MAX);
+    lines.ok_or_else(|| Error::QueryInvalid(vec![Violation::new("context_lines", why)]))
 }
 
 /// Reads a filter of lines.
