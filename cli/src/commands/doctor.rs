@@ -112,8 +112,15 @@ async fn landscape(platform: &Platform, facts: &Value, findings: &mut Vec<Findin
         Ok(kept) => {
             let refused =
                 [kept.logs, kept.spans, kept.series].into_iter().flatten().map(|kept| kept.refused).sum::<u64>();
+            let loud: Vec<&str> =
+                kept.senders.iter().filter(|sender| sender.refused > 0).map(|sender| sender.service.as_str()).collect();
             findings.push(if refused == 0 {
                 good("no telemetry was refused".to_owned())
+            } else if !loud.is_empty() {
+                odd(
+                    format!("{refused} telemetry records were refused; more than their share send {}", loud.join(", ")),
+                    "let them say less, or raise [monitor.limits]",
+                )
             } else {
                 odd(
                     format!("{refused} telemetry records were refused for lack of room"),

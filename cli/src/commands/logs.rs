@@ -36,7 +36,7 @@ pub(crate) async fn logs(platform: &Platform, args: LogsArgs, format: Format) ->
         output::talk("no matching lines");
     }
     if args.context > 0 {
-        return in_context(&records, answer.around, format);
+        return in_context(&records, &answer.around, format);
     }
     output::print_painted(format, &output::json_all("ninefold.monitor.v1.LogRecord", &records), || {
         records.iter().map(text).collect::<Vec<_>>().join("\n")
@@ -44,10 +44,10 @@ pub(crate) async fn logs(platform: &Platform, args: LogsArgs, format: Format) ->
 }
 
 /// Prints lines with those around them; what was asked for is marked, and places apart are told apart.
-fn in_context(meant: &[LogRecord], around: Vec<LogRecord>, format: Format) -> Result<(), Failure> {
+fn in_context(meant: &[LogRecord], around: &[LogRecord], format: Format) -> Result<(), Failure> {
     let sequences: BTreeSet<u64> = meant.iter().map(|record| record.sequence).collect();
     let mut by_instance: BTreeMap<(&str, &str), Vec<&LogRecord>> = BTreeMap::new();
-    let all = || meant.iter().chain(&around);
+    let all = || meant.iter().chain(around);
     for record in all() {
         by_instance.entry((&record.service, &record.instance_id)).or_default().push(record);
     }

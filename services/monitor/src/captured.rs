@@ -31,7 +31,7 @@ pub enum Stream {
 }
 
 /// Which printed lines come to the monitor another way too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Copies {
     /// None: the program exports no logs.
     Never,
@@ -136,21 +136,24 @@ async fn give(whole: Vec<Printed>, intake: &Intake) {
 
 /// Lines that may go on, by program.
 #[derive(Debug, Default)]
-struct Joined(HashMap<(String, String), (Joiner, Copies)>);
+struct Joined(HashMap<Key, Joiner>);
+
+/// Service, instance, and which of its lines come another way too.
+type Key = (String, String, Copies);
 
 impl Joined {
     fn push(&mut self, printed: Printed) -> Option<Printed> {
         let Printed { service, instance_id, stream, copies, text, time } = printed;
-        let key = (service, instance_id);
+        let key = (service, instance_id, copies);
         if self.0.len() >= JOINED_MAX && !self.0.contains_key(&key) {
-            let (service, instance_id) = key;
+            let (service, instance_id, copies) = key;
             return Some(Printed { service, instance_id, stream, copies, text, time });
         }
         let whole = {
-            let (joiner, _) = self.0.entry(key.clone()).or_insert_with(|| (Joiner::default(), copies));
+            let joiner = self.0.entry(key.clone()).or_default();
             joiner.push(Piece { stream, time, text })
         };
-        whole.map(|piece| of_piece(&key, copies, piece))
+        whole.map(|piece| of_piece(&key, piece))
     }
 
     /// What nothing followed for a while.
@@ -165,17 +168,17 @@ impl Joined {
 
     fn drain(&mut self, take: impl Fn(&mut Joiner) -> Vec<Piece>) -> Vec<Printed> {
         let mut whole = Vec::new();
-        for (key, (joiner, copies)) in &mut self.0 {
-            whole.extend(take(joiner).into_iter().map(|piece| of_piece(key, *copies, piece)));
+        for (key, joiner) in &mut self.0 {
+            whole.extend(take(joiner).into_iter().map(|piece| of_piece(key, piece)));
         }
-        self.0.retain(|_, (joiner, _)| !joiner.is_empty());
+        self.0.retain(|_, joiner| !joiner.is_empty());
         whole
     }
 }
 
-fn of_piece((service, instance_id): &(String, String), copies: Copies, piece: Piece) -> Printed {
+fn of_piece((service, instance_id, copies): &Key, piece: Piece) -> Printed {
     let (service, instance_id) = (service.clone(), instance_id.clone());
-    Printed { service, instance_id, stream: piece.stream, copies, text: piece.text, time: piece.time }
+    Printed { service, instance_id, stream: piece.stream, copies: *copies, text: piece.text, time: piece.time }
 }
 
 /// Reads a printed line; `None` for an empty one and for a copy.

@@ -224,12 +224,7 @@ impl Tier for Durable {
         Ok(merge(hot, cold, limit))
     }
 
-    async fn lines_after(
-        &self,
-        filter: &LineFilter,
-        after: LineCursor,
-        limit: Limit,
-    ) -> Result<Vec<Arc<Kept>>, Error> {
+    async fn lines_after(&self, filter: &LineFilter, after: LineCursor, limit: Limit) -> Result<Vec<Arc<Kept>>, Error> {
         let hot = self.0.hot.lines_after(filter, after, limit).await?;
         let below = self.0.hot.first_line();
         let (sheets, asked) = (self.0.sheets(Signal::Logs), filter.clone());

@@ -101,7 +101,7 @@ impl Fault for Error {
             Self::TelemetryTypeUnsupported { .. } => Kind::Unimplemented,
             Self::Overloaded | Self::SenderTooLoud { .. } | Self::FollowersFull(_) | Self::QueryTooCostly(_) => {
                 Kind::Exhausted
-            },
+            }
             Self::Unwritable(_) | Self::Unreadable(_) | Self::Unopenable { .. } => Kind::Unavailable,
             Self::QueryTooSlow(_) => Kind::Deadline,
         }

@@ -452,7 +452,11 @@ mod tests {
             body: "Connection to db-3 refused: no such host".into(),
             trace_id: TraceId::parse("4bf92f3577b34da6a3ce929d0e0e4736"),
             span_id: None,
-            attributes: vec![("correlation_id".into(), "o-7".into()), ("http.status".into(), "503".into()), ("path".into(), "/v1/reviews".into())],
+            attributes: vec![
+                ("correlation_id".into(), "o-7".into()),
+                ("http.status".into(), "503".into()),
+                ("path".into(), "/v1/reviews".into()),
+            ],
         }
     }
 

@@ -167,12 +167,7 @@ impl Tier for Hot {
         Ok(found.into_page())
     }
 
-    async fn lines_after(
-        &self,
-        filter: &LineFilter,
-        after: LineCursor,
-        limit: Limit,
-    ) -> Result<Vec<Arc<Kept>>, Error> {
+    async fn lines_after(&self, filter: &LineFilter, after: LineCursor, limit: Limit) -> Result<Vec<Arc<Kept>>, Error> {
         let (mut found, mut place) = (Vec::new(), Some(after));
         while let Some(after) = place {
             place = lock(&self.lines).search_after(filter, after, &mut found, limit, STEP_RECORDS);

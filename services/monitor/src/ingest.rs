@@ -81,7 +81,8 @@ impl Ingest {
     /// # Errors
     /// Those of [`Intake::lines`].
     pub(crate) async fn logs(&self, request: ExportLogsServiceRequest) -> Result<Refused, Error> {
-        let Taken { records, refused, why } = otlp::lines(request.resource_logs, nanos(SystemTime::now()), &self.intake.rules().lines);
+        let Taken { records, refused, why } =
+            otlp::lines(request.resource_logs, nanos(SystemTime::now()), &self.intake.rules().lines);
         let taken = records.len();
         let outcome = self.intake.lines(records).await;
         self.settle(Signal::Logs, taken, outcome, refused, why)

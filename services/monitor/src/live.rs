@@ -40,11 +40,7 @@ pub(crate) struct Rules {
 impl Rules {
     /// What the settings say.
     pub(crate) fn of(config: &Config) -> Self {
-        Self {
-            masks: Masks::new(config.mask.clone()),
-            lines: config.lines.clone(),
-            limits: config.limits.clone(),
-        }
+        Self { masks: Masks::new(config.mask.clone()), lines: config.lines.clone(), limits: config.limits.clone() }
     }
 
     fn over(config: &Config, document: Document) -> Self {

@@ -39,8 +39,7 @@ pub enum Shipped {
 
 impl Shipped {
     /// All, in the order in which they are applied.
-    pub const ALL: [Self; 6] =
-        [Self::Authorization, Self::Bearer, Self::Password, Self::Url, Self::Card, Self::Email];
+    pub const ALL: [Self; 6] = [Self::Authorization, Self::Bearer, Self::Password, Self::Url, Self::Card, Self::Email];
 
     /// Its name, as settings and counts have it.
     pub const fn name(self) -> &'static str {
@@ -97,7 +96,9 @@ impl Config {
         let shadowed = self.rules.keys().filter(|name| Shipped::ALL.iter().any(|rule| rule.name() == name.as_str()));
         wrong.extend(shadowed.map(|name| format!("mask.rules.{name}: a rule of this name is shipped")));
         let empty = self.rules.iter().filter(|(_, rule)| rule.pattern.is_in(""));
-        wrong.extend(empty.map(|(name, _)| format!("mask.rules.{name}.pattern: it is in every text, even an empty one")));
+        wrong.extend(
+            empty.map(|(name, _)| format!("mask.rules.{name}.pattern: it is in every text, even an empty one")),
+        );
         wrong
     }
 }
@@ -113,7 +114,9 @@ pub struct Masks {
 
 /// Whether one of the rules for words may apply: one look, before each rule takes its own.
 static WORDS: LazyLock<Regex> = LazyLock::new(|| {
-    known(r"(?i-u)bearer|authorization|cookie|passw|passphrase|pwd|secret|(?:api|access|private)[_-]?key|token|session[_-]?id")
+    known(
+        r"(?i-u)bearer|authorization|cookie|passw|passphrase|pwd|secret|(?:api|access|private)[_-]?key|token|session[_-]?id",
+    )
 });
 static AUTHORIZATION: LazyLock<Regex> = LazyLock::new(|| {
     known(

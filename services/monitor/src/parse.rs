@@ -46,7 +46,9 @@ impl Config {
         }
         let nameless =
             self.formats.iter().filter(|(_, pattern)| pattern.regex().capture_names().flatten().next().is_none());
-        wrong.extend(nameless.map(|(name, _)| format!("lines.formats.{name}: it has no named group, such as (?<body>.*)")));
+        wrong.extend(
+            nameless.map(|(name, _)| format!("lines.formats.{name}: it has no named group, such as (?<body>.*)")),
+        );
         wrong
     }
 }
@@ -74,9 +76,14 @@ pub fn read(text: String, printed: Nanos, config: &Config) -> Line {
     tidy(line)
 }
 
-/// How grave a line is, if it is one that was printed alone.
+/// How grave a line is that something may be appended to. Nothing is appended to a line of an access log.
 fn read_level(text: &str) -> Level {
-    formats::read(text, Nanos(0)).map_or_else(|| guess(text), |line| line.level)
+    let is_access = |line: &Line| line.attributes.iter().any(|(name, _)| name == "http.response.status_code");
+    match formats::read(text, Nanos(0)) {
+        Some(line) if is_access(&line) => Level::Unknown,
+        Some(line) => line.level,
+        None => guess(text),
+    }
 }
 
 /// Keeps a line within the bounds of the model.
@@ -131,7 +138,9 @@ fn known_name(name: &str) -> Option<&'static str> {
 /// A trace that a text names: `trace_id=…`, or a `traceparent` of W3C.
 fn trace_in(text: &str) -> (Option<TraceId>, Option<SpanId>) {
     static NAMED: LazyLock<Regex> = LazyLock::new(|| {
-        known(r#"(?i)\btrace[_.]?id["']?\s*[=:]\s*["']?([0-9a-f]{32})\b(?:.*?\bspan[_.]?id["']?\s*[=:]\s*["']?([0-9a-f]{16})\b)?"#)
+        known(
+            r#"(?i)\btrace[_.]?id["']?\s*[=:]\s*["']?([0-9a-f]{32})\b(?:.*?\bspan[_.]?id["']?\s*[=:]\s*["']?([0-9a-f]{16})\b)?"#,
+        )
     });
     static PARENT: LazyLock<Regex> = LazyLock::new(|| known(r"\b([0-9a-f]{32})-([0-9a-f]{16})\b"));
     let lower = text.contains("race") || text.contains("RACE");

@@ -24,7 +24,8 @@ impl Pattern {
         if text.len() > PATTERN_BYTES_MAX {
             return Err(format!("a pattern is longer than {PATTERN_BYTES_MAX} bytes"));
         }
-        let compiled = RegexBuilder::new(text).size_limit(COMPILED_BYTES_MAX).dfa_size_limit(COMPILED_BYTES_MAX).build();
+        let compiled =
+            RegexBuilder::new(text).size_limit(COMPILED_BYTES_MAX).dfa_size_limit(COMPILED_BYTES_MAX).build();
         compiled.map(Self).map_err(|error| format!("{text:?} is no pattern: {}", error.to_string().replace('\n', " ")))
     }
 

@@ -56,8 +56,7 @@ pub trait Tier: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`Tier::search_lines`].
-    async fn lines_after(&self, filter: &LineFilter, after: LineCursor, limit: Limit)
-    -> Result<Vec<Arc<Kept>>, Error>;
+    async fn lines_after(&self, filter: &LineFilter, after: LineCursor, limit: Limit) -> Result<Vec<Arc<Kept>>, Error>;
 
     /// Reads the lines taken in after the sequence number `after`, in that order. Looks at no more than a bounded number
     /// of lines: [`Followed::through`] tells how far it came.

@@ -61,7 +61,12 @@ async fn all(house: &House, filter: LogFilter) -> Vec<String> {
     let mut bodies = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = SearchLogsRequest { filter: Some(filter.clone()), page_size: 7, page_token, ..SearchLogsRequest::default() };
+        let request = SearchLogsRequest {
+            filter: Some(filter.clone()),
+            page_size: 7,
+            page_token,
+            ..SearchLogsRequest::default()
+        };
         let answer = house.monitor().search_logs(request).await.unwrap().into_inner();
         bodies.extend(answer.records.into_iter().map(|record| record.body));
         page_token = answer.next_page_token;

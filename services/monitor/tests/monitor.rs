@@ -2,6 +2,8 @@
 
 #[path = "house/house.rs"]
 mod house;
+#[path = "monitor/intake.rs"]
+mod intake;
 
 use std::time::Duration;
 
@@ -293,7 +295,7 @@ async fn what_programs_print_is_found_beside_what_they_export() {
     house.scope.close(Duration::from_secs(5)).await;
     let mut found = bodies(&house, filter(LogFilter { service: "py".to_owned(), ..LogFilter::default() })).await;
     found.sort();
-    assert_eq!(found, ["INFO: ready", "no room"]);
+    assert_eq!(found, ["no room", "ready"]);
     let ask = GetTraceRequest { trace_id: TRACE.to_owned() };
     let trace = house.monitor().get_trace(ask).await.expect("its line is kept").into_inner();
     assert_eq!(trace.records[0].level(), Level::Error);

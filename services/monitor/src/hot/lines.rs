@@ -1,7 +1,7 @@
 //! Log lines in memory, by arrival, by time and by trace. Pure.
 
-use std::ops::Bound;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::model::{Kept, Line, LineFilter, TraceId};

@@ -183,7 +183,7 @@ fn answer(form: &Form, outcome: Result<Refused, Error>, refused_name: &str) -> R
     let (status, retry_after, body) = match outcome {
         Ok(refused) => (StatusCode::OK, None, accepted(form, refused, refused_name)),
         Err(error) => {
-            let retry_after = error.retry_after().map(|delay| whole_seconds(delay));
+            let retry_after = error.retry_after().map(whole_seconds);
             (http_status(&error), retry_after, refusal(form, &error))
         }
     };

@@ -30,8 +30,7 @@ enum Kind {
 
 static FORMATS: LazyLock<Vec<Format>> = LazyLock::new(|| {
     const TIME: &str = r"(?<time>\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z| ?[+-]\d\d:?\d\d)?)";
-    const CLOCK: &str =
-        r"(?<time>(?:\d{4}[-/]\d\d[-/]\d\d[T ])?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z| ?[+-]\d\d:?\d\d)?)";
+    const CLOCK: &str = r"(?<time>(?:\d{4}[-/]\d\d[-/]\d\d[T ])?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z| ?[+-]\d\d:?\d\d)?)";
     const LEVEL: &str = r"(?<level>TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|FATAL|CRITICAL|SEVERE|PANIC)";
     const ANY_LEVEL: &str =
         r"(?<level>(?i:trace|debug|info|notice|warn|warning|error|err|fatal|critical|crit|severe|panic|alert|emerg))";

@@ -171,6 +171,8 @@ fn is_of_go(text: &str) -> bool {
 fn is_exception(text: &str) -> bool {
     let class = text.split([':', ' ']).next().unwrap_or_default();
     let is_class = class.chars().all(|letter| letter.is_ascii_alphanumeric() || "._$".contains(letter));
-    is_class && (class.ends_with("Exception") || class.ends_with("Error")) && guess(text) <= Level::Error
+    is_class
+        && (class.ends_with("Exception") || class.ends_with("Error"))
+        && guess(text) <= Level::Error
         && class.len() > "Error".len()
 }

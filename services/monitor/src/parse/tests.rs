@@ -19,21 +19,51 @@ fn formats_of_loggers_are_read() {
     for (text, level, body, name, value) in [
         (r#"{"time":"2026-11-23T12:00:00Z","level":"warn","msg":"odd","n":3}"#, Level::Warn, "odd", "n", "3"),
         (r#"{"level":40,"time":1795435200000,"msg":"odd","req":{"id":7}}"#, Level::Warn, "odd", "req.id", "7"),
-        (r#"{"log":"2026-11-23 12:00:00 ERROR no\n","stream":"stderr","time":"2026-11-23T12:00:00Z"}"#, Level::Error, "no", "", ""),
+        (
+            r#"{"log":"2026-11-23 12:00:00 ERROR no\n","stream":"stderr","time":"2026-11-23T12:00:00Z"}"#,
+            Level::Error,
+            "no",
+            "",
+            "",
+        ),
         (r#"time=2026-11-23T12:00:00Z level=info msg="hello there" path=/x"#, Level::Info, "hello there", "path", "/x"),
         ("I1123 12:00:00.123456       1 server.go:42] ready", Level::Info, "ready", "code.line.number", "42"),
         ("E1123 12:00:00.123456   12345 a/b.cc:7] no", Level::Error, "no", "thread.id", "12345"),
         ("2026-11-23 12:00:00,123 - shop.db - ERROR - no room", Level::Error, "no room", "code.namespace", "shop.db"),
         ("WARNING:shop.db:odd", Level::Warn, "odd", "code.namespace", "shop.db"),
         ("INFO:     Started server process [1]", Level::Info, "Started server process [1]", "", ""),
-        ("2026-11-23 12:00:00.123 | INFO     | shop.main:run:12 - up", Level::Info, "up", "code.namespace", "shop.main"),
-        ("2026-11-23T12:00:00.123Z  WARN 1 --- [shop] [   main] c.e.Shop       : slow", Level::Warn, "slow", "thread.name", "main"),
+        (
+            "2026-11-23 12:00:00.123 | INFO     | shop.main:run:12 - up",
+            Level::Info,
+            "up",
+            "code.namespace",
+            "shop.main",
+        ),
+        (
+            "2026-11-23T12:00:00.123Z  WARN 1 --- [shop] [   main] c.e.Shop       : slow",
+            Level::Warn,
+            "slow",
+            "thread.name",
+            "main",
+        ),
         ("12:00:00.123 [main] INFO  c.e.Shop - ready", Level::Info, "ready", "thread.name", "main"),
         ("2026-11-23 12:00:00.123 ERROR [http-1] c.e.Shop:12 - no", Level::Error, "no", "thread.name", "http-1"),
         ("[2026-11-23T12:00:00Z INFO  shop::db] ready", Level::Info, "ready", "code.namespace", "shop::db"),
-        ("2026-11-23T12:00:00.123456Z  INFO request{id=7 path=/x}: shop::db: served rows=3 took=\"5 ms\"", Level::Info, "served", "took", "5 ms"),
+        (
+            "2026-11-23T12:00:00.123456Z  INFO request{id=7 path=/x}: shop::db: served rows=3 took=\"5 ms\"",
+            Level::Info,
+            "served",
+            "took",
+            "5 ms",
+        ),
         ("2026-11-23T12:00:00.123456Z  INFO request{id=7}: shop::db: served rows=3", Level::Info, "served", "id", "7"),
-        ("\x1b[2m2026-11-23T12:00:00.123Z\x1b[0m \x1b[33m WARN\x1b[0m shop: odd", Level::Warn, "odd", "code.namespace", "shop"),
+        (
+            "\x1b[2m2026-11-23T12:00:00.123Z\x1b[0m \x1b[33m WARN\x1b[0m shop: odd",
+            Level::Warn,
+            "odd",
+            "code.namespace",
+            "shop",
+        ),
         ("2026/11/23 12:00:00 [error] 12#0: *1 no live upstreams", Level::Error, "12#0: *1 no live upstreams", "", ""),
         ("2026/11/23 12:00:00 listening on :80", Level::Unknown, "listening on :80", "", ""),
     ] {
@@ -87,10 +117,9 @@ fn the_trace_is_found_wherever_it_stands() {
 
 #[test]
 fn a_format_of_ones_own_comes_first() {
-    let config: Config = serde_json::from_str(
-        r#"{"formats":{"old":"^(?<time>\\d+)~(?<level>\\w+)~(?<order.id>\\d+)~(?<body>.*)$"}}"#,
-    )
-    .unwrap();
+    let config: Config =
+        serde_json::from_str(r#"{"formats":{"old":"^(?<time>\\d+)~(?<level>\\w+)~(?<order.id>\\d+)~(?<body>.*)$"}}"#)
+            .unwrap();
     assert!(config.mistakes().is_empty());
     let line = read("1795435200~warn~77~no stock".to_owned(), PRINTED, &config);
     assert_eq!((line.level, line.body.as_str(), of(&line, "order.id")), (Level::Warn, "no stock", "77"));
@@ -127,6 +156,8 @@ fn stack_traces_are_one_line() {
 
 #[test]
 fn lines_that_stand_alone_stay_alone() {
+    let access = r#"192.0.2.1 - - [23/Nov/2026:12:00:00 +0000] "GET / HTTP/1.1" 503 1"#;
+    assert_eq!(joined(&format!("{access}\nTraceback (most recent call last):\nKeyError: 1")).len(), 2);
     let lines = "one\ntwo\n{\"a\":1}\n{\"b\":2}\nerror: x\nthree";
     assert_eq!(joined(lines), lines.lines().collect::<Vec<_>>());
 }

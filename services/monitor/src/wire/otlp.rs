@@ -85,7 +85,7 @@ fn line(record: LogRecord, scope: Option<&InstrumentationScope>, origin: &Arc<Or
         put(&mut attributes, BODY_BYTES.to_owned(), body.len().to_string());
     }
     let told = told.map(Nanos::said);
-    let ahead = told.filter(|told| told.0.saturating_sub(now.0) > AHEAD_MAX.as_nanos() as u64);
+    let ahead = told.filter(|told| Duration::from_nanos(told.0.saturating_sub(now.0)) > AHEAD_MAX);
     if let Some(ahead) = ahead {
         put(&mut attributes, TOLD_TIME.to_owned(), ahead.0.to_string());
     }
