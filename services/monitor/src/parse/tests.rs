@@ -1,3 +1,5 @@
+//! Lines of many loggers, and what they mean.
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
