@@ -270,7 +270,11 @@ async fn start_roles(
         .await
         .map_err(|error| Failure::Store(fault::chain(&error)))?;
     monitor.follow(link.clone(), facts.node.clone(), &scope.child("monitor.rules"));
-    let contract_deps = ninefold_contract::Deps { store: store.clone(), registry: Some(link.clone()) };
+    let contract_deps = ninefold_contract::Deps {
+        store: store.clone(),
+        registry: Some(link.clone()),
+        remembered: is_shared(&settings.store).then(|| settings.data.join("contract")),
+    };
     let contract = Contract::start(settings.contract, contract_deps, &scope.child("contract"))
         .await
         .map_err(|error| failed(&error))?;
@@ -348,10 +352,11 @@ async fn start_roles(
 
 /// Where a role remembers what it last read of a store that others may take away.
 fn remembered(store: &ninefold_store::Config, data: &Path, role: &str) -> Option<Remembered> {
-    match store.backend {
-        ninefold_store::Backend::Embedded => None,
-        ninefold_store::Backend::Etcd => Some(Remembered::at(data.join(role).join("known"))),
-    }
+    is_shared(store).then(|| Remembered::at(data.join(role).join("known")))
+}
+
+fn is_shared(store: &ninefold_store::Config) -> bool {
+    store.backend == ninefold_store::Backend::Etcd
 }
 
 /// Opens the store. One that is away is opened all the same by a node that remembers what it last read there.

@@ -5,6 +5,7 @@
 //! here builds a reflection pool from it. [`Schema`] reads it, [`rules`] hold a new one against an old one, [`mod@lint`] looks
 //! at its style: all three are pure, and work without a platform.
 
+mod beside;
 mod cache;
 mod config;
 mod document;
@@ -29,6 +30,7 @@ mod steward;
 mod usage;
 mod wire;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ninefold::Link;
@@ -58,6 +60,9 @@ pub struct Deps {
     pub store: Arc<dyn Store>,
     /// Where instances are known: a change must not break what runs. `None` to judge by what was accepted alone.
     pub registry: Option<Link>,
+    /// The folder where this node remembers the contracts that it read, for a time when the store is away; `None` for a
+    /// store of its own.
+    pub remembered: Option<PathBuf>,
 }
 
 /// The contract store of one node.
@@ -78,12 +83,12 @@ impl Contract {
             return Err(Error::Misconfigured(mistakes));
         }
         let request_bytes_max = config.contract_bytes_max + REQUEST_BYTES_MORE;
-        let Deps { store, registry } = deps;
+        let Deps { store, registry, remembered } = deps;
         let ledger = ledger::Ledger { store: store.clone(), changes_max: config.changes_max };
         let usage = Arc::new(usage::Usage::new(ledger.clone()));
         let kept = usage.clone();
         scope.run("contract.keep_usage", |stop| kept.keep(stop));
-        let shelf = Arc::new(shelf::Shelf::new(config.clone(), store));
+        let shelf = Arc::new(shelf::Shelf::new(config.clone(), store, remembered.map(beside::Beside::at)));
         let judged = Count::new("ninefold_contract_judged_total", "Contracts handed in, by what became of them");
         let gate = Arc::new(gate::Gate { config, ledger, shelf, usage, registry, judged });
         Ok(Self { service: service::Service::new(gate), request_bytes_max })

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use ninefold_store::{self as store, Compare, Key, Op, Store, Txn};
 use tokio::sync::Semaphore;
 
+use crate::beside::Beside;
 use crate::cache::{Cache, Kept};
 use crate::config::Config;
 use crate::error::Error;
@@ -29,6 +30,7 @@ const CHUNKS_PAGE: usize = 4;
 pub(crate) struct Shelf {
     config: Config,
     store: Arc<dyn Store>,
+    beside: Option<Beside>,
     cache: Mutex<Cache>,
     busy: Semaphore,
 }
@@ -43,9 +45,9 @@ pub(crate) struct Page {
 }
 
 impl Shelf {
-    pub(crate) fn new(config: Config, store: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(config: Config, store: Arc<dyn Store>, beside: Option<Beside>) -> Self {
         let cache = Mutex::new(Cache::new(config.cache_bytes_max));
-        Self { config, store, cache, busy: Semaphore::new(BUSY_MAX) }
+        Self { config, store, beside, cache, busy: Semaphore::new(BUSY_MAX) }
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
@@ -136,16 +138,34 @@ impl Shelf {
         }
     }
 
-    /// A contract with its bytes.
+    /// A contract with its bytes; while the store is away, one that this node remembers.
     pub(crate) async fn get(&self, digest: &Digest) -> Result<Arc<Kept>, Error> {
         if let Some(kept) = self.cache().get(digest) {
             return Ok(kept);
         }
-        let contract = self.find(digest).await?.ok_or_else(|| Error::Unknown(digest.clone()))?;
-        let bytes = self.read_bytes(digest, contract.size).await?;
-        let kept = Arc::new(Kept { contract, bytes });
+        let kept = match self.read(digest).await {
+            Ok(kept) => {
+                let kept = Arc::new(kept);
+                if let Some(beside) = &self.beside {
+                    beside.keep(kept.clone()).await;
+                }
+                kept
+            }
+            Err(error @ Error::Store { .. }) => Arc::new(self.remembered(digest).await.ok_or(error)?),
+            Err(error) => return Err(error),
+        };
         self.cache().put(kept.clone());
         Ok(kept)
+    }
+
+    async fn read(&self, digest: &Digest) -> Result<Kept, Error> {
+        let contract = self.find(digest).await?.ok_or_else(|| Error::Unknown(digest.clone()))?;
+        let bytes = self.read_bytes(digest, contract.size).await?;
+        Ok(Kept { contract, bytes })
+    }
+
+    async fn remembered(&self, digest: &Digest) -> Option<Kept> {
+        self.beside.as_ref()?.find(digest).await
     }
 
     /// The bytes of a contract, be it there or refused.

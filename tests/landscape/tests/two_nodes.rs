@@ -125,6 +125,8 @@ async fn a_node_that_starts_while_etcd_is_away_knows_what_it_knew_and_says_how_o
     let shop = shop(&house.endpoint(), data.path(), Some(&token))?;
     until("all instances serve", SOON, || async { Ok(house.serving("").await? == SHOP.len()) }).await?;
     let known = Path::new(&house.data()).join("registry/known");
+    until("the edge leads to the shop", SOON, || async { Ok(house.get("/v1/products/1").await?.status == 200) })
+        .await?;
     until("they are remembered", SOON, || async {
         let kept = std::fs::read(&known).unwrap_or_default();
         let kept = String::from_utf8_lossy(&kept).into_owned();
@@ -135,12 +137,16 @@ async fn a_node_that_starts_while_etcd_is_away_knows_what_it_knew_and_says_how_o
     etcd.kill().await?;
     let house = house.restart_where_it_was().await?;
     ensure!(house.said().contains("the store is away"), "{}", house.said());
-    // The administrator's token is known, too. Contracts are not: the edge leads nowhere until the store is back.
+    // The administrator's token and the contracts are known, too.
     let seen = house.ask(&["ps"]).await?;
     ensure!(seen["instances"].as_array().map(Vec::len) == Some(SHOP.len()), "{seen}");
     ensure!(seen["stale"]["reason"].as_str().is_some_and(|why| why.contains("remembered")), "{seen}");
     let told = house.run(&["ps"]).await?;
     ensure!(told.stderr.contains("the store is away since"), "{told:?}");
+    until("the edge leads to the shop meanwhile", SOON, || async {
+        Ok(house.get("/v1/products/1").await?.status == 200)
+    })
+    .await?;
     etcd.start_again().await?;
     until("the node follows the store again", SOON, || async { Ok(house.ask(&["ps"]).await?["stale"].is_null()) })
         .await?;

@@ -93,7 +93,7 @@ fn client(link: Link) -> ContractServiceClient<Link> {
 }
 
 async fn link(config: Config, store: Arc<dyn Store>, scope: &Scope) -> Link {
-    let deps = Deps { store, registry: None };
+    let deps = Deps { store, registry: None, remembered: None };
     let contract = Contract::start(config, deps, scope).await.expect("the contract store starts");
     let mut routes = RoutesBuilder::default();
     contract.add_to(&mut routes);
