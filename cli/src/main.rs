@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod commands;
 mod exit;
+mod host;
 mod node;
 mod output;
 mod page;

@@ -266,6 +266,7 @@ async fn start_roles(
     // goodbye to the registry, and telemetry is taken in to the end. So they are made early and closed late.
     let door_scope = scope.child("platform");
     let access = start_access(&settings, store.clone(), ring.clone(), facts, &scope.child("access")).await?;
+    crate::host::watch(settings.data.clone());
     let monitor = Monitor::open(settings.monitor, &scope.child("monitor"))
         .await
         .map_err(|error| Failure::Store(fault::chain(&error)))?;

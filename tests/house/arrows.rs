@@ -120,6 +120,8 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("arrow", &["ninefold-monitor"]),
     ("parquet", &["ninefold-monitor"]),
     ("zstd", &["ninefold-monitor"]),
+    // Alerts alone write letters.
+    ("lettre", &["ninefold-alert"]),
     ("promql-parser", &["ninefold-promql"]),
     ("clickhouse", &["ninefold-monitor"]),
     ("sqlx", &["ninefold-monitor", "shop-backend", "shop-product", "shop-recommendation", "shop-review"]),

@@ -69,6 +69,7 @@ fn state(alert: &Alert) -> String {
     let word = output::word(alert.state().as_str_name(), "ALERT_STATE_");
     match alert.state() {
         AlertState::Firing if !alert.silenced_by.is_empty() => format!("{word}, silenced by {}", alert.silenced_by),
+        AlertState::Firing if !alert.inhibited_by.is_empty() => format!("{word}, inhibited by {}", alert.inhibited_by),
         _ => word,
     }
 }

@@ -9,8 +9,10 @@ use ninefold_promql::Query;
 use prost_types::Timestamp;
 use serde::Deserialize;
 
+use crate::mail::Mail;
 use crate::objective::Objective;
 use crate::shipped;
+use crate::template;
 
 /// Most rules, objectives, receivers, or silences.
 const ENTRIES_MAX: usize = 500;
@@ -34,6 +36,8 @@ pub(crate) struct Document {
     pub(crate) receivers: BTreeMap<String, Receiver>,
     /// Who is not to be called about what.
     pub(crate) silences: BTreeMap<String, Silence>,
+    /// What nobody is called about while something else fires.
+    pub(crate) inhibitions: BTreeMap<String, Inhibition>,
     /// Alerts that are told together have these labels alike.
     pub(crate) group_by: Option<Vec<String>>,
 }
@@ -54,7 +58,7 @@ pub(crate) struct Rule {
     pub(crate) keep_firing_for: Duration,
     /// More labels.
     pub(crate) labels: Texts,
-    /// What people are told: `{{label}}` and `{{value}}` are filled in.
+    /// What people are told: `{{label}}` and `{{value}}` are filled in, and written as `{{value | humanize}}` says.
     pub(crate) annotations: Texts,
 }
 
@@ -87,6 +91,13 @@ pub(crate) struct Receiver {
     pub(crate) webhook: Option<String>,
     /// An Alertmanager, by its address: its API v2 is told of every alert.
     pub(crate) alertmanager: Option<String>,
+    /// Somebody who reads e-mail.
+    pub(crate) mail: Option<Mail>,
+    /// What a webhook is sent instead, with `{{status}}`, `{{alerts}}`, and labels and annotations that are alike filled in;
+    /// or what a letter says.
+    pub(crate) text: String,
+    /// What a letter is headed by.
+    pub(crate) subject: String,
     /// Only alerts with these labels.
     pub(crate) only: Texts,
     /// Called again after this time, while an alert fires.
@@ -96,7 +107,15 @@ pub(crate) struct Receiver {
 
 impl Default for Receiver {
     fn default() -> Self {
-        Self { webhook: None, alertmanager: None, only: Texts::new(), repeat_every: Duration::from_secs(4 * 3600) }
+        Self {
+            webhook: None,
+            alertmanager: None,
+            mail: None,
+            text: String::new(),
+            subject: String::new(),
+            only: Texts::new(),
+            repeat_every: Duration::from_secs(4 * 3600),
+        }
     }
 }
 
@@ -116,6 +135,29 @@ impl Silence {
     /// When it ends, in seconds since 1970.
     pub(crate) fn end(&self) -> Option<i64> {
         self.until.parse::<Timestamp>().ok().map(|time| time.seconds)
+    }
+}
+
+/// What nobody is called about while something graver fires that explains it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Inhibition {
+    /// While an alert with these labels fires,
+    pub(crate) source: Texts,
+    /// nobody is called about alerts with these,
+    pub(crate) target: Texts,
+    /// that have these labels alike with it.
+    #[serde(default)]
+    pub(crate) equal: Vec<String>,
+}
+
+impl Inhibition {
+    /// Whether an alert explains another.
+    pub(crate) fn explains(&self, source: &Texts, target: &Texts) -> bool {
+        source != target
+            && matches(&self.source, source)
+            && matches(&self.target, target)
+            && self.equal.iter().all(|name| source.get(name) == target.get(name))
     }
 }
 
@@ -143,6 +185,7 @@ fn mistakes(document: &Document) -> Vec<String> {
         ("objectives", document.objectives.len()),
         ("receivers", document.receivers.len()),
         ("silences", document.silences.len()),
+        ("inhibitions", document.inhibitions.len()),
     ];
     wrong.extend(
         sizes
@@ -172,6 +215,11 @@ fn mistakes(document: &Document) -> Vec<String> {
             wrong.push(format!("silences.{name}.matching: would silence everything; name a label, such as alertname"));
         }
     }
+    for (name, inhibition) in &document.inhibitions {
+        if inhibition.source.is_empty() || inhibition.target.is_empty() {
+            wrong.push(format!("inhibitions.{name}: name labels of source and target, such as severity"));
+        }
+    }
     wrong
 }
 
@@ -184,6 +232,9 @@ impl Rule {
             }
             (None, Some(logs)) => wrong.extend(logs.mistake().map(|why| format!(".logs.{why}"))),
             _ => wrong.push(": give expr or logs, one of them".to_owned()),
+        }
+        for (name, text) in &self.annotations {
+            wrong.extend(template::mistakes(text).into_iter().map(|why| format!(".annotations.{name}: {why}")));
         }
         for (field, time) in [("for", self.wait), ("keep_firing_for", self.keep_firing_for)] {
             if time > TIME_MAX {
@@ -217,12 +268,20 @@ impl Receiver {
     }
 
     fn mistakes(&self) -> impl Iterator<Item = String> + use<> {
-        let one = (self.webhook.is_some() == self.alertmanager.is_some())
-            .then(|| ": give webhook or alertmanager, one of them".to_owned());
-        let two =
-            (one.is_none() && self.url().is_none()).then(|| ": the address is no http:// or https:// URL".to_owned());
+        let ways = [self.webhook.is_some(), self.alertmanager.is_some(), self.mail.is_some()];
+        let one = (ways.into_iter().filter(|is_given| *is_given).count() != 1)
+            .then(|| ": give webhook, alertmanager or mail, one of them".to_owned());
+        let two = match &self.mail {
+            Some(mail) => mail.mistake().map(|why| format!(".mail.{why}")),
+            None => (one.is_none() && self.url().is_none())
+                .then(|| ": the address is no http:// or https:// URL".to_owned()),
+        };
+        let texts = [("text", &self.text), ("subject", &self.subject)];
+        let texts =
+            texts.map(|(field, text)| template::mistakes(text).into_iter().map(move |why| format!(".{field}: {why}")));
+        let texts: Vec<String> = texts.into_iter().flatten().collect();
         let short = self.repeat_every < Duration::from_secs(1) || self.repeat_every > TIME_MAX;
-        one.into_iter().chain(two).chain(short.then(|| ".repeat_every: 1s to 720h".to_owned()))
+        one.into_iter().chain(two).chain(texts).chain(short.then(|| ".repeat_every: 1s to 720h".to_owned()))
     }
 }
 
@@ -234,15 +293,23 @@ mod tests {
     fn every_mistake_is_told_with_its_place() {
         let text = r#"{
             "off": ["nothing_like_it"],
-            "rules": {"a": {"expr": "up{"}, "b": {}, "c": {"logs": {"level": "loud", "within": "5m"}}},
+            "rules": {"a": {"expr": "up{", "annotations": {"summary": "{{value | shout}}"}}, "b": {}, "c": {"logs": {"level": "loud", "within": "5m"}}},
             "objectives": {"o": {"service": "x", "objective": 101}},
-            "receivers": {"r": {"webhook": "ftp://x"}, "s": {}},
+            "receivers": {
+                "r": {"webhook": "ftp://x"}, "s": {},
+                "m": {"mail": {"server": "mail:25", "from": "a@b.example", "to": ["nobody"]}, "text": "{{open"}
+            },
+            "inhibitions": {"i": {"source": {}, "target": {"severity": "warning"}}},
             "silences": {"q": {"matching": {}, "until": "soon", "reason": "x"}}
         }"#;
         let wrong = read(text).expect_err("a document with mistakes").join("\n");
         for part in [
             "off: \"nothing_like_it\"",
             "rules.a.expr",
+            "rules.a.annotations.summary: \"shout\"",
+            "receivers.m.mail.\"nobody\" is no address",
+            "receivers.m.text: braces",
+            "inhibitions.i: name labels",
             "rules.b: give expr or logs",
             "rules.c.logs.level",
             "objectives.o.objective",

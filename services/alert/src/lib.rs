@@ -8,11 +8,14 @@ pub mod config;
 pub mod error;
 
 mod document;
+mod letter;
+mod mail;
 mod objective;
 mod service;
 mod shipped;
 mod state;
 mod tell;
+mod template;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -64,21 +67,23 @@ impl Alerts {
         let Deps { platform, store, node } = deps;
         let board = Arc::new(Board::default());
         let (document, shown) = tokio::sync::watch::channel(Arc::new(Document::default()));
-        let (firing, heard) = tokio::sync::watch::channel(Arc::new(Vec::new()));
+        let (firing, heard) = tokio::sync::watch::channel(None);
         let watcher = Watcher {
             platform: platform.clone(),
-            store,
+            store: store.clone(),
             key: Key::new(format!("alert/state/{node}")),
             board: board.clone(),
             firing,
             every: config.every.max(EVERY_MIN),
+            grace: config.grace,
         };
         let (rules, receivers) = (shown.clone(), shown.clone());
         let follows = scope.child("follow");
-        scope.run("alert.follow", move |stop| follow(platform, node, document, follows, stop));
         scope.run("alert.watch", move |stop| watcher.run(rules, stop));
         let calls = scope.child("calls");
-        scope.run("alert.call", move |stop| call(receivers, heard, calls, stop));
+        let desk = tell::Desk { store, prefix: format!("alert/told/{node}/") };
+        scope.run("alert.follow", move |stop| follow(platform, node, document, follows, stop));
+        scope.run("alert.call", move |stop| call(receivers, heard, desk, calls, stop));
         Self(board, shown)
     }
 
@@ -117,10 +122,11 @@ async fn follow(
     }
 }
 
-/// Has a task for every receiver. One that is written anew begins anew: it is told all that fires.
+/// Has a task for every receiver. What each was told is known over restarts.
 async fn call(
     mut document: Documents,
-    firing: tokio::sync::watch::Receiver<Arc<Vec<Alert>>>,
+    firing: tokio::sync::watch::Receiver<Option<Arc<Vec<Alert>>>>,
+    desk: tell::Desk,
     scope: Scope,
     stop: Stop,
 ) {
@@ -143,8 +149,8 @@ async fn call(
             }
             let own = scope.child(format!("to {name}"));
             let (told, of, hears) = (name.clone(), document.clone(), firing.clone());
-            let whom = receiver.clone();
-            own.run("alert.tell", move |stop| tell::run(told, whom, of, hears, stop));
+            let (whom, desk) = (receiver.clone(), desk.clone());
+            own.run("alert.tell", move |stop| tell::run(told, whom, of, hears, desk, stop));
             calling.insert(name, (receiver, own));
         }
         tokio::select! {

@@ -9,10 +9,10 @@ use ninefold_proto::ninefold::alert::v1::alert_service_server::AlertService;
 use prost_types::{Duration, Timestamp};
 use tokio::sync::watch;
 
-use crate::document::{self, Document};
+use crate::document::{self, Document, Texts};
 use crate::error::Error;
 use crate::state::Alert;
-use crate::tell::silence_of;
+use crate::tell::{inhibition_of, silence_of};
 use crate::watch::{Board, Known, rules};
 
 /// Answers the contract.
@@ -30,8 +30,11 @@ impl AlertService for Service {
     ) -> Result<Response<proto::ListAlertsResponse>, Status> {
         let document = self.document.borrow().clone();
         let mut alerts: Vec<proto::Alert> = Vec::new();
-        for (rule, known) in self.board.read() {
-            alerts.extend(known.alerts.into_values().map(|one| alert(&rule, one, &document)));
+        let board = self.board.read();
+        let all = board.values().flat_map(|known| known.alerts.values());
+        let firing: Vec<Texts> = all.filter(|one| one.firing.is_some()).map(|one| one.labels.clone()).collect();
+        for (rule, known) in board {
+            alerts.extend(known.alerts.into_values().map(|one| alert(&rule, one, &document, &firing)));
         }
         alerts.sort_by_key(|alert| (alert.firing_since.is_none(), alert.active_since.map(|since| since.seconds)));
         Ok(Response::new(proto::ListAlertsResponse { alerts }))
@@ -56,12 +59,14 @@ impl AlertService for Service {
     }
 }
 
-fn alert(rule: &str, alert: Alert, document: &Document) -> proto::Alert {
+fn alert(rule: &str, alert: Alert, document: &Document, firing: &[Texts]) -> proto::Alert {
+    let inhibited_by = inhibition_of(document, &alert.labels, firing.iter()).unwrap_or_default().to_owned();
     let state = if alert.firing.is_some() { proto::AlertState::Firing } else { proto::AlertState::Pending };
     proto::Alert {
         rule: rule.to_owned(),
         state: state.into(),
         silenced_by: silence_of(document, &alert.labels).unwrap_or_default().to_owned(),
+        inhibited_by,
         labels: alert.labels.into_iter().collect(),
         annotations: alert.annotations.into_iter().collect(),
         value: alert.value,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::document::{Rule, Texts};
+use crate::template::{Value, filled};
 
 /// Label that names the rule.
 pub(crate) const ALERTNAME: &str = "alertname";
@@ -34,8 +35,23 @@ pub(crate) type Alerts = BTreeMap<Texts, Alert>;
 /// What is said by a rule's question: labels with a value each.
 pub(crate) type Said = Vec<(Texts, f64)>;
 
+/// What is believed after a start although it is not seen, because what it is seen by may come back first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Grace {
+    /// When the watching began, in seconds since 1970.
+    pub(crate) since: i64,
+    /// Until when it is believed.
+    pub(crate) until: i64,
+}
+
+impl Grace {
+    /// Nothing is.
+    #[cfg(test)]
+    pub(crate) const NONE: Self = Self { since: 0, until: 0 };
+}
+
 /// What the alerts of a rule are after it was asked.
-pub(crate) fn step(name: &str, rule: &Rule, before: &Alerts, said: Said, now: i64) -> Alerts {
+pub(crate) fn step(name: &str, rule: &Rule, before: &Alerts, said: Said, now: i64, grace: Grace) -> Alerts {
     let seconds = |duration: std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
     let mut after = Alerts::new();
     for (series, value) in said.into_iter().take(ALERTS_MAX) {
@@ -48,42 +64,25 @@ pub(crate) fn step(name: &str, rule: &Rule, before: &Alerts, said: Said, now: i6
         let is_due = now.saturating_sub(active) >= seconds(rule.wait);
         let firing = known.and_then(|alert| alert.firing).or(is_due.then_some(now));
         let annotations =
-            rule.annotations.iter().map(|(key, text)| (key.clone(), filled(text, &labels, value))).collect();
+            rule.annotations.iter().map(|(key, text)| (key.clone(), told(text, &labels, value))).collect();
         after.insert(labels.clone(), Alert { labels, annotations, value, active, held: now, firing });
     }
     // What fired goes on for a while, so that a condition that comes and goes does not call people each time.
     for (labels, alert) in before {
         let is_kept = alert.firing.is_some() && now.saturating_sub(alert.held) < seconds(rule.keep_firing_for);
-        if is_kept && !after.contains_key(labels) {
+        let is_believed = alert.held < grace.since && now < grace.until;
+        if (is_kept || is_believed) && !after.contains_key(labels) {
             after.insert(labels.clone(), alert.clone());
         }
     }
     after
 }
 
-/// A text with `{{label}}` and `{{value}}` filled in.
-fn filled(text: &str, labels: &Texts, value: f64) -> String {
-    let mut filled = String::new();
-    let mut rest = text;
-    while let Some((before, behind)) = rest.split_once("{{") {
-        let Some((name, behind)) = behind.split_once("}}") else { break };
-        filled.push_str(before);
-        match name.trim() {
-            "value" => filled.push_str(&shown(value)),
-            name => filled.push_str(labels.get(name).map_or("", String::as_str)),
-        }
-        rest = behind;
-    }
-    filled + rest
-}
-
-/// Four digits are enough for people.
-fn shown(value: f64) -> String {
-    let text = format!("{value:.4}");
-    match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => text,
-    }
+fn told(text: &str, labels: &Texts, value: f64) -> String {
+    filled(text, &|name| match name {
+        "value" => Some(Value::Number(value)),
+        name => labels.get(name).map(|label| Value::Text(label)),
+    })
 }
 
 #[cfg(test)]
@@ -108,11 +107,11 @@ mod tests {
     #[test]
     fn an_alert_waits_fires_and_ends() {
         let rule = rule(60, 0);
-        let first = step("r", &rule, &Alerts::new(), said("a"), 100);
+        let first = step("r", &rule, &Alerts::new(), said("a"), 100, Grace::NONE);
         assert_eq!(first.values().next().map(|alert| (alert.active, alert.firing)), Some((100, None)));
-        let second = step("r", &rule, &first, said("a"), 159);
+        let second = step("r", &rule, &first, said("a"), 159, Grace::NONE);
         assert_eq!(second.values().next().and_then(|alert| alert.firing), None);
-        let third = step("r", &rule, &second, said("a"), 160);
+        let third = step("r", &rule, &second, said("a"), 160, Grace::NONE);
         let alert = third.values().next().expect("an alert");
         assert_eq!((alert.active, alert.firing), (100, Some(160)));
         assert_eq!(alert.annotations["summary"], "a is at 0.25%");
@@ -120,19 +119,34 @@ mod tests {
             alert.labels,
             Texts::from([("job", "a"), (ALERTNAME, "r")].map(|(k, v)| (k.to_owned(), v.to_owned())))
         );
-        assert!(step("r", &rule, &third, Vec::new(), 175).is_empty());
-        let again = step("r", &rule, &step("r", &rule, &first, Vec::new(), 130), said("a"), 161);
+        assert!(step("r", &rule, &third, Vec::new(), 175, Grace::NONE).is_empty());
+        let again =
+            step("r", &rule, &step("r", &rule, &first, Vec::new(), 130, Grace::NONE), said("a"), 161, Grace::NONE);
         assert_eq!(again.values().next().and_then(|alert| alert.firing), None, "a gap begins the wait anew");
     }
 
     #[test]
     fn an_alert_fires_on_for_a_while_but_does_not_wait_on() {
         let rule = rule(10, 60);
-        let pending = step("r", &rule, &Alerts::new(), said("a"), 100);
-        assert!(step("r", &rule, &pending, Vec::new(), 105).is_empty());
-        let firing = step("r", &rule, &pending, said("a"), 110);
-        let kept = step("r", &rule, &firing, Vec::new(), 169);
+        let pending = step("r", &rule, &Alerts::new(), said("a"), 100, Grace::NONE);
+        assert!(step("r", &rule, &pending, Vec::new(), 105, Grace::NONE).is_empty());
+        let firing = step("r", &rule, &pending, said("a"), 110, Grace::NONE);
+        let kept = step("r", &rule, &firing, Vec::new(), 169, Grace::NONE);
         assert_eq!(kept, firing);
-        assert!(step("r", &rule, &kept, Vec::new(), 170).is_empty());
+        assert!(step("r", &rule, &kept, Vec::new(), 170, Grace::NONE).is_empty());
+    }
+
+    #[test]
+    fn after_a_start_what_fired_is_believed_until_it_could_have_been_seen() {
+        let rule = rule(10, 0);
+        let pending = step("r", &rule, &Alerts::new(), said("a"), 100, Grace::NONE);
+        let firing = step("r", &rule, &pending, said("a"), 110, Grace::NONE);
+        let grace = Grace { since: 200, until: 260 };
+        let believed = step("r", &rule, &firing, Vec::new(), 201, grace);
+        assert_eq!(believed, firing);
+        let seen = step("r", &rule, &believed, said("a"), 230, grace);
+        assert_eq!(seen.values().next().and_then(|alert| alert.firing), Some(110), "as if nothing had been");
+        assert!(step("r", &rule, &seen, Vec::new(), 240, grace).is_empty(), "seen, and over");
+        assert!(step("r", &rule, &believed, Vec::new(), 260, grace).is_empty(), "never seen again");
     }
 }

@@ -1,7 +1,8 @@
-//! Calls people: groups of alerts to webhooks, all alerts to an Alertmanager.
+//! Calls people: groups of alerts to webhooks and by e-mail, all alerts to an Alertmanager.
 //!
 //! A receiver has a task of its own and always looks at the newest alerts, so one that is away holds up nobody and costs no
-//! memory. What it took in is known by the fact that it answered; until then it is told again, ever more seldom.
+//! memory. What it took in is known by the fact that it answered, and written down, so that a restart calls nobody twice
+//! and forgets nobody who is to hear that something is over; until then it is told again, ever more seldom.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,12 +12,12 @@ use bytes::Bytes;
 use http::Uri;
 use ninefold::fetch::Fetcher;
 use ninefold::lifecycle::Stop;
-use prost_types::Timestamp;
-use serde_json::{Value, json};
+use ninefold_store::{Key, Op, Store, Txn};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::document::{Document, Receiver, Texts, matches};
+use crate::letter::{Group, News};
 use crate::state::{ALERTNAME, Alert};
 use crate::watch::now;
 
@@ -28,19 +29,29 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// How often an Alertmanager is told what still fires; it takes an alert for over some minutes after the last word.
 const ALERTMANAGER_EVERY: Duration = Duration::from_secs(60);
-/// How long an Alertmanager believes an alert to fire without a word.
-const ALERTMANAGER_BELIEVES_SECONDS: i64 = 240;
+/// What is not said at all for this long is not known any more. In seconds.
+const TOLD_SECONDS_MAX: i64 = 7 * 86_400;
 
-/// The alerts of one group, by their labels.
-type Group = BTreeMap<Texts, Alert>;
 /// Groups by the labels that they have alike.
 type Groups = BTreeMap<Texts, Group>;
+
+/// Where it is written down who was told what.
+#[derive(Clone, Debug)]
+pub(crate) struct Desk {
+    pub(crate) store: Arc<dyn Store>,
+    /// What keys begin with.
+    pub(crate) prefix: String,
+}
+
+/// What somebody took in, and when, in seconds since 1970.
+type Taken = BTreeMap<Texts, (Group, i64)>;
+/// The same, as it is written down.
+type Written = Vec<(Texts, Vec<Alert>, i64)>;
 
 /// Somebody who is called.
 struct Called {
     receiver: Receiver,
-    /// What it took in, and when.
-    taken: BTreeMap<Texts, (Group, Instant)>,
+    taken: Taken,
     failures: u32,
     not_before: Instant,
 }
@@ -50,10 +61,12 @@ pub(crate) async fn run(
     name: String,
     receiver: Receiver,
     document: watch::Receiver<Arc<Document>>,
-    firing: watch::Receiver<Arc<Vec<Alert>>>,
+    firing: watch::Receiver<Option<Arc<Vec<Alert>>>>,
+    desk: Desk,
     stop: Stop,
 ) {
-    let mut called = Called { receiver, taken: BTreeMap::new(), failures: 0, not_before: Instant::now() };
+    let taken = desk.load(&name).await;
+    let mut called = Called { receiver, taken, failures: 0, not_before: Instant::now() };
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -61,11 +74,18 @@ pub(crate) async fn run(
             _ = ticks.tick() => {}
             () = stop.asked() => return,
         }
+        // Before the first evaluation after a start nothing is known, which is not the same as that nothing fires.
+        let Some(known) = firing.borrow().clone() else { continue };
         if Instant::now() < called.not_before {
             continue;
         }
-        let groups = groups(&firing.borrow().clone(), &document.borrow().clone(), &called.receiver);
-        if let Err(error) = called.tell(&name, groups).await {
+        let groups = groups(&known, &document.borrow().clone(), &called.receiver);
+        let before = called.taken.clone();
+        let outcome = called.tell(&name, groups).await;
+        if called.taken != before {
+            desk.save(&name, &called.taken).await;
+        }
+        if let Err(error) = outcome {
             called.failures = called.failures.saturating_add(1);
             let wait = RETRY_MIN.saturating_mul(1 << called.failures.min(10)).min(RETRY_MAX);
             called.not_before = Instant::now() + wait.mul_f64(0.5 + fastrand::f64() / 2.0);
@@ -82,7 +102,9 @@ fn groups(firing: &[Alert], document: &Document, receiver: &Receiver) -> Groups 
     let by = document.group_by.as_deref().unwrap_or(&usual);
     let mut groups = Groups::new();
     for alert in firing {
-        let is_meant = matches(&receiver.only, &alert.labels) && silence_of(document, &alert.labels).is_none();
+        let is_meant = matches(&receiver.only, &alert.labels)
+            && silence_of(document, &alert.labels).is_none()
+            && inhibition_of(document, &alert.labels, firing.iter().map(|other| &other.labels)).is_none();
         if is_meant {
             let key = alert.labels.iter().filter(|(name, _)| by.contains(name));
             let key = key.map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -100,16 +122,27 @@ pub(crate) fn silence_of<'a>(document: &'a Document, labels: &Texts) -> Option<&
     silences.find(|(_, one)| is_on(one.end()) && matches(&one.matching, labels)).map(|(name, _)| name.as_str())
 }
 
+/// The inhibition that keeps an alert from people, because another one fires that explains it.
+pub(crate) fn inhibition_of<'a>(
+    document: &'a Document,
+    labels: &Texts,
+    firing: impl Iterator<Item = &'a Texts> + Clone,
+) -> Option<&'a str> {
+    let mut inhibitions = document.inhibitions.iter();
+    let is_on = |source: &Texts, one: &crate::document::Inhibition| one.explains(source, labels);
+    inhibitions.find(|(_, one)| firing.clone().any(|source| is_on(source, one))).map(|(name, _)| name.as_str())
+}
+
 impl Called {
     async fn tell(&mut self, name: &str, groups: Groups) -> Result<(), String> {
         let keys: BTreeSet<Texts> = groups.keys().chain(self.taken.keys()).cloned().collect();
+        let again = if self.receiver.alertmanager.is_some() { ALERTMANAGER_EVERY } else { self.receiver.repeat_every };
+        let again = i64::try_from(again.as_secs()).unwrap_or(i64::MAX);
         for key in keys {
             let group = groups.get(&key).cloned().unwrap_or_default();
             let before = self.taken.get(&key);
             let same = before.is_some_and(|(taken, _)| taken.keys().eq(group.keys()));
-            let again =
-                if self.receiver.alertmanager.is_some() { ALERTMANAGER_EVERY } else { self.receiver.repeat_every };
-            let is_due = before.is_none_or(|(_, at)| at.elapsed() >= again);
+            let is_due = before.is_none_or(|(_, at)| now().saturating_sub(*at) >= again);
             if same && !is_due {
                 continue;
             }
@@ -119,88 +152,68 @@ impl Called {
                 .filter(|(labels, _)| !group.contains_key(*labels))
                 .map(|(_, alert)| alert.clone())
                 .collect();
-            self.send(name, &key, &group, &over).await?;
+            self.send(&News { receiver: name, key: &key, group: &group, over: &over, now: now() }).await?;
             if group.is_empty() {
                 self.taken.remove(&key);
             } else {
-                self.taken.insert(key, (group, Instant::now()));
+                self.taken.insert(key, (group, now()));
             }
         }
         Ok(())
     }
 
-    async fn send(&self, name: &str, key: &Texts, group: &Group, over: &[Alert]) -> Result<(), String> {
+    async fn send(&self, news: &News<'_>) -> Result<(), String> {
+        if let Some(mail) = &self.receiver.mail {
+            return mail.send(&news.subject(&self.receiver.subject), news.text(&self.receiver.text)).await;
+        }
         let url = self.receiver.url().ok_or("the receiver has no address")?;
         let (url, body) = match self.receiver.alertmanager {
-            Some(_) => (below(&url, "/api/v2/alerts")?, alertmanager(group, over)),
-            None => (url, webhook(name, key, group, over)),
+            Some(_) => (below(&url, "/api/v2/alerts")?, news.alertmanager().to_string()),
+            None if self.receiver.text.is_empty() => (url, news.webhook().to_string()),
+            None => (url, news.filled(&self.receiver.text)),
         };
-        Fetcher::new(None).post(&url, "application/json", Bytes::from(body.to_string())).await.map(drop)
+        Fetcher::new(None).post(&url, "application/json", Bytes::from(body)).await.map(drop)
+    }
+}
+
+impl Desk {
+    fn key(&self, receiver: &str) -> Key {
+        Key::new(format!("{}{receiver}", self.prefix))
+    }
+
+    async fn load(&self, receiver: &str) -> Taken {
+        let read = match self.store.get(&self.key(receiver)).await {
+            Ok(None) => return Taken::new(),
+            Ok(Some(entry)) => serde_json::from_slice::<Written>(&entry.value).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match read {
+            Ok(all) => {
+                let by_labels = |alerts: Vec<Alert>| alerts.into_iter().map(|one| (one.labels.clone(), one)).collect();
+                let recent = all.into_iter().filter(|(_, _, at)| now().saturating_sub(*at) < TOLD_SECONDS_MAX);
+                recent.map(|(key, alerts, at)| (key, (by_labels(alerts), at))).collect()
+            }
+            Err(error) => {
+                tracing::warn!(receiver, error, "what was told before is not known; it is told again");
+                Taken::new()
+            }
+        }
+    }
+
+    async fn save(&self, receiver: &str, taken: &Taken) {
+        let all: Vec<(&Texts, Vec<&Alert>, i64)> =
+            taken.iter().map(|(key, (group, at))| (key, group.values().collect(), *at)).collect();
+        let Ok(value) = serde_json::to_vec(&all) else { return };
+        let op = Op::Put { key: self.key(receiver), value: Bytes::from(value), lease: None };
+        if let Err(error) = self.store.txn(Txn { compares: Vec::new(), ops: vec![op] }).await {
+            tracing::warn!(receiver, %error, "what was told is not written down; a restart would tell it again");
+        }
     }
 }
 
 /// A path below an address.
 fn below(url: &Uri, path: &str) -> Result<Uri, String> {
     format!("{}{path}", url.to_string().trim_end_matches('/')).parse().map_err(|_| format!("{url}{path} is no URL"))
-}
-
-/// What Alertmanager's webhooks send, version 4: <https://prometheus.io/docs/alerting/latest/configuration/#webhook_config>.
-fn webhook(receiver: &str, key: &Texts, group: &Group, over: &[Alert]) -> Value {
-    let firing = group.values().map(|alert| one(alert, true));
-    let alerts: Vec<Value> = firing.chain(over.iter().map(|alert| one(alert, false))).collect();
-    let all = || group.values().chain(over);
-    let alike = |of: fn(&Alert) -> &Texts| -> Texts {
-        let first = all().next().map(of).cloned().unwrap_or_default();
-        first.into_iter().filter(|(name, value)| all().all(|alert| of(alert).get(name) == Some(value))).collect()
-    };
-    json!({
-        "version": "4",
-        "groupKey": serde_json::to_string(key).unwrap_or_default(),
-        "truncatedAlerts": 0,
-        "status": if group.is_empty() { "resolved" } else { "firing" },
-        "receiver": receiver,
-        "groupLabels": key,
-        "commonLabels": alike(|alert| &alert.labels),
-        "commonAnnotations": alike(|alert| &alert.annotations),
-        "externalURL": "",
-        "alerts": alerts,
-    })
-}
-
-fn one(alert: &Alert, fires: bool) -> Value {
-    json!({
-        "status": if fires { "firing" } else { "resolved" },
-        "labels": alert.labels,
-        "annotations": alert.annotations,
-        "startsAt": time(alert.firing.unwrap_or(alert.active)),
-        "endsAt": if fires { "0001-01-01T00:00:00Z".to_owned() } else { time(now()) },
-        "generatorURL": "",
-        "fingerprint": fingerprint(&alert.labels),
-    })
-}
-
-/// What Alertmanager's API v2 takes.
-fn alertmanager(group: &Group, over: &[Alert]) -> Value {
-    let told = |alert: &Alert, end: i64| {
-        json!({
-            "labels": alert.labels, "annotations": alert.annotations,
-            "startsAt": time(alert.firing.unwrap_or(alert.active)), "endsAt": time(end),
-        })
-    };
-    let firing = group.values().map(|alert| told(alert, now() + ALERTMANAGER_BELIEVES_SECONDS));
-    firing.chain(over.iter().map(|alert| told(alert, now()))).collect::<Vec<Value>>().into()
-}
-
-/// FNV-1a over the labels: the same alert has the same one for ever.
-fn fingerprint(labels: &Texts) -> String {
-    let bytes = labels.iter().flat_map(|(name, value)| name.bytes().chain([0xff]).chain(value.bytes()).chain([0xff]));
-    let hash =
-        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("{hash:016x}")
-}
-
-fn time(seconds: i64) -> String {
-    Timestamp { seconds, nanos: 0 }.to_string()
 }
 
 #[cfg(test)]
@@ -228,11 +241,16 @@ mod tests {
     }
 
     #[test]
-    fn a_webhook_says_what_is_alike() {
-        let group: Group = [alert("slow", "a"), alert("slow", "b")].map(|one| (one.labels.clone(), one)).into();
-        let body = webhook("people", &Texts::new(), &group, &[]);
-        assert_eq!(body["commonLabels"], json!({ALERTNAME: "slow"}));
-        assert_eq!((body["status"].as_str(), body["alerts"].as_array().map(Vec::len)), (Some("firing"), Some(2)));
-        assert_eq!(webhook("people", &Texts::new(), &Group::new(), &[alert("slow", "a")])["status"], "resolved");
+    fn what_another_alert_explains_calls_nobody() {
+        let inhibitions = r#"{"inhibitions": {"down": {
+            "source": {"alertname": "down"}, "target": {"alertname": "slow"}, "equal": ["job"]
+        }}}"#;
+        let document = crate::document::read(inhibitions).expect("a document");
+        let firing = [alert("slow", "a"), alert("slow", "b"), alert("down", "a")];
+        let told = groups(&firing, &document, &Receiver::default());
+        let told: Vec<&Texts> = told.values().flat_map(BTreeMap::keys).collect();
+        assert_eq!(told, [&firing[2].labels, &firing[1].labels]);
+        let labels = || firing.iter().map(|alert| &alert.labels);
+        assert_eq!(inhibition_of(&document, &firing[0].labels, labels()), Some("down"));
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::document::{Document, LEVELS, Logs, Rule, Texts};
 use crate::shipped;
-use crate::state::{ALERTS_MAX, Alert, Alerts, Said, step};
+use crate::state::{ALERTS_MAX, Alert, Alerts, Grace, Said, step};
 
 /// How long the alerts of a rule that is not there any more are remembered, in seconds.
 const REMEMBERED_SECONDS: i64 = 600;
@@ -60,8 +60,11 @@ pub(crate) struct Watcher {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) key: Key,
     pub(crate) board: Arc<Board>,
-    pub(crate) firing: watch::Sender<Arc<Vec<Alert>>>,
+    /// What fires, once that is known.
+    pub(crate) firing: watch::Sender<Option<Arc<Vec<Alert>>>>,
     pub(crate) every: Duration,
+    /// How long after a start what was known before is believed.
+    pub(crate) grace: Duration,
 }
 
 /// All rules of a document, those that are shipped included.
@@ -78,6 +81,9 @@ impl Watcher {
     pub(crate) async fn run(self, mut document: watch::Receiver<Arc<Document>>, stop: Stop) {
         let mut kept = self.load().await;
         let mut saved = kept.clone();
+        let since = now();
+        let grace = i64::try_from(self.grace.as_secs()).unwrap_or(i64::MAX);
+        let grace = Grace { since, until: since.saturating_add(grace) };
         let mut ticks = tokio::time::interval(self.every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -102,7 +108,7 @@ impl Watcher {
                     Ok(said) => {
                         let problem = (said.len() > ALERTS_MAX)
                             .then(|| format!("of {} alerts only {ALERTS_MAX} are kept", said.len()));
-                        (step(&name, &rule, &before, said, now), problem.unwrap_or_default())
+                        (step(&name, &rule, &before, said, now, grace), problem.unwrap_or_default())
                     }
                     // What cannot be asked is not over.
                     Err(status) => (before, format!("{:?}: {}", status.code(), status.message())),
@@ -119,7 +125,7 @@ impl Watcher {
             if times(&kept) != times(&saved) && self.save(&kept).await {
                 saved.clone_from(&kept);
             }
-            self.firing.send_replace(Arc::new(firing));
+            self.firing.send_replace(Some(Arc::new(firing)));
         }
     }
 
@@ -199,11 +205,14 @@ impl Watcher {
     }
 }
 
-/// What has to survive: since when what is pending or firing.
-fn times(kept: &BTreeMap<String, Alerts>) -> Vec<(&String, &Texts, i64, Option<i64>)> {
-    kept.iter()
-        .flat_map(|(name, alerts)| alerts.iter().map(move |(labels, alert)| (name, labels, alert.active, alert.firing)))
-        .collect()
+/// What has to survive: since when what is pending or firing, and when it held last, to the minute.
+fn times(kept: &BTreeMap<String, Alerts>) -> Vec<(&String, &Texts, [Option<i64>; 3])> {
+    let times = |alert: &Alert| [Some(alert.active), alert.firing, Some(alert.held / 60)];
+    let of = move |(name, alerts)| -> Vec<_> {
+        let alerts: &Alerts = alerts;
+        alerts.iter().map(|(labels, alert)| (name, labels, times(alert))).collect()
+    };
+    kept.iter().flat_map(of).collect()
 }
 
 /// Now, in seconds since 1970.

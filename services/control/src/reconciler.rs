@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use ninefold::fault;
 use ninefold::lifecycle::Stop;
+use ninefold::telemetry::Count;
 use ninefold_proto::ninefold::control::v1::Action as Verb;
 use tokio::sync::watch;
 
@@ -64,6 +65,8 @@ pub(crate) struct Reconciler {
     ends: FuturesUnordered<BoxFuture<'static, (Place, Ended)>>,
     /// The revision of each wish that was last taken note of.
     accepted: BTreeMap<String, i64>,
+    /// Counts programs that ended and are started again.
+    restarts: Count,
 }
 
 /// A process and how long it may take to leave.
@@ -95,6 +98,7 @@ impl Reconciler {
             held: BTreeMap::new(),
             ends: FuturesUnordered::new(),
             accepted: BTreeMap::new(),
+            restarts: Count::new("ninefold_control_restarts_total", "Programs that ended and are started again"),
         }
     }
 
@@ -234,6 +238,8 @@ impl Reconciler {
             Action::BackOff { until, is_crash_loop, .. } => {
                 let wait = until.saturating_duration_since(now.instant).as_secs_f64();
                 let name = if *is_crash_loop { "crash loop: " } else { "" };
+                let looping = if *is_crash_loop { "true" } else { "false" };
+                self.restarts.add(&[("service", service), ("looping", looping)]);
                 self.record(service, slot, Verb::BackOff, &format!("{name}next start in {wait:.1} s"));
             }
             Action::Retarget { .. } | Action::Settle { .. } | Action::Forget { .. } => {}

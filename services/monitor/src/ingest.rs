@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::intake::Intake;
 use crate::metrics::{Metrics, Unkept, Written};
+use crate::red::Red;
 use crate::tier::Signal;
 use crate::wire::otlp::{self, Taken};
 
@@ -27,6 +28,7 @@ use crate::wire::otlp::{self, Taken};
 pub(crate) struct Ingest {
     intake: Arc<Intake>,
     metrics: Arc<Metrics>,
+    red: Arc<Red>,
     room: Arc<Semaphore>,
     config: Config,
 }
@@ -65,10 +67,10 @@ impl Room {
 
 impl Ingest {
     /// Makes a door to the intake.
-    pub(crate) fn new(intake: Arc<Intake>, metrics: Arc<Metrics>, config: Config) -> Self {
+    pub(crate) fn new(intake: Arc<Intake>, metrics: Arc<Metrics>, red: Arc<Red>, config: Config) -> Self {
         // A single request must always fit, compressed and not.
         let bytes = config.in_flight_bytes_max.max(2 * config.body_bytes_max).min(Semaphore::MAX_PERMITS);
-        Self { intake, metrics, room: Arc::new(Semaphore::new(bytes)), config }
+        Self { intake, metrics, red, room: Arc::new(Semaphore::new(bytes)), config }
     }
 
     /// Room for a request, none of it taken yet.
@@ -95,6 +97,7 @@ impl Ingest {
     pub(crate) async fn spans(&self, request: ExportTraceServiceRequest) -> Result<Refused, Error> {
         let Taken { records, refused, why } = otlp::spans(request.resource_spans);
         let taken = records.len();
+        self.red.count(&records);
         let outcome = self.intake.spans(records).await;
         self.settle(Signal::Spans, taken, outcome, refused, why)
     }

@@ -25,6 +25,7 @@ mod ingest;
 mod intake;
 mod live;
 mod metrics;
+mod red;
 mod service;
 mod wire;
 
@@ -32,6 +33,7 @@ use std::sync::Arc;
 
 use ninefold::Link;
 use ninefold::lifecycle::Scope;
+use ninefold::telemetry::{Measure, Measured, measure};
 use ninefold::tonic::codec::CompressionEncoding;
 use ninefold::tonic::service::{Routes, RoutesBuilder};
 use ninefold_proto::ninefold::monitor::v1::metric_service_server::MetricServiceServer;
@@ -46,8 +48,32 @@ use hot::Hot;
 use ingest::Ingest;
 use intake::Intake;
 use metrics::Metrics;
+use red::Red;
 use service::Service;
-use tier::Tier;
+use tier::{Tally, Tier};
+
+/// Measures what is refused, and what is kept on the disk.
+fn tell_of_itself(tier: &Arc<dyn Tier>, metrics: &Arc<Metrics>) {
+    #[expect(clippy::cast_precision_loss, reason = "metrics know no other numbers")]
+    fn each(tier: &Arc<dyn Tier>, pick: fn(&Tally) -> u64) -> Vec<Measured> {
+        let kept = tier.retention();
+        let all = [("logs", kept.lines), ("traces", kept.spans), ("metrics", kept.series)];
+        all.iter().map(|(signal, tally)| (vec![("signal", (*signal).to_owned())], pick(tally) as f64)).collect()
+    }
+    let of = tier.clone();
+    let about = "Records of telemetry that were refused";
+    measure("ninefold_monitor_refused_total", about, Measure::Total, move || each(&of, |tally| tally.refused));
+    let of = tier.clone();
+    let about = "Records of telemetry that came in";
+    measure("ninefold_monitor_received_total", about, Measure::Total, move || each(&of, |tally| tally.received));
+    let (of, samples) = (tier.clone(), metrics.clone());
+    let about = "Bytes that telemetry takes";
+    measure("ninefold_monitor_kept_bytes", about, Measure::State, move || {
+        let mut all = each(&of, |tally| tally.bytes);
+        all.push((vec![("signal", "samples".to_owned())], samples.bytes_kept()));
+        all
+    });
+}
 
 /// The role.
 #[derive(Clone, Debug)]
@@ -80,11 +106,13 @@ impl Monitor {
     }
 
     fn before(tier: Arc<dyn Tier>, metrics: Arc<Metrics>, config: Config, scope: &Scope) -> Self {
+        tell_of_itself(&tier, &metrics);
+        let red = Red::start(metrics.clone(), scope);
         let intake = Arc::new(Intake::new(tier.clone(), &config));
         Self {
             service: Arc::new(Service::new(tier, intake.clone(), config.followers_max, scope)),
             lines: LineSink::start(config.captured_lines_max, intake.clone(), scope),
-            ingest: Arc::new(Ingest::new(intake.clone(), metrics.clone(), config.clone())),
+            ingest: Arc::new(Ingest::new(intake.clone(), metrics.clone(), red, config.clone())),
             intake,
             config,
             metrics,

@@ -33,10 +33,11 @@ use tokio::sync::Semaphore;
 use about::{About, Catalogue};
 use commit::Kept;
 use disk::overlay;
-use store::{Bounds, Reading, Store};
+use store::{Bounds, Store};
 
 pub(crate) use http::router;
 pub(crate) use service::Service;
+pub(crate) use store::Reading;
 pub(crate) use written::Written;
 
 use crate::config::Config;
@@ -125,6 +126,21 @@ impl Metrics {
     pub(crate) async fn take_written(self: &Arc<Self>, written: Written) -> Result<Unkept, Error> {
         let (readings, about) = written.readings();
         self.take(readings, about).await
+    }
+
+    /// Takes in what the monitor found out itself.
+    ///
+    /// # Errors
+    /// As [`Self::take_otlp`].
+    pub(crate) async fn take_own(self: &Arc<Self>, readings: Vec<Reading>) -> Result<Unkept, Error> {
+        self.take(readings, BTreeMap::new()).await
+    }
+
+    /// Bytes in memory and on the disk.
+    #[expect(clippy::cast_precision_loss, reason = "metrics know no other numbers")]
+    pub(crate) fn bytes_kept(&self) -> f64 {
+        let sizes = self.sizes();
+        sizes.bytes as f64 + sizes.bytes_on_disk as f64
     }
 
     async fn take(self: &Arc<Self>, readings: Vec<Reading>, about: BTreeMap<String, About>) -> Result<Unkept, Error> {

@@ -1,6 +1,9 @@
 //! Measures the process itself: time on the processor, memory, threads, open files. From `/proc`; elsewhere, nothing.
 
+use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
+
+use super::machine;
 
 /// What `/proc/self` tells.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,6 +57,75 @@ pub(super) fn measure(meter: &Meter) {
             }
         })
         .build();
+    measure_limits(meter);
+    measure_transfer(meter);
+    measure_runtime(meter);
+}
+
+/// What the process may grow to.
+fn measure_limits(meter: &Meter) {
+    meter
+        .i64_observable_up_down_counter("process.unix.file_descriptor.limit")
+        .with_description("Most open files")
+        .with_unit("{file_descriptor}")
+        .with_callback(|meter| {
+            if let Some(most) = machine::read("/proc/self/limits").as_deref().and_then(machine::files_max) {
+                meter.observe(most, &[]);
+            }
+        })
+        .build();
+    meter
+        .i64_observable_up_down_counter("process.memory.limit")
+        .with_description("Most memory: what the control group allows, or what the machine has")
+        .with_unit("By")
+        .with_callback(|meter| {
+            if let Some(most) = machine::memory_max() {
+                meter.observe(most, &[]);
+            }
+        })
+        .build();
+}
+
+/// What the process reads and writes.
+fn measure_transfer(meter: &Meter) {
+    meter
+        .u64_observable_counter("process.disk.io")
+        .with_description("Bytes read from and written to disks")
+        .with_unit("By")
+        .with_callback(|meter| {
+            let told = machine::read("/proc/self/io").as_deref().and_then(machine::disk_io);
+            for (direction, bytes) in told.into_iter().flatten() {
+                meter.observe(bytes, &[KeyValue::new("disk.io.direction", direction)]);
+            }
+        })
+        .build();
+    meter
+        .u64_observable_counter("process.network.io")
+        .with_description("Bytes received and sent in the network namespace of the process, but for the loopback")
+        .with_unit("By")
+        .with_callback(|meter| {
+            let told = machine::read("/proc/self/net/dev");
+            for (direction, bytes) in told.as_deref().into_iter().flat_map(machine::network_io) {
+                meter.observe(bytes, &[KeyValue::new("network.io.direction", direction)]);
+            }
+        })
+        .build();
+}
+
+/// What the runtime has to do, where telemetry is started within one.
+fn measure_runtime(meter: &Meter) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    let gauge = |name: &'static str, about: &'static str, look: fn(&tokio::runtime::RuntimeMetrics) -> usize| {
+        let runtime = runtime.clone();
+        meter
+            .u64_observable_gauge(name)
+            .with_description(about)
+            .with_callback(move |meter| meter.observe(look(&runtime.metrics()) as u64, &[]))
+            .build();
+    };
+    gauge("ninefold_runtime_workers", "Threads that run tasks", |runtime| runtime.num_workers());
+    gauge("ninefold_runtime_tasks", "Tasks that are not over", |runtime| runtime.num_alive_tasks());
+    gauge("ninefold_runtime_queued", "Tasks that wait for any thread", |runtime| runtime.global_queue_depth());
 }
 
 /// Seconds that this process has spent on the processors. `None` where nothing tells.
