@@ -134,7 +134,7 @@ mod tests {
 
     /// Samples each 15 s for ten minutes.
     fn series(name: &str, labels: &[(&str, &str)], value: impl Fn(f64) -> f64) -> Series {
-        let all = labels.iter().copied().chain([(NAME, name), ("job", "cart"), ("instance", "cart-1")]);
+        let all = [(NAME, name), ("job", "cart"), ("instance", "cart-1")].into_iter().chain(labels.iter().copied());
         let samples = (0..40_i32)
             .map(|turn| Sample { at: NOW - i64::from(39 - turn) * 15_000 - 1, point: value(f64::from(turn)).into() });
         Series { labels: Labels::new(all), samples: samples.collect() }

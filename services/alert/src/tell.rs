@@ -81,6 +81,7 @@ pub(crate) async fn run(
         }
         let groups = groups(&known, &document.borrow().clone(), &called.receiver);
         let before = called.taken.clone();
+        called.hush(&known, &groups);
         let outcome = called.tell(&name, groups).await;
         if called.taken != before {
             desk.save(&name, &called.taken).await;
@@ -134,6 +135,18 @@ pub(crate) fn inhibition_of<'a>(
 }
 
 impl Called {
+    /// Forgets that it was told of what fires on and is silenced, inhibited or not meant any more: nothing is said of that, and
+    /// it is told anew once it is meant again.
+    fn hush(&mut self, firing: &[Alert], groups: &Groups) {
+        let fires: BTreeSet<&Texts> = firing.iter().map(|alert| &alert.labels).collect();
+        let none = Group::new();
+        for (key, (taken, _)) in &mut self.taken {
+            let group = groups.get(key).unwrap_or(&none);
+            taken.retain(|labels, _| group.contains_key(labels) || !fires.contains(labels));
+        }
+        self.taken.retain(|_, (taken, _)| !taken.is_empty());
+    }
+
     async fn tell(&mut self, name: &str, groups: Groups) -> Result<(), String> {
         let keys: BTreeSet<Texts> = groups.keys().chain(self.taken.keys()).cloned().collect();
         let again = if self.receiver.alertmanager.is_some() { ALERTMANAGER_EVERY } else { self.receiver.repeat_every };
@@ -238,6 +251,23 @@ mod tests {
         assert_eq!(silence_of(&document, &firing[1].labels), Some("known"));
         let only = Receiver { only: Texts::from([("job".to_owned(), "c".to_owned())]), ..Receiver::default() };
         assert_eq!(groups(&firing, &document, &only).len(), 1);
+    }
+
+    #[test]
+    fn what_is_silenced_is_not_told_to_be_over() {
+        let firing = [alert("slow", "a"), alert("slow", "b")];
+        let told = groups(&firing, &Document::default(), &Receiver::default());
+        let taken = told.into_iter().map(|(key, group)| (key, (group, 0))).collect();
+        let mut called = Called { receiver: Receiver::default(), taken, failures: 0, not_before: Instant::now() };
+        let silence =
+            r#"{"silences": {"s": {"matching": {"job": "a"}, "until": "2999-01-01T00:00:00Z", "reason": "x"}}}"#;
+        let document = crate::document::read(silence).expect("a document");
+        called.hush(&firing, &groups(&firing, &document, &Receiver::default()));
+        let left =
+            |called: &Called| called.taken.values().flat_map(|(group, _)| group.keys()).cloned().collect::<Vec<_>>();
+        assert_eq!(left(&called), [firing[1].labels.clone()]);
+        called.hush(&[], &Groups::new());
+        assert_eq!(left(&called), [firing[1].labels.clone()], "what is over is still to be told");
     }
 
     #[test]

@@ -1,0 +1,187 @@
+//! Somebody is called: an alert fires on real load, is told to a webhook, by e-mail and to a real Alertmanager, fires on over the
+//! death of the node, is silenced, and ends. The samples that it fires on survive the death, too.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use tests_landscape::load::Load;
+use tests_landscape::{Landscape, ended, http, tools, until};
+use tokio::process::{Child, Command};
+
+/// Generous: the machine may be busy.
+const SOON: Duration = Duration::from_secs(120);
+const SETTINGS: &str = "[alert]\nevery = \"500ms\"\ngrace = \"90s\"\n[monitor]\nsamples_file_every = \"3s\"\n";
+const RULE: &str = "sum by (job) (increase(http_server_request_duration_seconds_count[30s])) > 5";
+
+/// Who is called, and what they heard.
+struct People {
+    folder: tempfile::TempDir,
+    webhook: String,
+    letters: String,
+    alertmanager: String,
+    _running: [Child; 2],
+}
+
+impl People {
+    async fn start() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let (webhook, letters) = (tools::free_address()?, tools::free_address()?);
+        let port = |address: &str| address.rsplit(':').next().unwrap_or_default().to_owned();
+        let program = tools::repository().join("tests/landscape/alerts/receive.py");
+        let mut receiver = Command::new("python3");
+        receiver.arg(program).args([port(&webhook), port(&letters)]).arg(folder.path().join("heard"));
+        std::fs::write(
+            folder.path().join("alertmanager.yml"),
+            "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n",
+        )?;
+        let alertmanager = tools::free_address()?;
+        let mut manager = Command::new("prometheus-alertmanager");
+        manager.args(["--config.file", "alertmanager.yml", "--storage.path", "data", "--cluster.listen-address="]);
+        manager.args(["--web.listen-address", &alertmanager]).current_dir(folder.path());
+        let start =
+            |command: &mut Command| command.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn();
+        let manager = start(&mut manager).context("apt-get install prometheus-alertmanager, or run ./check")?;
+        let running = [start(&mut receiver).context("python3 is not installed")?, manager];
+        let ready = || async {
+            let answer = http::request(&alertmanager, "GET", "/-/ready", &[], None).await;
+            Ok(answer.is_ok_and(|answer| answer.status == 200))
+        };
+        until("Alertmanager is ready", SOON, ready).await?;
+        Ok(Self { folder, webhook, letters, alertmanager, _running: running })
+    }
+
+    /// What was heard by one way, in order.
+    fn heard(&self, kind: &str) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.folder.path().join("heard")).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["kind"] == kind).map(|line| line["what"].clone()).collect()
+    }
+
+    /// How many webhooks said that something fires, or is over.
+    fn hooks(&self, status: &str) -> usize {
+        self.heard("webhook").iter().filter(|hook| hook["status"] == status).count()
+    }
+
+    async fn managed(&self) -> Result<Vec<Value>> {
+        let mut amtool = Command::new("amtool");
+        amtool.args(["alert", "query", "-o", "json", "--alertmanager.url", &format!("http://{}", self.alertmanager)]);
+        let said = ended(amtool).await?;
+        ensure!(said.code == 0, "amtool: {}", said.stderr);
+        Ok(serde_json::from_str::<Value>(&said.stdout)?.as_array().cloned().unwrap_or_default())
+    }
+
+    fn document(&self, more: &Value) -> Value {
+        let mut document = json!({
+            "rules": {"busy": {
+                "expr": RULE, "labels": {"severity": "info"},
+                "annotations": {"summary": "{{job}} had {{ $value | round }} requests in half a minute"},
+            }},
+            "receivers": {
+                "hook": {"webhook": format!("http://{}/", self.webhook), "only": {"alertname": "busy"}},
+                "letters": {
+                    "mail": {"server": self.letters, "plain": true, "from": "house@x.example", "to": ["me@x.example"]},
+                    "only": {"alertname": "busy"},
+                },
+                "manager": {"alertmanager": format!("http://{}", self.alertmanager)},
+            },
+        });
+        if let (Some(document), Some(more)) = (document.as_object_mut(), more.as_object()) {
+            document.extend(more.clone());
+        }
+        document
+    }
+}
+
+async fn write(house: &Landscape, folder: &Path, document: &Value) -> Result<()> {
+    let file = folder.join("alerts.json");
+    std::fs::write(&file, document.to_string())?;
+    let file = file.display().to_string();
+    house.ask(&["alerts", "check", &file]).await?;
+    let said = house.run(&["config", "set", "alerts", "--file", &file]).await?;
+    ensure!(said.code == 0, "{}", said.stderr);
+    Ok(())
+}
+
+/// The alert, as the command shows it.
+async fn busy(house: &Landscape) -> Result<Option<Value>> {
+    let alerts = house.ask(&["alerts"]).await?;
+    Ok(alerts.as_array().into_iter().flatten().find(|alert| alert["rule"] == "busy").cloned())
+}
+
+fn fires(alert: Option<&Value>) -> bool {
+    alert.is_some_and(|alert| alert["state"] == "ALERT_STATE_FIRING")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_on_real_load_calls_people_and_outlives_the_node() -> Result<()> {
+    let people = People::start().await?;
+    let house = Landscape::up_with(SETTINGS).await?;
+    let begun = SystemTime::now();
+    write(&house, people.folder.path(), &people.document(&json!({}))).await?;
+    let load = Load::on(&house.address("edge"), "/nothing-is-here");
+
+    until("it fires", SOON, || async { Ok(fires(busy(&house).await?.as_ref())) }).await?;
+    let since = busy(&house).await?.context("it fires")?["firingSince"].clone();
+    until("the webhook heard it", SOON, || async { Ok(people.hooks("firing") == 1) }).await?;
+    let hook = people.heard("webhook").remove(0);
+    ensure!(hook["commonLabels"]["alertname"] == "busy" && hook["version"] == "4", "{hook}");
+    let summary = hook["commonAnnotations"]["summary"].as_str().unwrap_or_default();
+    ensure!(summary.starts_with("ninefold had ") && summary.ends_with(" requests in half a minute"), "{summary}");
+    until("a letter came", SOON, || async { Ok(!people.heard("letter").is_empty()) }).await?;
+    let letter = people.heard("letter").remove(0).to_string();
+    ensure!(letter.contains("Subject: [FIRING1] busy ninefold") && letter.contains("me@x.example"), "{letter}");
+    until("Alertmanager knows it", SOON, || async {
+        Ok(people.managed().await?.iter().any(|alert| alert["labels"]["alertname"] == "busy"))
+    })
+    .await?;
+
+    // What survives a death: the samples, since when it fires, and who was told.
+    let house = house.restart_where_it_was().await?;
+    let evaluated = || async {
+        let rules = house.ask(&["alerts", "rules"]).await?;
+        Ok(rules.as_array().into_iter().flatten().any(|rule| rule["name"] == "busy" && rule["evaluated"].is_string()))
+    };
+    until("rules are asked again", SOON, evaluated).await?;
+    let after = busy(&house).await?.context("it fires on after the death")?;
+    ensure!(fires(Some(&after)) && after["firingSince"] == since, "{after} instead of since {since}");
+    ensure!(people.hooks("resolved") == 0 && people.hooks("firing") == 1, "{:?}", people.heard("webhook"));
+    let back = begun.elapsed()?.as_secs() + 60;
+    let course = house.ask(&[
+        "metrics",
+        RULE.split(" >").next().unwrap_or(RULE),
+        "--since",
+        &format!("{back}s"),
+        "--step",
+        "1s",
+    ]);
+    let course = course.await?;
+    let points = course["series"][0]["points"].as_array().cloned().unwrap_or_default();
+    let before = |point: &Value| {
+        point["time"].as_str().is_some_and(|time| *time < *after["firingSince"].as_str().unwrap_or_default())
+    };
+    ensure!(points.iter().any(before), "nothing of before the alert, let alone the death: {course}");
+
+    let silence = json!({"silences": {"known": {
+        "matching": {"alertname": "busy"}, "until": "2999-01-01T00:00:00Z", "reason": "a test"
+    }}});
+    write(&house, people.folder.path(), &people.document(&silence)).await?;
+    until("it is silenced", SOON, || async {
+        Ok(busy(&house).await?.is_some_and(|alert| alert["silencedBy"] == "known" && fires(Some(&alert))))
+    })
+    .await?;
+    ensure!(people.hooks("resolved") == 0, "what is silenced is not over: {:?}", people.heard("webhook"));
+    write(&house, people.folder.path(), &people.document(&json!({}))).await?;
+    until("it is told again", SOON, || async { Ok(people.hooks("firing") == 2) }).await?;
+
+    load.stop().await;
+    until("it is over", SOON, || async { Ok(busy(&house).await?.is_none()) }).await?;
+    until("the webhook heard that", SOON, || async { Ok(people.hooks("resolved") == 1) }).await?;
+    until("Alertmanager too", SOON, || async {
+        Ok(!people.managed().await?.iter().any(|alert| alert["labels"]["alertname"] == "busy"))
+    })
+    .await?;
+    house.stop().await
+}
