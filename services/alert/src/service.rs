@@ -60,7 +60,8 @@ impl AlertService for Service {
 }
 
 fn alert(rule: &str, alert: Alert, document: &Document, firing: &[Texts]) -> proto::Alert {
-    let inhibited_by = inhibition_of(document, &alert.labels, firing.iter()).unwrap_or_default().to_owned();
+    let firing: Vec<&Texts> = firing.iter().collect();
+    let inhibited_by = inhibition_of(document, &alert.labels, &firing).unwrap_or_default().to_owned();
     let state = if alert.firing.is_some() { proto::AlertState::Firing } else { proto::AlertState::Pending };
     proto::Alert {
         rule: rule.to_owned(),

@@ -101,11 +101,12 @@ pub(crate) async fn run(
 fn groups(firing: &[Alert], document: &Document, receiver: &Receiver) -> Groups {
     let usual = [ALERTNAME.to_owned()];
     let by = document.group_by.as_deref().unwrap_or(&usual);
+    let all: Vec<&Texts> = firing.iter().map(|alert| &alert.labels).collect();
     let mut groups = Groups::new();
     for alert in firing {
         let is_meant = matches(&receiver.only, &alert.labels)
             && silence_of(document, &alert.labels).is_none()
-            && inhibition_of(document, &alert.labels, firing.iter().map(|other| &other.labels)).is_none();
+            && inhibition_of(document, &alert.labels, &all).is_none();
         if is_meant {
             let key = alert.labels.iter().filter(|(name, _)| by.contains(name));
             let key = key.map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -124,14 +125,10 @@ pub(crate) fn silence_of<'a>(document: &'a Document, labels: &Texts) -> Option<&
 }
 
 /// The inhibition that keeps an alert from people, because another one fires that explains it.
-pub(crate) fn inhibition_of<'a>(
-    document: &'a Document,
-    labels: &Texts,
-    firing: impl Iterator<Item = &'a Texts> + Clone,
-) -> Option<&'a str> {
+pub(crate) fn inhibition_of<'a>(document: &'a Document, labels: &Texts, firing: &[&Texts]) -> Option<&'a str> {
     let mut inhibitions = document.inhibitions.iter();
     let is_on = |source: &Texts, one: &crate::document::Inhibition| one.explains(source, labels);
-    inhibitions.find(|(_, one)| firing.clone().any(|source| is_on(source, one))).map(|(name, _)| name.as_str())
+    inhibitions.find(|(_, one)| firing.iter().any(|source| is_on(source, one))).map(|(name, _)| name.as_str())
 }
 
 impl Called {
@@ -280,7 +277,7 @@ mod tests {
         let told = groups(&firing, &document, &Receiver::default());
         let told: Vec<&Texts> = told.values().flat_map(BTreeMap::keys).collect();
         assert_eq!(told, [&firing[2].labels, &firing[1].labels]);
-        let labels = || firing.iter().map(|alert| &alert.labels);
-        assert_eq!(inhibition_of(&document, &firing[0].labels, labels()), Some("down"));
+        let all: Vec<&Texts> = firing.iter().map(|alert| &alert.labels).collect();
+        assert_eq!(inhibition_of(&document, &firing[0].labels, &all), Some("down"));
     }
 }

@@ -46,7 +46,7 @@ pub(crate) fn filled<'a>(text: &str, of: &dyn Fn(&str) -> Option<Value<'a>>) -> 
         let Some((inner, behind)) = behind.split_once("}}") else { break };
         filled.push_str(before);
         let asked = read(inner);
-        filled.push_str(&written(&asked, of(asked.name)));
+        filled.push_str(&written(&asked, of(asked.name).as_ref()));
         rest = behind;
         if filled.len() > FILLED_BYTES_MAX {
             break;
@@ -100,10 +100,10 @@ fn read(inner: &str) -> Asked<'_> {
     Asked { name, words }
 }
 
-fn written(asked: &Asked<'_>, value: Option<Value<'_>>) -> String {
+fn written(asked: &Asked<'_>, value: Option<&Value<'_>>) -> String {
     let (mut text, number) = match value {
-        Some(Value::Number(number)) => (shown(number), Some(number)),
-        Some(Value::Text(text)) => (text.to_owned(), text.parse().ok()),
+        Some(Value::Number(number)) => (shown(*number), Some(*number)),
+        Some(Value::Text(text)) => ((*text).to_owned(), text.parse().ok()),
         None => (String::new(), None),
     };
     for (word, argument) in &asked.words {

@@ -115,8 +115,11 @@ impl Watcher {
                 };
                 known.insert(name, Known { rule, is_shipped, alerts, evaluated: Some(now), problem });
             }
-            let firing = known.values().flat_map(|known| known.alerts.values()).filter(|alert| alert.firing.is_some());
-            let firing = firing.cloned().collect();
+            // What fired before a start is believed even where its rule is not known yet: nobody is told that it is over.
+            let unknown = kept.values().filter(|_| now < grace.until).flat_map(BTreeMap::values);
+            let believed = unknown.filter(|alert| alert.held < grace.since);
+            let all = known.values().flat_map(|known| known.alerts.values()).chain(believed);
+            let firing = all.filter(|alert| alert.firing.is_some()).cloned().collect();
             // A rule that is not there may come back: at the start, the document is not known yet.
             kept.retain(|_, alerts| alerts.values().any(|alert| now.saturating_sub(alert.held) < REMEMBERED_SECONDS));
             kept.extend(known.iter().map(|(name, known)| (name.clone(), known.alerts.clone())));

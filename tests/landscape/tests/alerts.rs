@@ -148,16 +148,8 @@ async fn an_alert_on_real_load_calls_people_and_outlives_the_node() -> Result<()
     let after = busy(&house).await?.context("it fires on after the death")?;
     ensure!(fires(Some(&after)) && after["firingSince"] == since, "{after} instead of since {since}");
     ensure!(people.hooks("resolved") == 0 && people.hooks("firing") == 1, "{:?}", people.heard("webhook"));
-    let back = begun.elapsed()?.as_secs() + 60;
-    let course = house.ask(&[
-        "metrics",
-        RULE.split(" >").next().unwrap_or(RULE),
-        "--since",
-        &format!("{back}s"),
-        "--step",
-        "1s",
-    ]);
-    let course = course.await?;
+    let (query, back) = (RULE.split(" >").next().unwrap_or(RULE), begun.elapsed()?.as_secs() + 60);
+    let course = house.ask(&["metrics", query, "--since", &format!("{back}s"), "--step", "1s"]).await?;
     let points = course["series"][0]["points"].as_array().cloned().unwrap_or_default();
     let before = |point: &Value| {
         point["time"].as_str().is_some_and(|time| *time < *after["firingSince"].as_str().unwrap_or_default())
