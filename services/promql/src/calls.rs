@@ -9,7 +9,7 @@ use crate::eval::{Eval, Part, Row, joined, mapped};
 use crate::histogram::Histogram;
 use crate::labels::{Labels, NAME};
 use crate::math::{least_first, seconds};
-use crate::model::Point;
+use crate::model::{Point, show};
 use crate::time;
 use crate::window::{self, Reader, Window};
 
@@ -83,6 +83,9 @@ impl Eval<'_> {
             "step" => Ok(self.constant(seconds(self.scope.whole.step))),
             "range" => Ok(self.constant(seconds(self.scope.whole.to - self.scope.whole.from))),
             "scalar" => self.single(args[0]),
+            "max_of" | "min_of" => self.one_of(name, &args),
+            "info" => self.info(call).map(Part::Vector),
+            "histogram_quantiles" => self.quantiles(&args).map(Part::Vector),
             "vector" => {
                 let points = self.scalar(name, args[0])?.into_iter().map(|value| Some(value.into())).collect();
                 Ok(Part::Vector(vec![Row { labels: Labels::default(), points }]))
@@ -105,6 +108,35 @@ impl Eval<'_> {
             "histogram_quantile" | "histogram_fraction" => self.of_buckets(name, &args).map(Part::Vector),
             _ => Err(Error::Unsupported(name.to_owned())),
         }
+    }
+
+    /// The greater or the less of two numbers; no number if one of them is none.
+    fn one_of(&self, name: &str, args: &[&Expr]) -> Result<Part, Error> {
+        let (left, right) = (self.scalar(name, args[0])?, self.scalar(name, args[1])?);
+        let pick = |(left, right): (f64, f64)| match (left.is_nan() || right.is_nan(), name) {
+            (true, _) => f64::NAN,
+            (false, "max_of") => left.max(right),
+            (false, _) => left.min(right),
+        };
+        Ok(Part::Scalar(left.into_iter().zip(right).map(pick).collect()))
+    }
+
+    /// Several quantiles of histograms at once, told apart by a label.
+    fn quantiles(&self, args: &[&Expr]) -> Result<Vec<Row>, Error> {
+        const ME: &str = "histogram_quantiles";
+        let [of, label, shares @ ..] = args else {
+            let what = "takes a vector, a label and at least one share".to_owned();
+            return Err(Error::Argument { function: ME.to_owned(), what });
+        };
+        let label = self.text(ME, label)?;
+        let mut answers = Vec::new();
+        for share in shares {
+            let named = self.scalar(ME, share)?.first().copied().unwrap_or(f64::NAN);
+            let rows = self.of_buckets("histogram_quantile", &[share, of])?;
+            let labelled = |row: Row| Row { labels: row.labels.with(&label, &show(named)), points: row.points };
+            answers.extend(rows.into_iter().map(labelled));
+        }
+        joined(answers)
     }
 
     fn constant(&self, value: f64) -> Part {

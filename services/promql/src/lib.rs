@@ -13,6 +13,7 @@ mod calls;
 mod error;
 mod eval;
 mod histogram;
+mod info;
 mod labels;
 mod math;
 mod model;

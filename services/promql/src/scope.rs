@@ -6,6 +6,7 @@ use promql_parser::label::Matchers;
 use promql_parser::parser::{AtModifier, Expr, Offset, SubqueryExpr, VectorSelector};
 
 use crate::error::Error;
+use crate::info;
 use crate::labels::{Labels, NAME};
 use crate::model::{Limits, Series, Span};
 
@@ -108,6 +109,11 @@ impl Scope<'_> {
             Expr::Subquery(sub) => self.of_subquery(sub).needs(&sub.expr, into),
             Expr::VectorSelector(selector) => into.push(self.selection(selector, None)),
             Expr::MatrixSelector(selector) => into.push(self.selection(&selector.vs, Some(selector.range))),
+            // What is known of others is asked for by its name, which the query need not say.
+            Expr::Call(call) if call.func.name == "info" => {
+                self.needs(&call.args.args[0], into);
+                into.extend(info::selector(call).ok().map(|selector| self.selection(&selector, None)));
+            }
             Expr::Call(call) => call.args.args.iter().for_each(|argument| self.needs(argument, into)),
             Expr::NumberLiteral(_) | Expr::StringLiteral(_) | Expr::Extension(_) => {}
         }

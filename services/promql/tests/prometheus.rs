@@ -136,6 +136,138 @@ fn a_real_prometheus_answers_the_same() {
     assert!(wrong.is_empty(), "{} of {asked} answers differ:\n{}", wrong.len(), shown.join("\n"));
 }
 
+/// Questions put together at random out of what all versions of Prometheus know.
+fn made(random: &mut fastrand::Rng, depth: u8) -> String {
+    let mut pick = |some: &[&str]| some[random.usize(0..some.len())].to_owned();
+    let selector = pick(&[
+        "requests_total",
+        "temperature",
+        "service_info",
+        "requests_total{code=\"200\"}",
+        "requests_total{service=~\"ca.*\"}",
+        "temperature{room!=\"south\"}",
+        "latency_seconds_bucket{le=\"1\"}",
+    ]);
+    let moved = pick(&["", "", "", " offset 3m", " offset -1m", " @ 1700001207", " @ end()"]);
+    let over = pick(&[
+        "rate",
+        "increase",
+        "delta",
+        "irate",
+        "idelta",
+        "deriv",
+        "changes",
+        "resets",
+        "avg_over_time",
+        "sum_over_time",
+        "min_over_time",
+        "max_over_time",
+        "count_over_time",
+        "last_over_time",
+        "stddev_over_time",
+        "present_over_time",
+    ]);
+    let range = pick(&["2m", "5m", "11m"]);
+    if depth == 0 {
+        return match random.u8(0..3) {
+            0 => format!("{selector}{moved}"),
+            _ => format!("{over}({selector}[{range}]{moved})"),
+        };
+    }
+    let fold = pick(&["sum", "avg", "min", "max", "count", "stddev", "stdvar", "group"]);
+    let by = pick(&["", " by (service)", " without (instance)", " by (service, code, room)"]);
+    let plain = pick(&["abs", "ceil", "floor", "sgn", "-", "exp", "sqrt"]);
+    let sign = pick(&["+", "-", "*", "/", "%", ">", "<=", "== bool", "!= bool", "> bool", "and", "or", "unless"]);
+    let number = pick(&["2", "0.5", "-3", "20"]);
+    let step = pick(&["43s", "1m7s"]);
+    match random.u8(0..6) {
+        0 => format!("{fold}{by} ({})", made(random, depth - 1)),
+        1 => format!("{plain}({})", made(random, depth - 1)),
+        2 => format!("({}) {sign} ({})", made(random, depth - 1), made(random, depth - 1)),
+        3 if !["and", "or", "unless"].contains(&sign.as_str()) => {
+            format!("({}) {sign} {number}", made(random, depth - 1))
+        }
+        4 => format!("max_over_time(({})[{range}:{step}])", made(random, depth - 1)),
+        _ => format!("{fold}{by} ({}) {sign} {fold}{by} ({})", made(random, depth - 1), made(random, depth - 1)),
+    }
+}
+
+#[test]
+fn questions_made_at_random_are_answered_the_same() {
+    let seed = std::env::var("NINEFOLD_PROMQL_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(7);
+    println!("NINEFOLD_PROMQL_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let all = samples(seed);
+    let prometheus = Prometheus::start(&all);
+    let spans = [Span::instant(BEGIN + 1_800_061), Span { from: BEGIN + 60_061, to: BEGIN + 2_300_000, step: 97_000 }];
+    let (mut wrong, mut answered) = (Vec::new(), 0);
+    for _ in 0..300 {
+        let depth = random.u8(0..3);
+        let query = made(&mut random, depth);
+        for span in spans {
+            let (mut theirs, mut mine) = (prometheus.ask(&query, span), ours(&all, &query, span));
+            for told in [&mut theirs, &mut mine].into_iter().flatten() {
+                told.sort_by(|left, right| left.labels.cmp(&right.labels));
+            }
+            answered += u32::from(mine.is_ok());
+            let fits = match (&theirs, &mine) {
+                (Ok(theirs), Ok(mine)) => same(theirs, mine),
+                (Err(_), Err(_)) => true,
+                _ => false,
+            };
+            if !fits {
+                wrong.push(format!("{query} at {span:?}\n  prometheus: {theirs:.3?}\n  ours:       {mine:.3?}"));
+            }
+        }
+    }
+    let shown: Vec<String> = wrong.iter().take(12).map(|text| text.chars().take(900).collect()).collect();
+    assert!(wrong.is_empty(), "{} of {answered} answers differ:\n{}", wrong.len(), shown.join("\n"));
+    assert!(answered > 300, "too few can be answered: {answered}");
+}
+
+#[test]
+fn what_prometheus_3_alone_knows() {
+    let series = |labels: &[(&str, &str)], values: &[f64]| {
+        let samples = values.iter().zip(0..).map(|(value, at)| Sample { at: at * 1000, point: Point::Float(*value) });
+        Series { labels: Labels::new(labels.iter().copied()), samples: samples.collect() }
+    };
+    let all = [
+        series(&[(NAME, "m"), ("job", "cart"), ("instance", "a")], &[3.0, 9.0, 1.0, 4.0]),
+        series(&[(NAME, "m"), ("job", "pay"), ("instance", "b")], &[2.0, 2.0, 2.0, 2.0]),
+        series(
+            &[(NAME, "target_info"), ("job", "cart"), ("instance", "a"), ("version", "1.2"), ("zone", "x")],
+            &[1.0; 4],
+        ),
+        series(&[(NAME, "build_info"), ("job", "pay"), ("instance", "b"), ("version", "7")], &[1.0; 4]),
+        series(&[(NAME, "h_bucket"), ("le", "1")], &[5.0; 4]),
+        series(&[(NAME, "h_bucket"), ("le", "+Inf")], &[10.0; 4]),
+    ];
+    let told = |query: &str| -> Vec<(String, f64)> {
+        let said = ours(&all, query, Span::instant(3000)).unwrap_or_else(|error| panic!("{query}: {error}"));
+        let short = |one: Told| {
+            let labels: Vec<String> = one.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            (labels.join(" "), one.values[0].1)
+        };
+        said.into_iter().map(short).collect()
+    };
+    let first = |query: &str| told(query).first().map(|(_, value)| *value);
+    assert_eq!(told("info(m)")[0].0, "__name__=m instance=a job=cart version=1.2 zone=x");
+    assert_eq!(told("info(m)")[1].0, "__name__=m instance=b job=pay");
+    assert_eq!(told("info(m, {version=~\".+\"})"), [("__name__=m instance=a job=cart version=1.2".to_owned(), 4.0)]);
+    assert_eq!(told("info(m, {__name__=\"build_info\"})")[1].0, "__name__=m instance=b job=pay version=7");
+    assert_eq!((first("vector(max_of(2, 5))"), first("vector(min_of(2, 5))")), (Some(5.0), Some(2.0)));
+    assert_eq!(first("ts_of_max_over_time(m{job=\"cart\"}[10s])"), Some(1.0));
+    assert_eq!(first("ts_of_min_over_time(m{job=\"cart\"}[10s])"), Some(2.0));
+    assert_eq!(first("ts_of_last_over_time(m[10s])"), Some(3.0));
+    assert_eq!((first("first_over_time(m[10s])"), first("mad_over_time(m[10s])")), (Some(3.0), Some(1.5)));
+    assert_eq!(told("limitk(1, m)").len(), 1);
+    assert_eq!(told("limit_ratio(0.5, m)").len() + told("limit_ratio(-0.5, m)").len(), 2);
+    let shares = told("histogram_quantiles(h_bucket, \"q\", 0.25, 0.5)");
+    assert_eq!(shares, [("q=0.25".to_owned(), 0.5), ("q=0.5".to_owned(), 1.0)]);
+    assert_eq!(told("sort_by_label_desc(m, \"job\")")[0].0, "__name__=m instance=b job=pay");
+    assert!(first("double_exponential_smoothing(m[10s], 0.5, 0.5)").is_some());
+}
+
 #[test]
 fn the_end_of_a_series_is_seen_at_once() {
     let labels = Labels::new([(NAME, "up")]);
