@@ -505,6 +505,18 @@ pub(crate) struct BootstrapArgs {
     /// Tell the Envoy all resources again and again, instead of what changed.
     #[arg(long, requires = "envoy")]
     pub(crate) world: bool,
+    /// Where the platform is reached by https: who vouches for it; otherwise those whom the system trusts.
+    #[arg(long, env = "NINEFOLD_CA_FILE", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// A certificate that the client shows.
+    #[arg(long, env = "NINEFOLD_CERT_FILE", value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// The key of that certificate.
+    #[arg(long, env = "NINEFOLD_KEY_FILE", value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+    /// Write the token of this file, which is a secret, into the Envoy's bootstrap. gRPC libraries show certificates alone.
+    #[arg(long, requires = "envoy", value_name = "FILE")]
+    pub(crate) with_token: Option<PathBuf>,
 }
 
 /// Names a document.

@@ -1,6 +1,7 @@
 //! What the stories share: a landscape started from the real binary on free ports and in a temporary folder, the user's
 //! tools (the binary's own commands, HTTP), and waiting for what is to come true.
 
+pub mod authority;
 pub mod http;
 pub mod load;
 pub mod python;

@@ -84,8 +84,10 @@ pub(crate) fn bootstrap(platform: &Platform, args: &BootstrapArgs) -> Result<(),
     let endpoint = platform.endpoint().split(',').next().unwrap_or_default().trim();
     let uri: http::Uri = endpoint.parse().map_err(|_| Failure::Usage(format!("{endpoint:?} is not a URL")))?;
     let authority = uri.authority().ok_or_else(|| Failure::Usage(format!("{endpoint:?} names no host")))?;
-    let port = authority.port_u16().unwrap_or(80);
-    let value = if args.envoy { envoy(args, authority.host(), port) } else { grpc(args, authority.host(), port) };
+    let tls = (uri.scheme_str() == Some("https")).then_some(args);
+    let port = authority.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
+    let value =
+        if args.envoy { envoy(args, tls, authority.host(), port)? } else { grpc(args, tls, authority.host(), port) };
     output::line(format!("{value:#}"));
     Ok(())
 }
@@ -94,23 +96,54 @@ fn locality(args: &BootstrapArgs) -> Value {
     json!({"region": args.region, "zone": args.zone})
 }
 
+/// Files of TLS as gRPC libraries name them (gRFC A65).
+fn config(files: &BootstrapArgs) -> Value {
+    let named =
+        [("ca_certificate_file", &files.ca), ("certificate_file", &files.cert), ("private_key_file", &files.key)];
+    named.into_iter().filter_map(|(name, path)| Some((name.to_owned(), json!(path.as_deref()?)))).collect()
+}
+
+/// TLS towards `host` as Envoy names it. A host name is asked for, and the certificate must be of it.
+fn socket(files: &BootstrapArgs, host: &str, is_address: bool) -> Value {
+    let mut trusted = json!({"match_typed_subject_alt_names": [{
+        "san_type": if is_address { "IP_ADDRESS" } else { "DNS" },
+        "matcher": {"exact": host},
+    }]});
+    match &files.ca {
+        Some(ca) => trusted["trusted_ca"] = json!({"filename": ca}),
+        None => trusted["system_root_certs"] = json!({}),
+    }
+    let mut common = json!({"alpn_protocols": ["h2"], "validation_context": trusted});
+    if let (Some(cert), Some(key)) = (&files.cert, &files.key) {
+        common["tls_certificates"] =
+            json!([{"certificate_chain": {"filename": cert}, "private_key": {"filename": key}}]);
+    }
+    json!({"name": "envoy.transport_sockets.tls", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "sni": if is_address { "" } else { host },
+        "common_tls_context": common,
+    }})
+}
+
 /// For gRPC libraries. `ignore_resource_deletion` keeps what a channel has even if this platform should lose it.
-fn grpc(args: &BootstrapArgs, host: &str, port: u16) -> Value {
+fn grpc(args: &BootstrapArgs, tls: Option<&BootstrapArgs>, host: &str, port: u16) -> Value {
+    let credentials =
+        tls.map_or_else(|| json!({"type": "insecure"}), |files| json!({"type": "tls", "config": config(files)}));
     json!({
         "xds_servers": [{
             "server_uri": format!("{host}:{port}"),
-            "channel_creds": [{"type": "insecure"}],
+            "channel_creds": [credentials],
             "server_features": ["xds_v3", "ignore_resource_deletion"],
         }],
         "node": {"id": args.node, "cluster": "ninefold", "locality": locality(args), "metadata": {}},
     })
 }
 
-fn envoy(args: &BootstrapArgs, host: &str, port: u16) -> Value {
+fn envoy(args: &BootstrapArgs, tls: Option<&BootstrapArgs>, host: &str, port: u16) -> Result<Value, Failure> {
     let platform = "ninefold-platform";
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let is_address = host.parse::<std::net::IpAddr>().is_ok();
-    let socket = |host: &str, port: u16| json!({"socket_address": {"address": host, "port_value": port}});
+    let place = |host: &str, port: u16| json!({"socket_address": {"address": host, "port_value": port}});
     let mut metadata = json!({});
     if let Some(listen) = args.listen {
         metadata["ninefold.listen"] = json!(listen.to_string());
@@ -131,10 +164,12 @@ fn envoy(args: &BootstrapArgs, host: &str, port: u16) -> Value {
         "static_resources": {"clusters": [{
             "name": platform,
             "type": if is_address { "STATIC" } else { "STRICT_DNS" },
+            // `localhost` and many hosts have an IPv6 address where nobody listens.
+            "dns_lookup_family": "V4_PREFERRED",
             "connect_timeout": "5s",
             "load_assignment": {
                 "cluster_name": platform,
-                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": socket(host, port)}}]}],
+                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": place(host, port)}}]}],
             },
             "typed_extension_protocol_options": {
                 "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -146,8 +181,17 @@ fn envoy(args: &BootstrapArgs, host: &str, port: u16) -> Value {
             },
         }]},
     });
-    if let Some(admin) = args.admin {
-        value["admin"] = json!({"address": socket(&admin.ip().to_string(), admin.port())});
+    if let Some(files) = tls {
+        value["static_resources"]["clusters"][0]["transport_socket"] = socket(files, host, is_address);
     }
-    value
+    if let Some(path) = &args.with_token {
+        let token = std::fs::read_to_string(path)
+            .map_err(|error| Failure::Usage(format!("the token in {} cannot be read: {error}", path.display())))?;
+        value["dynamic_resources"]["ads_config"]["grpc_services"][0]["initial_metadata"] =
+            json!([{"key": "authorization", "value": format!("Bearer {}", token.trim())}]);
+    }
+    if let Some(admin) = args.admin {
+        value["admin"] = json!({"address": place(&admin.ip().to_string(), admin.port())});
+    }
+    Ok(value)
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType, SigningKey as _};
+use rcgen::{KeyPair, SigningKey as _};
 use serde_json::Value;
+use tests_landscape::authority::Authority;
 use tests_landscape::tools::{self, Etcd};
 use tests_landscape::{Ended, Landscape, ended, http, ninefold, until};
 use tokio::process::{Child, Command};
@@ -235,43 +236,6 @@ async fn an_instance_joins_as_what_its_token_names_and_leaves_when_it_is_revoked
     until("its session has ended", AT_ONCE, || async { Ok(second.instances("web").await?.is_empty()) }).await?;
     first.stop().await?;
     second.stop().await
-}
-
-/// An authority that signs what a test asks for.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    folder: tempfile::TempDir,
-}
-
-impl Authority {
-    fn new() -> Result<Self> {
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        let authority = Self { issuer, folder: tempfile::tempdir()? };
-        std::fs::write(authority.file("ca.pem"), authority.issuer.pem())?;
-        Ok(authority)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.file(name).display().to_string()
-    }
-
-    /// Signs a certificate: NAME.crt and NAME.key.
-    fn sign(&self, name: &str, host: &str, uri: Option<&str>) -> Result<()> {
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(vec![host.to_owned()])?;
-        if let Some(uri) = uri {
-            params.subject_alt_names.push(SanType::URI(uri.try_into()?));
-        }
-        std::fs::write(self.file(&format!("{name}.crt")), params.signed_by(&key, &self.issuer)?.pem())?;
-        std::fs::write(self.file(&format!("{name}.key")), key.serialize_pem())?;
-        Ok(())
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use ninefold::Link;
 use ninefold::lifecycle::Scope;
 use ninefold::session::{self, Registration, Session};
 use ninefold_proto::ninefold::registry::v1::{Address, Instance, InstanceState};
@@ -42,6 +43,12 @@ pub(crate) struct Backend {
 impl Backend {
     /// Begins to answer, and registers with the platform at `endpoint`.
     pub(crate) async fn start(endpoint: &str, service: &str, name: &str, zone: &str) -> Result<Self> {
+        let platform = ninefold::connect::platform(&[endpoint.parse()?]);
+        Self::start_through(platform, service, name, zone).await
+    }
+
+    /// As [`Backend::start`], with a way to the platform.
+    pub(crate) async fn start_through(platform: Link, service: &str, name: &str, zone: &str) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         let manners = Arc::new(Manners {
@@ -65,7 +72,6 @@ impl Backend {
             zone: zone.to_owned(),
             ..Instance::default()
         };
-        let platform = ninefold::connect::platform(&[endpoint.parse()?]);
         let registration = Registration { instance, descriptor_set: None };
         let session = session::hold(registration, platform, futures_util::stream::pending().boxed(), &scope);
         let mut known = session.known();

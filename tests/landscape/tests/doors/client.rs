@@ -70,9 +70,14 @@ pub(crate) enum Library {
 impl Client {
     /// Starts a client that calls `xds:///SERVICE` with a bootstrap that the binary printed.
     pub(crate) async fn xds(library: Library, house: &Landscape, service: &str, zone: &str) -> Result<Self> {
+        Self::xds_with(library, house, service, &["--zone", zone]).await
+    }
+
+    /// As [`Client::xds`], with more to say to `ninefold xds bootstrap`.
+    pub(crate) async fn xds_with(library: Library, house: &Landscape, service: &str, form: &[&str]) -> Result<Self> {
         let node = format!("{library:?}-client").to_lowercase();
-        let mut command = ninefold("xds", &["bootstrap", "--node", &node, "--zone", zone])?;
-        command.args(["--endpoint", &house.endpoint()]);
+        let mut command = ninefold("xds", &["bootstrap", "--node", &node])?;
+        command.args(["--endpoint", &house.endpoint()]).args(form);
         let bootstrap = tests_landscape::ended(command).await?;
         ensure!(bootstrap.code == 0, "{bootstrap:?}");
         let mut command = match library {

@@ -13,15 +13,15 @@ use crate::client::Client;
 const SOON: Duration = Duration::from_secs(30);
 
 /// An Envoy.
-struct Envoy {
-    listen: String,
+pub(crate) struct Envoy {
+    pub(crate) listen: String,
     admin: String,
     folder: tempfile::TempDir,
     _child: Child,
 }
 
 impl Envoy {
-    async fn start(house: &Landscape, form: &[&str]) -> Result<Self> {
+    pub(crate) async fn start(house: &Landscape, form: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let (listen, admin) = (tools::free_address()?, tools::free_address()?);
         let mut command = ninefold("xds", &["bootstrap", "--node", "door", "--envoy", "--listen", &listen])?;
@@ -56,14 +56,15 @@ impl Envoy {
     }
 
     /// Whatever Envoy refused of us.
-    async fn refused(&self) -> Result<Vec<String>> {
+    pub(crate) async fn refused(&self) -> Result<Vec<String>> {
         let answer =
             tests_landscape::http::request(&self.admin, "GET", "/stats?filter=update_rejected", &[], None).await?;
         Ok(answer.text().lines().filter(|line| !line.trim_end().ends_with(": 0")).map(str::to_owned).collect())
     }
 }
 
-async fn answered_by(envoy: &Envoy, client: &mut Client, names: &[&str]) -> Result<()> {
+/// Waits until calls through an Envoy are answered by these, and nobody else.
+pub(crate) async fn answered_by(envoy: &Envoy, client: &mut Client, names: &[&str]) -> Result<()> {
     let end = tokio::time::Instant::now() + SOON;
     loop {
         let tally = client.calls(20).await?;

@@ -2,6 +2,7 @@
 //! `curl`.
 
 mod backend;
+mod certificates;
 mod client;
 mod curl;
 mod dns;
