@@ -42,9 +42,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Start the platform.
     #[command(
-        after_help = "Examples:\n  ninefold up\n  ninefold up --store etcd --etcd http://127.0.0.1:2379 --data /var/lib/ninefold"
+        after_help = "Examples:\n  ninefold up\n  ninefold up --store etcd --etcd http://127.0.0.1:2379 --data /var/lib/ninefold\n  ninefold up --data /var/lib/ninefold --take-over"
     )]
-    Up(NodeArgs),
+    Up(UpArgs),
     /// Start the platform with the sample landscape and a gentle stream of traffic.
     #[command(
         after_help = "Examples:\n  ninefold demo\n  ninefold demo --no-traffic --edge-listen 127.0.0.1:0 -o json"
@@ -281,6 +281,16 @@ pub(crate) enum StoreKind {
     Embedded,
     /// In etcd; any number of nodes.
     Etcd,
+}
+
+/// What `up` takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+    /// Take the place of the node that uses the data folder, without a connection refused; start as usual if there is none.
+    #[arg(long)]
+    pub(crate) take_over: bool,
 }
 
 /// What `demo` takes.

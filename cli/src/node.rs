@@ -4,6 +4,7 @@
 //! one link to all routes of the node. Stopping runs against the build order: the doors first, the store last.
 
 mod doors;
+mod handover;
 mod lines;
 mod passes;
 mod witness;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ninefold::lifecycle::Scope;
+use ninefold::link::Knife;
 use ninefold::telemetry::{self, Identity, Journal, Telemetry};
 use ninefold::tls::ServerTls;
 use ninefold::tonic::service::RoutesBuilder;
@@ -25,8 +27,9 @@ use ninefold_config::Documents;
 use ninefold_contract::Contract;
 use ninefold_control::Control;
 use ninefold_dialect::Dialect;
-use ninefold_gateway::{Bindings, Gateway};
+use ninefold_gateway::{Bindings, Gateway, Opening};
 use ninefold_monitor::Monitor;
+use ninefold_proto::ninefold::control::v1::{ListWorkloadsRequest, SlotState, WorkloadStatus};
 use ninefold_registry::Registry;
 use ninefold_store::Remembered;
 use serde_json::{Value, json};
@@ -37,9 +40,14 @@ use crate::output;
 use crate::page;
 use crate::settings::Settings;
 use doors::{Behind, Doors};
+pub(crate) use handover::Talk;
+use handover::{Post, Sockets};
 
 /// Longest time for everything to end after a signal. Longer than the grace of a child.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(20);
+/// Longest wait until all that ran before runs again in a node that takes over, and how often it is looked at.
+const SETTLE_MAX: Duration = Duration::from_secs(30);
+const SETTLE_LOOK: Duration = Duration::from_millis(50);
 /// Longest time in which what a node still has to tell is sent.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -49,6 +57,21 @@ pub(crate) struct Node {
     telemetry: Telemetry,
     platform: Platform,
     facts: Facts,
+    roles: Roles,
+    /// Its sockets once more, for an heir.
+    sockets: Sockets,
+    /// Where heirs ask.
+    post: Option<Post>,
+}
+
+/// What of the roles is needed when the node hands over.
+struct Roles {
+    /// All but the edge and the children.
+    base: Scope,
+    control: Control,
+    gateway: Gateway,
+    /// Cuts the edge off from the rest.
+    knife: Knife,
 }
 
 /// What a node tells of itself.
@@ -151,9 +174,24 @@ fn tell(facts: &Facts, credentials: &Credentials) -> Result<(Telemetry, Journal)
 impl Node {
     /// Starts all roles. What was started before a failure is closed again.
     pub(crate) async fn start(settings: Settings) -> Result<Self, Failure> {
+        Self::begin(settings, Sockets::new(), None).await
+    }
+
+    /// As [`start`](Self::start), in the place of the node that uses the data folder, if one does. Returns when requests
+    /// are answered by this node alone.
+    pub(crate) async fn take_over(settings: Settings) -> Result<Self, Failure> {
+        let Some(talk) = Talk::with(&settings.data).map_err(|error| handover::failed(&error))? else {
+            return Self::start(settings).await;
+        };
+        let (talk, sockets) = talk.take().await.map_err(|error| handover::failed(&error))?;
+        Self::begin(settings, sockets, Some(talk)).await
+    }
+
+    async fn begin(settings: Settings, taken: Sockets, talk: Option<Talk>) -> Result<Self, Failure> {
         prepare(&settings.data)?;
         let name = node_name(&settings.data)?;
-        let doors = Doors::bind(&settings).await?;
+        let mut doors = Doors::bind(&settings, taken).await?;
+        let sockets = std::mem::take(&mut doors.sockets);
         let mut facts = Facts {
             node: name.clone(),
             edge: local(&doors.edge)?,
@@ -181,12 +219,99 @@ impl Node {
         let ring = Ring::default();
         let (telemetry, journal) = tell(&facts, &passes::own(&ring, &name, settings.access.authentication)?)?;
         let scope = Scope::root("node");
-        match start_roles(settings, doors, &mut facts, ring, journal, &scope).await {
-            Ok(platform) => Ok(Self { scope, telemetry, platform, facts }),
+        // From here on all that can go wrong is what only the store knows.
+        let (opening, talk) = match talk {
+            None => (Opening::AtOnce, None),
+            Some(talk) => (Opening::WhenKnown, Some(talk.taken().await.map_err(|error| handover::failed(&error))?)),
+        };
+        match start_roles(settings, (doors, opening), &mut facts, ring, journal, &scope).await {
+            Ok((platform, roles)) => {
+                let node = Self { scope, telemetry, platform, facts, roles, sockets, post: None };
+                let Some(talk) = talk else { return Ok(node) };
+                match node.settle(talk).await {
+                    Ok(()) => Ok(node),
+                    Err(failure) => {
+                        node.close().await;
+                        Err(failure)
+                    }
+                }
+            }
             Err(failure) => {
                 scope.close(CLOSE_DEADLINE).await;
                 Err(failure)
             }
+        }
+    }
+
+    /// Waits until this node can do what the one before did, and says so.
+    async fn settle(&self, talk: Talk) -> Result<(), Failure> {
+        let settled = async {
+            self.roles.gateway.until_known().await;
+            self.until_children_serve().await;
+        };
+        if tokio::time::timeout(SETTLE_MAX, settled).await.is_err() {
+            tracing::warn!("not all that ran before runs again; taking over all the same");
+        }
+        talk.ready().map_err(|error| handover::failed(&error))
+    }
+
+    /// Waits until all that is wanted runs.
+    async fn until_children_serve(&self) {
+        loop {
+            let asked = ListWorkloadsRequest { page_size: 1000, ..ListWorkloadsRequest::default() };
+            if let Ok(listed) = self.platform.ask(self.platform.control().list_workloads(asked)).await {
+                let is_up = |status: &WorkloadStatus| {
+                    let wanted = status.workload.as_ref().map_or(0, |workload| workload.instances);
+                    let running = status.slots.iter().filter(|slot| slot.state() == SlotState::Running).count();
+                    u32::try_from(running).is_ok_and(|running| running >= wanted)
+                };
+                if listed.statuses.iter().all(is_up) {
+                    return;
+                }
+            }
+            tokio::time::sleep(SETTLE_LOOK).await;
+        }
+    }
+
+    /// Lets others ask from now on to take this node's place.
+    pub(crate) fn expect_heirs(&mut self) {
+        let post = Post::open(Path::new(&self.facts.data));
+        // It works all the same; a path that is too long for a socket is the usual reason.
+        self.post = post.inspect_err(|error| tracing::warn!(%error, "this node cannot be asked to hand over")).ok();
+    }
+
+    /// Waits for somebody who wants to take this node's place. Cancel safe.
+    pub(crate) async fn heir(&self) -> Talk {
+        match &self.post {
+            Some(post) => post.heir().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Gives an heir the sockets. `None` if it turns out that it cannot use them: then nothing has changed.
+    pub(crate) async fn give(&self, talk: Talk) -> Option<Talk> {
+        let given = talk.give(&self.sockets).await;
+        given.inspect_err(|error| tracing::warn!(%error, "an heir gave up; this node goes on")).ok()
+    }
+
+    /// Leaves everything to an heir that has the sockets: first all but the edge and the children, which go on until the
+    /// heir answers. Tells what did not end in time.
+    ///
+    /// # Errors
+    /// When the heir ended before it answered.
+    pub(crate) async fn hand_over(mut self, talk: Talk) -> Result<Vec<String>, Failure> {
+        self.roles.control.hold(CLOSE_DEADLINE).await;
+        self.roles.knife.cut();
+        self.post = None;
+        let mut late = self.roles.base.close(CLOSE_DEADLINE).await;
+        let inherited = tokio::select! {
+            inherited = talk.freed() => inherited,
+            _ = until_stopped(&self.scope) => Ok(()),
+        };
+        late.extend(self.close().await);
+        match inherited {
+            Ok(()) => Ok(late),
+            Err(error) => Err(Failure::Failed(format!("whoever was to take over ended before it answered: {error}"))),
         }
     }
 
@@ -248,35 +373,38 @@ fn make_name(path: &Path) -> std::io::Result<String> {
 }
 
 /// Starts the roles from the bottom up; answers the way to reach them from inside.
+///
+/// All but the children and the edge have a scope of their own, because those two outlive it when a node hands over.
 async fn start_roles(
     settings: Settings,
-    doors: Doors,
+    (doors, opening): (Doors, Opening),
     facts: &mut Facts,
     ring: Ring,
     journal: Journal,
     scope: &Scope,
-) -> Result<Platform, Failure> {
+) -> Result<(Platform, Roles), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::Failed(fault::chain(error));
     let (link, later) = Link::later();
     let platform = Platform::here(link.clone(), facts.endpoint());
 
     let tls = settings.access.tls().map(ServerTls::new).transpose().map_err(|error| failed(&error))?;
-    let store = open_store(&settings, &scope.child("store")).await?;
+    let base = scope.child("base");
+    let store = open_store(&settings, &base.child("store")).await?;
     // The doors of the platform stand below the roles that use it on their way out: control stops children, which say
     // goodbye to the registry, and telemetry is taken in to the end. So they are made early and closed late.
-    let door_scope = scope.child("platform");
-    let access = start_access(&settings, store.clone(), ring.clone(), facts, &scope.child("access")).await?;
+    let door_scope = base.child("platform");
+    let access = start_access(&settings, store.clone(), ring.clone(), facts, &base.child("access")).await?;
     crate::host::watch(settings.data.clone());
-    let monitor = Monitor::open(settings.monitor, &scope.child("monitor"))
+    let monitor = Monitor::open(settings.monitor, &base.child("monitor"))
         .await
         .map_err(|error| Failure::Store(fault::chain(&error)))?;
-    monitor.follow(link.clone(), facts.node.clone(), &scope.child("monitor.rules"));
+    monitor.follow(link.clone(), facts.node.clone(), &base.child("monitor.rules"));
     let contract_deps = ninefold_contract::Deps {
         store: store.clone(),
         registry: Some(link.clone()),
         remembered: is_shared(&settings.store).then(|| settings.data.join("contract")),
     };
-    let contract = Contract::start(settings.contract, contract_deps, &scope.child("contract"))
+    let contract = Contract::start(settings.contract, contract_deps, &base.child("contract"))
         .await
         .map_err(|error| failed(&error))?;
     let registry_deps = ninefold_registry::Deps {
@@ -285,13 +413,13 @@ async fn start_roles(
         node: facts.node.clone(),
         remembered: remembered(&settings.store, &settings.data, "registry"),
     };
-    let registry = Registry::start(settings.registry, registry_deps, &scope.child("registry"))
+    let registry = Registry::start(settings.registry, registry_deps, &base.child("registry"))
         .await
         .map_err(|error| failed(&error))?;
     registry.follow_policies(link.clone());
-    let documents = Documents::start(settings.config, store.clone(), &scope.child("config"));
+    let documents = Documents::start(settings.config, store.clone(), &base.child("config"));
     let alert_deps = ninefold_alert::Deps { platform: link.clone(), store: store.clone(), node: facts.node.clone() };
-    let alerts = Alerts::start(&settings.alert, alert_deps, &scope.child("alert"));
+    let alerts = Alerts::start(&settings.alert, alert_deps, &base.child("alert"));
     let control_deps = ninefold_control::Deps {
         store,
         registry: link.clone(),
@@ -304,12 +432,13 @@ async fn start_roles(
     let control = Control::start(settings.control, control_deps, &scope.child("control"))
         .await
         .map_err(|error| failed(&error))?;
+    let (severable, knife) = link.clone().severable();
     let gateway_deps = ninefold_gateway::Deps {
-        opening: ninefold_gateway::Opening::AtOnce,
-        registry: link.clone(),
-        contract: link.clone(),
-        access: link.clone(),
-        config: link.clone(),
+        opening,
+        registry: severable.clone(),
+        contract: severable.clone(),
+        access: severable.clone(),
+        config: severable,
         node: facts.node.clone(),
         witness: Arc::new(witness::ToRegistry(registry.clone())),
         journal,
@@ -323,9 +452,8 @@ async fn start_roles(
         node: facts.node.clone(),
         witness: Arc::new(witness::ToRegistry(registry.clone())),
     };
-    let dialect = Dialect::start(settings.dialect, dialect_deps, &scope.child("dialect"))
-        .await
-        .map_err(|error| failed(&error))?;
+    let dialect =
+        Dialect::start(settings.dialect, dialect_deps, &base.child("dialect")).await.map_err(|error| failed(&error))?;
     facts.dns = dialect.dns();
 
     let mut routes = RoutesBuilder::default();
@@ -348,7 +476,7 @@ async fn start_roles(
         .merge(dialect.http_router())
         .merge(monitor.query_router());
     doors.platform.open(Behind { routes, page, monitor: &monitor, access: &access, tls }, &door_scope);
-    Ok(platform)
+    Ok((platform, Roles { base, control, gateway, knife }))
 }
 
 /// Where a role remembers what it last read of a store that others may take away.

@@ -65,6 +65,50 @@ pub async fn request(
         .with_context(|| format!("{method} {path}: no answer in {DEADLINE:?}"))?
 }
 
+/// A connection that is kept as long as the server keeps it; then the next.
+#[derive(Debug)]
+pub struct Kept {
+    server: String,
+    sender: Option<http1::SendRequest<Full<Bytes>>>,
+}
+
+impl Kept {
+    /// A connection that is made when it is needed.
+    pub fn new(server: &str) -> Self {
+        Self { server: server.to_owned(), sender: None }
+    }
+
+    /// Asks, and reads the whole answer.
+    ///
+    /// # Errors
+    /// When no whole answer comes in 20 s.
+    pub async fn get(&mut self, path: &str) -> Result<Answer> {
+        let exchange = async {
+            // A connection that is closed is seen before the request is sent, as every pool of a client does.
+            let open = match self.sender.take() {
+                Some(mut sender) => sender.ready().await.is_ok().then_some(sender),
+                None => None,
+            };
+            let mut sender = match open {
+                Some(sender) => sender,
+                None => {
+                    let stream = TcpStream::connect(&self.server).await.context("no connection")?;
+                    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+                    #[expect(clippy::disallowed_methods, reason = "it ends with its sender")]
+                    tokio::spawn(connection);
+                    sender
+                }
+            };
+            let request = http::Request::get(path).header("host", &self.server).body(Full::default())?;
+            let (head, body) = sender.send_request(request).await.context("a kept connection broke")?.into_parts();
+            let body = body.collect().await?.to_bytes();
+            self.sender = Some(sender);
+            Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
+        };
+        tokio::time::timeout(DEADLINE, exchange).await.with_context(|| format!("{path}: no answer in {DEADLINE:?}"))?
+    }
+}
+
 /// Sends a request and reads the first bytes of an answer that goes on, until they contain `text`.
 ///
 /// # Errors

@@ -143,6 +143,23 @@ impl Landscape {
         Self::start_in(self.folder, self.around, "up", &arguments).await
     }
 
+    /// Has another process take the place of a node that was started with `up`; checks that the one before ends well.
+    ///
+    /// # Errors
+    /// When the other does not come up, or the one before does not end.
+    pub async fn handed_over(mut self) -> Result<Self> {
+        let was = ["edge", "platform", "otlpGrpc", "otlpHttp"].map(|which| self.address(which));
+        let addresses = FLAGS.into_iter().zip(&was).flat_map(|(flag, address)| [flag, address.as_str()]);
+        let before = self.arguments.iter().map(String::as_str).filter(|argument| *argument != "--take-over");
+        let mut arguments: Vec<&str> = addresses.chain(before).collect();
+        arguments.push("--take-over");
+        let next = Self::start_in(self.folder, self.around, "up", &arguments).await?;
+        let status = tokio::time::timeout(STOP_MAX, self.child.wait()).await;
+        let status = status.with_context(|| format!("the node before does not end; they said:\n{}", next.said()))??;
+        ensure!(status.success(), "the node before ended with {status}; they said:\n{}", next.said());
+        Ok(next)
+    }
+
     /// The node's data folder.
     pub fn data(&self) -> String {
         self.folder.path().join("data").display().to_string()
@@ -400,7 +417,10 @@ pub async fn ended(mut command: Command) -> Result<Ended> {
 }
 
 /// Where the binary was built: beside the tests, or where `NINEFOLD_BINARY` says.
-fn binary() -> Result<PathBuf> {
+///
+/// # Errors
+/// When it is not there.
+pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("NINEFOLD_BINARY") {
         return Ok(path.into());
     }

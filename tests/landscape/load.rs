@@ -28,6 +28,15 @@ pub struct Tally {
     words: Mutex<Vec<String>>,
 }
 
+/// How requests use connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Connections {
+    /// One for each request.
+    Fresh,
+    /// One for as long as the server keeps it.
+    Kept,
+}
+
 /// A load that runs until it is stopped.
 #[derive(Debug)]
 pub struct Load {
@@ -39,14 +48,28 @@ pub struct Load {
 impl Load {
     /// Begins to read a path again and again, with four readers.
     pub fn on(edge: &str, path: &'static str) -> Self {
+        Self::by(Connections::Fresh, edge, path)
+    }
+
+    /// As [`on`](Self::on), on connections that are kept as long as the server says nothing else.
+    pub fn kept_on(edge: &str, path: &'static str) -> Self {
+        Self::by(Connections::Kept, edge, path)
+    }
+
+    fn by(connections: Connections, edge: &str, path: &'static str) -> Self {
         let tally = Arc::new(Tally::default());
         let stop = Arc::new(AtomicBool::new(false));
         let reader = |_| {
             let (tally, stop, edge) = (tally.clone(), stop.clone(), edge.to_owned());
             #[expect(clippy::disallowed_methods, reason = "the load owns its readers and waits for them")]
             tokio::spawn(async move {
+                let mut kept = http::Kept::new(&edge);
                 while !stop.load(Ordering::Relaxed) {
-                    tally.take(http::request(&edge, "GET", path, &[], None).await).await;
+                    let answer = match connections {
+                        Connections::Fresh => http::request(&edge, "GET", path, &[], None).await,
+                        Connections::Kept => kept.get(path).await,
+                    };
+                    tally.take(answer).await;
                     tokio::time::sleep(EVERY).await;
                 }
             })

@@ -1,14 +1,15 @@
 //! `ninefold up` and `ninefold demo`: a node, and a node with the sample landscape.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use ninefold_proto::ninefold::control::v1::{PutWorkloadRequest, Workload};
 
-use crate::args::{DemoArgs, NodeArgs};
+use crate::args::{DemoArgs, UpArgs};
 use crate::commands::ps::View;
 use crate::exit::Failure;
-use crate::node::{self, Node, reachable};
+use crate::node::{self, Node, Talk, reachable};
 use crate::output::{self, Format};
 use crate::settings;
 use crate::traffic;
@@ -18,19 +19,47 @@ const SHOP: [(&str, u32); 4] = [("product", 1), ("recommendation", 2), ("review"
 /// How long the sample landscape may take to come up before the demo says so and goes on.
 const SHOP_WAIT: Duration = Duration::from_secs(30);
 
-/// Runs a node until it is told to stop.
-pub(crate) async fn up(args: &NodeArgs, format: Format) -> Result<(), Failure> {
+/// How a node ends.
+enum End {
+    /// It was told to stop, or failed.
+    Stopped(Option<String>),
+    /// Another takes its place.
+    Inherited(Talk),
+}
+
+/// Runs a node until it is told to stop, or another takes its place.
+pub(crate) async fn up(args: &UpArgs, format: Format) -> Result<(), Failure> {
     let begin = Instant::now();
-    let settings = settings::load(args, &home()?)?;
-    let node = Node::start(settings).await?;
+    let settings = settings::load(&args.node, &home()?)?;
+    let mut node = if args.take_over { Node::take_over(settings).await? } else { Node::start(settings).await? };
+    node.expect_heirs();
     announce(&node, begin, format);
     if format == Format::Table {
         output::talk(
             "  next            ninefold demo shows a landscape; ninefold run --name NAME -- COMMAND adds yours\n",
         );
     }
-    let failure = node::until_stopped(node.scope()).await;
-    finish(node, failure).await
+    let end = {
+        let mut stopped = pin!(node::until_stopped(node.scope()));
+        loop {
+            tokio::select! {
+                failure = &mut stopped => break End::Stopped(failure),
+                talk = node.heir() => {
+                    if let Some(talk) = node.give(talk).await {
+                        break End::Inherited(talk);
+                    }
+                }
+            }
+        }
+    };
+    match end {
+        End::Stopped(failure) => finish(node, failure).await,
+        End::Inherited(talk) => {
+            told_late(&node.hand_over(talk).await?);
+            output::talk("another process has taken over");
+            Ok(())
+        }
+    }
 }
 
 /// Runs a node with the sample landscape until it is told to stop.
@@ -160,13 +189,16 @@ Ctrl-C stops everything.\n",
 }
 
 async fn finish(node: Node, failure: Option<String>) -> Result<(), Failure> {
-    let late = node.close().await;
-    if !late.is_empty() {
-        output::talk(format!("did not end in time and was dropped: {}", late.join(", ")));
-    }
+    told_late(&node.close().await);
     match failure {
         None => Ok(()),
         Some(failure) => Err(Failure::Failed(failure)),
+    }
+}
+
+fn told_late(late: &[String]) {
+    if !late.is_empty() {
+        output::talk(format!("did not end in time and was dropped: {}", late.join(", ")));
     }
 }
 

@@ -1,4 +1,6 @@
-//! The doors of the platform: bound first, opened last.
+//! The doors of the platform: bound first, or taken over from the node before, and opened last.
+
+use std::os::fd::AsFd as _;
 
 use ninefold::lifecycle::{OnError, Scope};
 use ninefold::serve::{self, Listener, LiveAdmission, ServeConfig};
@@ -8,6 +10,7 @@ use ninefold_access::Access;
 use ninefold_monitor::Monitor;
 
 use crate::exit::Failure;
+use crate::node::handover::Sockets;
 use crate::page;
 use crate::settings::Settings;
 
@@ -15,6 +18,8 @@ use crate::settings::Settings;
 pub(super) struct Doors {
     pub(super) edge: tokio::net::TcpListener,
     pub(super) platform: Platform,
+    /// All of them once more, for whoever comes after.
+    pub(super) sockets: Sockets,
 }
 
 /// Those of the platform.
@@ -28,38 +33,61 @@ pub(super) struct Platform {
 }
 
 impl Doors {
-    /// Binds all addresses, and names all that cannot be had.
-    pub(super) async fn bind(settings: &Settings) -> Result<Self, Failure> {
+    /// Binds all addresses that are not among what was taken over, and names all that cannot be had.
+    pub(super) async fn bind(settings: &Settings, mut taken: Sockets) -> Result<Self, Failure> {
         let listen = &settings.listen;
+        let mut door = async |name: &str, address, what: &str, flag: &str| match taken.remove(name) {
+            Some(socket) => adopt(socket, address, what, flag),
+            None => bind(address, what, flag).await,
+        };
         let doors = (
-            bind(listen.edge, "the edge", "--edge-listen").await,
-            bind(listen.platform, "the platform", "--listen").await,
-            bind(listen.otlp_grpc, "OTLP over gRPC", "--otlp-grpc-listen").await,
-            bind(listen.otlp_http, "OTLP over HTTP", "--otlp-http-listen").await,
+            door("edge", listen.edge, "the edge", "--edge-listen").await,
+            door("platform", listen.platform, "the platform", "--listen").await,
+            door("otlp-grpc", listen.otlp_grpc, "OTLP over gRPC", "--otlp-grpc-listen").await,
+            door("otlp-http", listen.otlp_http, "OTLP over HTTP", "--otlp-http-listen").await,
         );
-        match doors {
-            (Ok(edge), Ok(platform), Ok(otlp_grpc), Ok(otlp_http)) => {
-                let inner = match settings.access.tls_cert {
-                    None => None,
-                    Some(_) => {
-                        let inner = bind(([127, 0, 0, 1], 0).into(), "the node's own children", "127.0.0.1:0").await;
-                        Some(listener(inner.map_err(|refused| Failure::Addresses(vec![refused]))?)?)
-                    }
-                };
-                let platform = Platform {
-                    platform: listener(platform)?,
-                    otlp_grpc: listener(otlp_grpc)?,
-                    otlp_http: listener(otlp_http)?,
-                    inner,
-                };
-                Ok(Self { edge, platform })
+        let (Ok(edge), Ok(platform), Ok(otlp_grpc), Ok(otlp_http)) = doors else {
+            let (edge, platform, otlp_grpc, otlp_http) = doors;
+            let refused = [edge.err(), platform.err(), otlp_grpc.err(), otlp_http.err()];
+            return Err(Failure::Addresses(refused.into_iter().flatten().collect()));
+        };
+        let inner = match settings.access.tls_cert {
+            None => None,
+            Some(_) => {
+                let inner = door("inner", ([127, 0, 0, 1], 0).into(), "the node's own children", "127.0.0.1:0").await;
+                Some(inner.map_err(|refused| Failure::Addresses(vec![refused]))?)
             }
-            (edge, platform, otlp_grpc, otlp_http) => {
-                let refused = [edge.err(), platform.err(), otlp_grpc.err(), otlp_http.err()];
-                Err(Failure::Addresses(refused.into_iter().flatten().collect()))
-            }
+        };
+        let mut sockets = Sockets::new();
+        let all = [("edge", &edge), ("platform", &platform), ("otlp-grpc", &otlp_grpc), ("otlp-http", &otlp_http)];
+        for (name, socket) in all.into_iter().chain(inner.iter().map(|inner| ("inner", inner))) {
+            let again = socket.as_fd().try_clone_to_owned().map_err(|error| super::unusable(&error))?;
+            sockets.insert(name, again.into());
         }
+        let platform = Platform {
+            platform: listener(platform)?,
+            otlp_grpc: listener(otlp_grpc)?,
+            otlp_http: listener(otlp_http)?,
+            inner: inner.map(listener).transpose()?,
+        };
+        Ok(Self { edge, platform, sockets })
     }
+}
+
+/// Takes a socket of the node before, if it listens where it is to.
+fn adopt(
+    socket: std::net::TcpListener,
+    address: std::net::SocketAddr,
+    what: &str,
+    flag: &str,
+) -> Result<tokio::net::TcpListener, String> {
+    let refused = |why: String| format!("on {address} for {what} ({flag}): {why}");
+    let listens = socket.local_addr().map_err(|error| refused(error.to_string()))?;
+    if address.port() != 0 && address != listens {
+        return Err(refused(format!("the node that is to hand over listens on {listens}")));
+    }
+    socket.set_nonblocking(true).map_err(|error| refused(error.to_string()))?;
+    tokio::net::TcpListener::from_std(socket).map_err(|error| refused(error.to_string()))
 }
 
 fn listener(socket: tokio::net::TcpListener) -> Result<Listener, Failure> {

@@ -4,6 +4,7 @@
 //! that service in a box, so `RegistryServiceClient<Link>` is one concrete type whether the registry runs here or there.
 
 use std::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -41,6 +42,46 @@ impl Link {
     pub fn later() -> (Self, Later) {
         let slot = Arc::new(OnceLock::new());
         (Self::new(Deferred(slot.clone())), Later(slot))
+    }
+
+    /// A link to the same that can be cut, for who goes on when what is behind the link ends.
+    pub fn severable(self) -> (Self, Knife) {
+        let is_cut = Arc::new(AtomicBool::new(false));
+        (Self::new(Severable { link: self, is_cut: is_cut.clone() }), Knife(is_cut))
+    }
+}
+
+/// The end of [`Link::severable`] that cuts the link. Dropped, it cuts nothing.
+#[derive(Debug)]
+pub struct Knife(Arc<AtomicBool>);
+
+impl Knife {
+    /// Cuts the link: calls that are made from now on answer UNAVAILABLE. Those under way are left alone.
+    pub fn cut(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Severable {
+    link: Link,
+    is_cut: Arc<AtomicBool>,
+}
+
+impl Service<Request> for Severable {
+    type Response = Response;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        if self.is_cut.load(Ordering::Relaxed) {
+            return std::future::ready(Ok(Status::unavailable("the link is cut").into_http())).boxed();
+        }
+        self.link.clone().oneshot(request).boxed()
     }
 }
 

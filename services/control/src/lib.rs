@@ -31,6 +31,7 @@ mod wire;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ninefold::Link;
 use ninefold::lifecycle::Scope;
@@ -81,6 +82,8 @@ impl Passes for NoPasses {
 #[derive(Clone, Debug)]
 pub struct Control {
     service: service::Service,
+    held: tokio::sync::watch::Sender<bool>,
+    eyes: Scope,
 }
 
 impl Control {
@@ -113,11 +116,19 @@ impl Control {
             runner: deps.runner,
             logs: deps.logs,
         };
-        let eyes = reconciler::Eyes { wishes, sightings };
+        let held = tokio::sync::watch::Sender::new(false);
+        let eyes = reconciler::Eyes { wishes, sightings, held: held.subscribe() };
         let mouth = reconciler::Mouth { names, shown, journal: journal.clone() };
         let reconciler = reconciler::Reconciler::new(&config, deps.node, driver, eyes, mouth);
         hands.run("control.reconcile", |stop| reconciler.run(stop));
-        Ok(Self { service: service::Service::new(book, journal, shown_seen) })
+        Ok(Self { service: service::Service::new(book, journal, shown_seen), held, eyes: eyes_scope })
+    }
+
+    /// Holds what runs as it is, and lets go of store and registry, within `deadline`: nothing is started any more, and
+    /// nobody is told what runs. For a node that hands over; its children stop when the scope closes, as ever.
+    pub async fn hold(&self, deadline: Duration) {
+        self.held.send_replace(true);
+        self.eyes.close(deadline).await;
     }
 
     /// Adds the role's service to the routes of a server.

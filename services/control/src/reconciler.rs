@@ -38,6 +38,8 @@ const STEPS_MAX: usize = 8;
 pub(crate) struct Eyes {
     pub(crate) wishes: WishesSeen,
     pub(crate) sightings: watch::Receiver<Sightings>,
+    /// Whether all is to stay as it is.
+    pub(crate) held: watch::Receiver<bool>,
 }
 
 /// Where the reconciler tells what it sees and does.
@@ -104,14 +106,21 @@ impl Reconciler {
 
     /// Runs until asked to stop, then stops all processes and waits for them.
     pub(crate) async fn run(mut self, stop: Stop) {
-        while !stop.is_asked() {
+        while !stop.is_asked() && !*self.eyes.held.borrow_and_update() {
             let again = self.turn().await;
             tokio::select! {
                 () = stop.asked() => {}
+                Ok(()) = self.eyes.held.changed() => {}
                 Some((place, ended)) = self.ends.next(), if !self.ends.is_empty() => self.note_end(&place, &ended),
                 Ok(()) = self.eyes.wishes.changed() => {}
                 Ok(()) = self.eyes.sightings.changed() => {}
                 () = tokio::time::sleep_until(again.into()) => {}
+            }
+        }
+        while !stop.is_asked() {
+            tokio::select! {
+                () = stop.asked() => {}
+                Some((place, ended)) = self.ends.next(), if !self.ends.is_empty() => self.note_end(&place, &ended),
             }
         }
         self.stop_all();

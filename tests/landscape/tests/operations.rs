@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use tests_landscape::load::Load;
 use tests_landscape::{Landscape, http, until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -79,4 +80,56 @@ async fn the_edge_is_steered_live_and_tells_each_request() -> Result<()> {
     let unknown = house.run(&["route", "test", "GET", "/v1/product/7"]).await?;
     ensure!(unknown.code != 0 && unknown.stdout.contains("segment 2 is"), "{unknown:?}");
     house.stop().await
+}
+
+/// Has the platform run the services of the sample landscape.
+async fn open_shop(house: &Landscape) -> Result<()> {
+    let program = tests_landscape::binary()?.display().to_string();
+    for service in ["product", "recommendation", "review", "product-composite"] {
+        let data = format!("{}/shop/{service}", house.data());
+        std::fs::create_dir_all(&data)?;
+        let workload = serde_json::json!({
+            "instances": 1, "joins": true, "command": [program, "demo-service", service],
+            "environment": {"NINEFOLD_DATA": data},
+        });
+        let path = format!("/v1/workloads/{service}");
+        let answer = http::request(&house.address("platform"), "PUT", &path, &[], Some(workload)).await?;
+        ensure!(answer.status == 200, "{}", answer.text());
+    }
+    until("the shop is open", PATIENCE, async || Ok(house.get("/v1/products/1").await?.status == 200)).await
+}
+
+#[tokio::test]
+async fn a_new_binary_takes_over_without_a_refused_or_failed_request() -> Result<()> {
+    let house = Landscape::up(&[]).await?;
+    open_shop(&house).await?;
+    house.ask(&["config", "set", "review", "page_size=7"]).await?;
+    let (edge, pids) = (house.address("edge"), house.pids("").await?);
+    let (fresh, kept) = (Load::on(&edge, "/v1/products/1"), Load::kept_on(&edge, "/v1/products/1"));
+    let good =
+        async |count: u64| {
+            let of = |load: &Load| load.tally().good.load(std::sync::atomic::Ordering::Relaxed);
+            let (first, second) = (of(&fresh), of(&kept));
+            until("requests are answered", PATIENCE, async || {
+                Ok(of(&fresh) >= first + count && of(&kept) >= second + count)
+            })
+            .await
+        };
+    good(50).await?;
+    let before = house.pid();
+    let house = house.handed_over().await?;
+    ensure!(house.pid() != before && house.address("edge") == edge);
+    good(50).await?;
+    for load in [fresh, kept] {
+        let (good, _, failed, words) = load.stop().await;
+        ensure!(failed == 0, "{failed} of {} failed: {words:?}; the nodes said:\n{}", good + failed, house.said());
+    }
+    // What was written is there, what ran runs again, and nothing is left of what ran before.
+    ensure!(house.ask(&["config", "get", "review"]).await?.to_string().contains("page_size"));
+    for service in ["product", "recommendation", "review", "product-composite"] {
+        ensure!(house.serving(service).await? == 1, "{service}: {:?}", house.instances(service).await?);
+    }
+    ensure!(pids.iter().all(|pid| !tests_landscape::is_alive(*pid)), "children of the node before are left");
+    // And once more: who took over can hand over.
+    house.handed_over().await?.stop().await
 }
