@@ -68,6 +68,7 @@ pub(crate) struct Node {
 struct Roles {
     /// All but the edge and the children.
     base: Scope,
+    monitor: Monitor,
     control: Control,
     gateway: Gateway,
     /// Cuts the edge off from the rest.
@@ -304,6 +305,7 @@ impl Node {
         self.roles.knife.cut();
         self.post = None;
         let mut late = self.roles.base.close(CLOSE_DEADLINE).await;
+        self.roles.monitor.let_go();
         let inherited = tokio::select! {
             inherited = talk.freed() => inherited,
             _ = until_stopped(&self.scope) => Ok(()),
@@ -476,7 +478,7 @@ async fn start_roles(
         .merge(dialect.http_router())
         .merge(monitor.query_router());
     doors.platform.open(Behind { routes, page, monitor: &monitor, access: &access, tls }, &door_scope);
-    Ok((platform, Roles { base, control, gateway, knife }))
+    Ok((platform, Roles { base, monitor, control, gateway, knife }))
 }
 
 /// Where a role remembers what it last read of a store that others may take away.

@@ -64,6 +64,11 @@ impl Durable {
         Ok(Self(state))
     }
 
+    /// Lets another process have the folder; whoever hands something in from now on is refused.
+    pub(crate) fn let_go(&self) {
+        self.0.let_go();
+    }
+
     /// Asks files, on a thread that may block, within the bounds of a question.
     async fn ask<T: Send + 'static>(
         &self,

@@ -84,6 +84,7 @@ pub struct Monitor {
     metrics: Arc<Metrics>,
     intake: Arc<Intake>,
     config: Config,
+    durable: Option<Arc<Durable>>,
 }
 
 impl Monitor {
@@ -102,7 +103,7 @@ impl Monitor {
         let Some(folder) = config.path.clone() else { return Ok(Self::start(config, scope)) };
         let tier = Arc::new(Durable::open(&config, folder.clone(), scope).await?);
         let metrics = Metrics::open(&config, &folder, scope).await?;
-        Ok(Self::before(tier, metrics, config, scope))
+        Ok(Self { durable: Some(tier.clone()), ..Self::before(tier, metrics, config, scope) })
     }
 
     fn before(tier: Arc<dyn Tier>, metrics: Arc<Metrics>, config: Config, scope: &Scope) -> Self {
@@ -116,6 +117,15 @@ impl Monitor {
             intake,
             config,
             metrics,
+            durable: None,
+        }
+    }
+
+    /// Lets another process have the folder, once the scope is closed and nobody hands anything in any more. Links to the
+    /// role may still be about; what comes by them is refused.
+    pub fn let_go(&self) {
+        if let Some(durable) = &self.durable {
+            durable.let_go();
         }
     }
 

@@ -105,7 +105,11 @@ impl State {
         let (first, outcome) = {
             let mut journal = lock(&self.journal);
             let first = journal.next();
-            (first, journal.append(&payloads))
+            let appended = match self.is_held() {
+                true => journal.append(&payloads),
+                false => Err(std::io::Error::other("another process has the folder")),
+            };
+            (first, appended)
         };
         match outcome {
             Ok(()) => {

@@ -46,8 +46,8 @@ pub(crate) struct State {
     forgotten: Mutex<HashMap<Signal, u64>>,
     next_file: AtomicI64,
     filed_times: AtomicU64,
-    /// Holds the folder against other processes as long as this lives.
-    _lock: File,
+    /// Holds the folder against other processes, until it is let go of.
+    hold: Mutex<Option<File>>,
 }
 
 /// What is acknowledged and not in a file, in the order of arrival.
@@ -132,8 +132,19 @@ impl State {
             next_file: AtomicI64::new(next_file),
             filed_times: AtomicU64::new(0),
             folder,
-            _lock: lock,
+            hold: Mutex::new(Some(lock)),
         })
+    }
+
+    /// Lets another process have the folder. What is written is whole; from now on nothing is.
+    pub(crate) fn let_go(&self) {
+        let _nobody_writes = lock(&self.journal);
+        lock(&self.hold).take();
+    }
+
+    /// Whether the folder is held, so that it may be written.
+    pub(crate) fn is_held(&self) -> bool {
+        lock(&self.hold).is_some()
     }
 
     /// Puts a batch that is in the journal into memory.
