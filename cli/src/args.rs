@@ -16,6 +16,7 @@ use crate::commands::overrides::OverrideArgs;
 use crate::commands::run::RunArgs;
 use crate::commands::token::TokenCommand;
 use crate::commands::trace::TraceArgs;
+use crate::commands::up::{DemoArgs, UpArgs};
 use crate::exit;
 use crate::output::Format;
 
@@ -281,26 +282,6 @@ pub(crate) enum StoreKind {
     Embedded,
     /// In etcd; any number of nodes.
     Etcd,
-}
-
-/// What `up` takes.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct UpArgs {
-    #[command(flatten)]
-    pub(crate) node: NodeArgs,
-    /// Take the place of the node that uses the data folder, without a connection refused; start as usual if there is none.
-    #[arg(long)]
-    pub(crate) take_over: bool,
-}
-
-/// What `demo` takes.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct DemoArgs {
-    #[command(flatten)]
-    pub(crate) node: NodeArgs,
-    /// Send no traffic.
-    #[arg(long, env = "NINEFOLD_NO_TRAFFIC", value_parser = clap::builder::BoolishValueParser::new())]
-    pub(crate) no_traffic: bool,
 }
 
 /// What `logs` takes.

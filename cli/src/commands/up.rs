@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use ninefold_proto::ninefold::control::v1::{PutWorkloadRequest, Workload};
 
-use crate::args::{DemoArgs, UpArgs};
+use crate::args::NodeArgs;
 use crate::commands::ps::View;
 use crate::exit::Failure;
 use crate::node::{self, Node, Talk, reachable};
@@ -18,6 +19,26 @@ use crate::traffic;
 const SHOP: [(&str, u32); 4] = [("product", 1), ("recommendation", 2), ("review", 2), ("product-composite", 1)];
 /// How long the sample landscape may take to come up before the demo says so and goes on.
 const SHOP_WAIT: Duration = Duration::from_secs(30);
+
+/// What `up` takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+    /// Take the place of the node that uses the data folder, without a connection refused; start as usual if there is none.
+    #[arg(long)]
+    pub(crate) take_over: bool,
+}
+
+/// What `demo` takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+    /// Send no traffic.
+    #[arg(long, env = "NINEFOLD_NO_TRAFFIC", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) no_traffic: bool,
+}
 
 /// How a node ends.
 enum End {
