@@ -8,8 +8,8 @@ use ninefold::tonic::body::Body;
 /// How long a browser may remember a permission, in seconds; browsers cut it to two hours or less.
 const REMEMBERED_SECONDS: &str = "7200";
 /// Headers of answers that pages may read.
-const EXPOSED: &str =
-    "grpc-status,grpc-message,grpc-status-details-bin,connect-content-encoding,x-trace-id,retry-after";
+const EXPOSED: &str = "grpc-status,grpc-message,grpc-status-details-bin,connect-content-encoding,x-trace-id,\
+                       retry-after,ratelimit,ratelimit-policy";
 
 /// What the origin of a request may do.
 #[derive(Clone, Debug)]

@@ -198,10 +198,11 @@ async fn limits_are_by_caller_claim_and_route_and_say_what_is_left() {
     assert_eq!(house.documents.put(&limits.to_string()).await, "");
     let get = async |sub: &str, tenant: &str| {
         let bearer = format!("Bearer {}", signer.token(ISSUER, &json!({"sub": sub, "tenant": tenant})));
-        ask(&house, "GET", "/public/r", "", &[("authorization", &bearer)]).await
+        ask(&house, "GET", "/public/r", "", &[("authorization", &bearer), ("origin", "https://a.example")]).await
     };
     let first = get("ada", "a").await;
     assert_eq!(first.status, 200);
+    assert!(first.header("access-control-expose-headers").contains("ratelimit-policy"), "a page may read what is left");
     assert_eq!(first.header("ratelimit-policy"), "\"each\";q=3;w=3600, \"tenant\";q=2;w=86400");
     assert!(first.header("ratelimit").starts_with("\"each\";r=2;t=1200, \"tenant\";r=1;t="), "{first:?}");
     assert_eq!(get("bob", "a").await.status, 200);
