@@ -7,6 +7,7 @@ use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use crate::contract::{HttpPattern, HttpRule};
 use crate::pattern::{Malformed, Pattern, Segment};
 use crate::table::ANY_VERB;
+use crate::transcode::mask;
 
 /// One HTTP binding.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(crate) struct Binding {
     pub(crate) body: Body,
     /// The field that is the answer's body, where it is not the whole answer.
     pub(crate) response_body: Option<FieldDescriptor>,
+    /// The field that says which fields are changed, where requests have one and need not say it.
+    pub(crate) mask: Option<FieldDescriptor>,
 }
 
 /// Where a request's body goes.
@@ -95,6 +98,11 @@ impl FieldPath {
         self.0 == way
     }
 
+    /// The way to a field below this one.
+    pub(crate) fn with(&self, below: &[FieldDescriptor]) -> Vec<FieldDescriptor> {
+        self.0.iter().chain(below).cloned().collect()
+    }
+
     /// Whether this is `other` or leads through it.
     pub(crate) fn is_within(&self, other: &Self) -> bool {
         self.0.starts_with(&other.0)
@@ -146,7 +154,8 @@ impl Binding {
             }
         };
         let place = place(verb, &pattern).into();
-        Ok(Self { place, verb: verb.to_owned(), pattern, variables, body, response_body })
+        let mask = mask::field(verb, &body, input);
+        Ok(Self { place, verb: verb.to_owned(), pattern, variables, body, response_body, mask })
     }
 
     /// The body as the rule has it.

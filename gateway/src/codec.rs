@@ -10,7 +10,8 @@ use prost_reflect::{DynamicMessage, MessageDescriptor};
 use crate::contract;
 use crate::error::Error;
 use crate::transcode::direct::{Builder, Plan};
-use crate::transcode::{json, read_json};
+use crate::transcode::notation::Notation;
+use crate::transcode::{json, read_whole};
 
 /// Turns JSON into the messages of one type and back, as the edge does it: by the Protobuf mapping, unknown fields and
 /// doubled ones refused.
@@ -48,7 +49,7 @@ impl Codec {
             }
             out.truncate(before);
         }
-        let message = read_json(&self.descriptor, text, "")?;
+        let message = read_whole(&self.descriptor, text)?;
         message.encode(out).expect("there is room for every message");
         Ok(())
     }
@@ -68,7 +69,7 @@ impl Codec {
         let wrong = |why: String| Error::RequestInvalid(vec![Violation::new("", why)]);
         let message = DynamicMessage::decode(self.descriptor.clone(), Bytes::copy_from_slice(message));
         let message = message.map_err(|error| wrong(error.to_string()))?;
-        out.extend(json(&message).map_err(|error| wrong(error.to_string()))?);
+        out.extend(json(&message, Notation::default()).map_err(|error| wrong(error.to_string()))?);
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor};
 use crate::binding::Binding;
 use crate::guard::Requirement;
 use crate::transcode::direct::{Builder, Plan};
+use crate::transcode::notation::Notation;
 
 /// `google.protobuf.MethodOptions.IdempotencyLevel.NO_SIDE_EFFECTS`.
 const NO_SIDE_EFFECTS: i32 = 1;
@@ -56,6 +57,8 @@ pub(crate) struct Method {
     pub(crate) timeout: Option<Duration>,
     /// What its contract asks of callers.
     pub(crate) requirement: Option<Arc<Requirement>>,
+    /// How its JSON is read and written by REST.
+    pub(crate) notation: Notation,
     /// Its HTTP bindings; none for a method that is exposed as gRPC alone.
     pub(crate) bindings: Vec<Arc<Binding>>,
 }
@@ -150,6 +153,7 @@ impl Contract {
             is_safe: options.idempotency_level == NO_SIDE_EFFECTS,
             timeout: options.traffic.and_then(|traffic| traffic.timeout).and_then(|time| time.try_into().ok()),
             requirement,
+            notation: Notation::of(options.json.unwrap_or_default(), descriptor.is_server_streaming()),
             bindings: Vec::new(),
         };
         Some((method, options.http))
@@ -236,6 +240,8 @@ struct MethodOptions {
     requirement: Vec<Vec<u8>>,
     #[prost(message, optional, tag = "50910")]
     traffic: Option<Traffic>,
+    #[prost(message, optional, tag = "50911")]
+    json: Option<wire::Json>,
     #[prost(int32, tag = "34")]
     idempotency_level: i32,
 }

@@ -18,6 +18,7 @@ pub(crate) use page::Piece;
 use crate::binding::{Binding, Body, FieldPath};
 use crate::pattern::Segment;
 use crate::routes::{Route, Routes};
+use crate::transcode::notation::Notation;
 use crate::transcode::{answers_http_body, is_http_body};
 use crate::value;
 use schema::{Schemas, comment, text};
@@ -293,25 +294,36 @@ fn query(
         let is_message = matches!(field.kind(), Kind::Message(inner) if !value::has_text(&inner));
         match field.kind() {
             _ if is_taken => {}
+            Kind::Message(entry) if field.is_map() => {
+                let has_text = match entry.map_entry_value_field().kind() {
+                    Kind::Message(inner) => value::has_text(&inner),
+                    _ => true,
+                };
+                if has_text {
+                    parameters.push(of_query(way, schemas, Some("deepObject")));
+                }
+            }
             Kind::Message(inner) if is_message => {
-                let is_one = !field.is_list() && !field.is_map();
+                let is_one = !field.is_list();
                 let is_round = way.iter().filter(|step| step.parent_message() == &inner).count() > 0;
                 if is_one && !is_round && way.len() < QUERY_DEPTH_MAX {
                     query(&inner, binding, way, schemas, parameters);
                 }
             }
-            _ => {
-                let name = way.iter().map(FieldDescriptor::json_name).collect::<Vec<_>>().join(".");
-                parameters.push(json!({
-                    "name": name,
-                    "in": "query",
-                    "description": text(&field),
-                    "schema": schemas.of(&field),
-                }));
-            }
+            _ => parameters.push(of_query(way, schemas, None)),
         }
         way.pop();
     }
+}
+
+fn of_query(way: &[FieldDescriptor], schemas: &mut Schemas, style: Option<&str>) -> Json {
+    let name = way.iter().map(FieldDescriptor::json_name).collect::<Vec<_>>().join(".");
+    let field = way.last().expect("a way leads to a field");
+    let mut told = json!({"name": name, "in": "query", "description": text(field), "schema": schemas.of(field)});
+    if let Some(style) = style {
+        (told["style"], told["explode"]) = (json!(style), json!(true));
+    }
+    told
 }
 
 fn body(route: &Route, binding: &Binding, schemas: &mut Schemas) -> Option<Json> {
@@ -342,10 +354,12 @@ fn body(route: &Route, binding: &Binding, schemas: &mut Schemas) -> Option<Json>
 
 fn responses(route: &Route, binding: &Binding, schemas: &mut Schemas) -> Json {
     let output = &route.method.output;
+    schemas.speak(route.method.notation);
     let schema = match &binding.response_body {
         Some(field) => schemas.of(field),
         None => schemas.of_message(output),
     };
+    schemas.speak(Notation::default());
     let content = if answers_http_body(output, binding) {
         json!({"*/*": {}})
     } else if route.method.is_server_streaming {

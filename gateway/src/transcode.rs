@@ -3,6 +3,8 @@
 mod amend;
 pub(crate) mod direct;
 pub(crate) mod elements;
+pub(crate) mod mask;
+pub(crate) mod notation;
 pub(crate) mod query;
 pub(crate) mod status;
 pub(crate) mod stream;
@@ -19,12 +21,12 @@ use http::header::CONTENT_TYPE;
 use ninefold::fault::Violation;
 use prost::Message as _;
 use prost_reflect::{
-    DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage as _,
-    SerializeOptions, Value,
+    DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage as _, Value,
 };
 use serde::de::DeserializeSeed as _;
 use serde_json::Value as Json;
 
+use self::notation::Notation;
 use self::unique::Unique;
 use crate::binding::{Binding, Body, FieldPath};
 use crate::contract::Method;
@@ -40,11 +42,6 @@ pub(crate) const OCTETS: Cow<'static, str> = Cow::Borrowed("application/octet-st
 const JSON: Cow<'static, str> = Cow::Borrowed("application/json");
 /// Most path variables of a usual request.
 const BOUND_MAX: usize = 8;
-
-/// JSON as the Protobuf mapping has it; unknown fields are the caller's mistake.
-const READING: DeserializeOptions = DeserializeOptions::new().deny_unknown_fields(true);
-/// JSON as the Protobuf mapping has it: 64-bit integers as text, names in camel case, defaults left out.
-const WRITING: SerializeOptions = SerializeOptions::new();
 
 /// What of an HTTP request becomes a message.
 #[derive(Clone, Debug)]
@@ -72,8 +69,8 @@ pub(crate) fn request(method: &Method, binding: &Binding, parts: &Parts<'_>) -> 
     if let Some(message) = request_directly(method, binding, parts) {
         return Ok(message);
     }
-    let message = read_body(&method.input, &binding.body, parts)?;
-    bind(message, binding, &binding.body, parts)
+    let message = read_body(method, &binding.body, parts)?;
+    bind(method, message, binding, &binding.body, parts)
 }
 
 /// Makes one message of a stream of requests out of its JSON. Where the binding names no place for a body, which only
@@ -85,8 +82,8 @@ pub(crate) fn element(method: &Method, binding: &Binding, parts: &Parts<'_>) -> 
     if binding.body != Body::Nowhere {
         return request(method, binding, parts);
     }
-    let message = read_body(&method.input, &Body::Whole, parts)?;
-    bind(message, binding, &Body::Whole, parts)
+    let message = read_body(method, &Body::Whole, parts)?;
+    bind(method, message, binding, &Body::Whole, parts)
 }
 
 /// Makes one message of a stream of requests out of a whole message, to which the path has to agree.
@@ -96,14 +93,21 @@ pub(crate) fn element(method: &Method, binding: &Binding, parts: &Parts<'_>) -> 
 pub(crate) fn whole_element(method: &Method, binding: &Binding, parts: &Parts<'_>) -> Result<Bytes, Error> {
     let message = DynamicMessage::decode(method.input.clone(), parts.body.clone())
         .map_err(|error| Error::invalid("", format!("is no {}: {error}", method.input.full_name())))?;
-    bind(message, binding, &Body::Whole, parts)
+    bind(method, message, binding, &Body::Whole, parts)
 }
 
-/// Sets what path and query say; `body` is where the body went.
-fn bind(mut message: DynamicMessage, binding: &Binding, body: &Body, parts: &Parts<'_>) -> Result<Bytes, Error> {
+/// Sets what path and query say, and which fields a PATCH is about; `body` is where the body went.
+fn bind(
+    method: &Method,
+    mut message: DynamicMessage,
+    binding: &Binding,
+    body: &Body,
+    parts: &Parts<'_>,
+) -> Result<Bytes, Error> {
     let mut violations = Vec::new();
     let bound = bind_path(binding, parts.path, &mut violations);
-    query::apply(&mut message, body, &bound, parts.query, &mut violations);
+    let ground = query::Ground { body, bound: &bound, passes_unknown: method.notation.passes_parameters() };
+    query::apply(&mut message, &ground, parts.query, &mut violations);
     for (field, bound) in bound {
         match value::at(&message, field) {
             Some(given) if given != bound => {
@@ -116,7 +120,11 @@ fn bind(mut message: DynamicMessage, binding: &Binding, body: &Body, parts: &Par
             }
         }
     }
-    if violations.is_empty() { Ok(message.encode_to_vec().into()) } else { Err(Error::RequestInvalid(violations)) }
+    if !violations.is_empty() {
+        return Err(Error::RequestInvalid(violations));
+    }
+    mask::fill(&mut message, binding, &parts.body);
+    Ok(message.encode_to_vec().into())
 }
 
 /// Makes the message of a usual request: a JSON body that is the whole message, save what the path binds. `None` where
@@ -168,7 +176,8 @@ pub(crate) fn bind_path<'b>(
     bound
 }
 
-fn read_body(input: &MessageDescriptor, rule: &Body, parts: &Parts<'_>) -> Result<DynamicMessage, Error> {
+fn read_body(method: &Method, rule: &Body, parts: &Parts<'_>) -> Result<DynamicMessage, Error> {
+    let (input, reading) = (&method.input, method.notation.reading());
     let empty = || DynamicMessage::new(input.clone());
     match rule {
         Body::Nowhere if parts.body.is_empty() => Ok(empty()),
@@ -178,7 +187,7 @@ fn read_body(input: &MessageDescriptor, rule: &Body, parts: &Parts<'_>) -> Resul
         Body::Whole | Body::Field(_) if parts.body.is_empty() => Ok(empty()),
         Body::Whole => {
             check_media_type(parts.headers)?;
-            read_json(input, &parts.body, "")
+            read_json(input, &parts.body, "", &reading)
         }
         Body::Field(path) => {
             let mut message = empty();
@@ -188,11 +197,11 @@ fn read_body(input: &MessageDescriptor, rule: &Body, parts: &Parts<'_>) -> Resul
                 Kind::Message(inner) if is_one && is_http_body(&inner) => Value::Message(http_body(&inner, parts)),
                 Kind::Message(inner) if is_one => {
                     check_media_type(parts.headers)?;
-                    Value::Message(read_json(&inner, &parts.body, &path.to_string())?)
+                    Value::Message(read_json(&inner, &parts.body, &path.to_string(), &reading)?)
                 }
                 _ => {
                     check_media_type(parts.headers)?;
-                    match read_field(field, &parts.body)? {
+                    match read_field(field, &parts.body, &reading)? {
                         Some(value) => value,
                         None => return Ok(message),
                     }
@@ -215,16 +224,21 @@ fn place(message: &mut DynamicMessage, path: &FieldPath, value: Value) {
 }
 
 /// Reads a JSON object as a message; `prefix` is where it stands in the whole.
-pub(crate) fn read_json(descriptor: &MessageDescriptor, body: &[u8], prefix: &str) -> Result<DynamicMessage, Error> {
+fn read_json(
+    descriptor: &MessageDescriptor,
+    body: &[u8],
+    prefix: &str,
+    reading: &DeserializeOptions,
+) -> Result<DynamicMessage, Error> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
-    let read = DynamicMessage::deserialize_with_options(descriptor.clone(), tracked, &READING);
+    let read = DynamicMessage::deserialize_with_options(descriptor.clone(), tracked, reading);
     let message = match read {
         Ok(message) => message,
         Err(error) => {
             let malformed = malformed_json(prefix, &track.path().to_string(), &error);
-            return read_amended(descriptor, body).ok_or(malformed);
+            return read_amended(descriptor, body, reading).ok_or(malformed);
         }
     };
     json.end().map_err(|error| malformed_json(prefix, "", &error))?;
@@ -233,13 +247,13 @@ pub(crate) fn read_json(descriptor: &MessageDescriptor, body: &[u8], prefix: &st
 }
 
 /// Reads what the library does not know. `None` where it is no such thing.
-fn read_amended(descriptor: &MessageDescriptor, body: &[u8]) -> Option<DynamicMessage> {
+fn read_amended(descriptor: &MessageDescriptor, body: &[u8], reading: &DeserializeOptions) -> Option<DynamicMessage> {
     let mut json: Json = serde_json::from_slice(body).ok()?;
     if !amend::body(descriptor, &mut json) {
         return None;
     }
     unique(descriptor, body, "").ok()?;
-    let mut message = DynamicMessage::deserialize_with_options(descriptor.clone(), json, &READING).ok()?;
+    let mut message = DynamicMessage::deserialize_with_options(descriptor.clone(), json, reading).ok()?;
     amend::anys(&mut message, None);
     Some(message)
 }
@@ -259,11 +273,11 @@ fn malformed_json(prefix: &str, path: &str, error: &serde_json::Error) -> Error 
 }
 
 /// Reads a field that is no single message: a scalar, a list or a map. `None` for `null`.
-fn read_field(field: &FieldDescriptor, body: &[u8]) -> Result<Option<Value>, Error> {
+fn read_field(field: &FieldDescriptor, body: &[u8], reading: &DeserializeOptions) -> Result<Option<Value>, Error> {
     let json: Json = serde_json::from_slice(body).map_err(|error| malformed_json(field.name(), "", &error))?;
     let parent = field.parent_message().clone();
     let wrapped = Json::Object([(field.json_name().to_owned(), json)].into_iter().collect());
-    let mut message = DynamicMessage::deserialize_with_options(parent, wrapped, &READING)
+    let mut message = DynamicMessage::deserialize_with_options(parent, wrapped, reading)
         .map_err(|error| malformed_json(field.name(), "", &error))?;
     Ok(message.take_field(field))
 }
@@ -344,7 +358,7 @@ pub(crate) fn answer(method: &Method, binding: &Binding, message: Bytes) -> Resu
         let content_type = if content_type.is_empty() { OCTETS } else { content_type.into() };
         return Ok(Answer { content_type, body: data });
     }
-    if let (Some(plan), None) = (&method.writing, &binding.response_body) {
+    if let (Some(plan), None, true) = (&method.writing, &binding.response_body, method.notation.is_usual()) {
         let mut body = Vec::with_capacity(message.len() * 2 + 16);
         if plan.write(&message, &mut body).is_ok() {
             return Ok(Answer { content_type: JSON, body: body.into() });
@@ -352,8 +366,8 @@ pub(crate) fn answer(method: &Method, binding: &Binding, message: Bytes) -> Resu
     }
     let message = DynamicMessage::decode(output.clone(), message).map_err(|_| UNREADABLE)?;
     let body = match &binding.response_body {
-        None => json(&message),
-        Some(field) => json_of_field(&message, field),
+        None => json(&message, method.notation),
+        Some(field) => json_of_field(&message, field, method.notation),
     };
     let body = body.map_err(|_| "its answer has no JSON form")?;
     Ok(Answer { content_type: JSON, body: body.into() })
@@ -370,7 +384,7 @@ pub(crate) fn read_message(method: &Method, text: &[u8]) -> Result<Bytes, Error>
             return Ok(message.into());
         }
     }
-    Ok(read_json(&method.input, text, "")?.encode_to_vec().into())
+    Ok(read_whole(&method.input, text)?.encode_to_vec().into())
 }
 
 /// Writes all of an answer as JSON, outside of any binding.
@@ -385,16 +399,24 @@ pub(crate) fn write_message(method: &Method, message: Bytes) -> Result<Vec<u8>, 
         }
     }
     let message = DynamicMessage::decode(method.output.clone(), message).map_err(|_| "its answer cannot be decoded")?;
-    json(&message).map_err(|_| "its answer has no JSON form")
+    json(&message, Notation::default()).map_err(|_| "its answer has no JSON form")
+}
+
+/// Reads a JSON object as a message, as the mapping has it.
+///
+/// # Errors
+/// [`Error::RequestInvalid`] with the place and what is wrong there.
+pub(crate) fn read_whole(descriptor: &MessageDescriptor, text: &[u8]) -> Result<DynamicMessage, Error> {
+    read_json(descriptor, text, "", &Notation::default().reading())
 }
 
 /// Writes a message as JSON.
-pub(crate) fn json(message: &DynamicMessage) -> Result<Vec<u8>, serde_json::Error> {
+pub(crate) fn json(message: &DynamicMessage, notation: Notation) -> Result<Vec<u8>, serde_json::Error> {
     if !times::are_lawful(message) {
         return Err(serde::ser::Error::custom("a time is outside of what JSON can say"));
     }
     let mut text = Vec::with_capacity(256);
-    let error = match message.serialize_with_options(&mut serde_json::Serializer::new(&mut text), &WRITING) {
+    let error = match notation.write(message, &mut text) {
         Ok(()) => return Ok(text),
         Err(error) => error,
     };
@@ -404,19 +426,25 @@ pub(crate) fn json(message: &DynamicMessage) -> Result<Vec<u8>, serde_json::Erro
     if amended == *message {
         return Err(error);
     }
-    let mut json = amended.serialize_with_options(serde_json::value::Serializer, &WRITING)?;
+    let mut json = amended.serialize_with_options(serde_json::value::Serializer, &notation.writing())?;
     amend::written(&mut json);
-    serde_json::to_vec(&json)
+    notation.text(&json)
 }
 
 /// Writes one field as JSON; one that is not set as its default, so that there is always a value.
-fn json_of_field(message: &DynamicMessage, field: &FieldDescriptor) -> Result<Vec<u8>, serde_json::Error> {
+fn json_of_field(
+    message: &DynamicMessage,
+    field: &FieldDescriptor,
+    notation: Notation,
+) -> Result<Vec<u8>, serde_json::Error> {
     if let (Some(inner), false) = (message.get_field(field).as_message(), field.is_list()) {
-        return json(inner);
+        return json(inner, notation);
     }
     if !times::are_lawful(message) {
         return Err(serde::ser::Error::custom("a time is outside of what JSON can say"));
     }
-    let whole = message.serialize_with_options(serde_json::value::Serializer, &WRITING.skip_default_fields(false))?;
-    serde_json::to_vec(whole.get(field.json_name()).unwrap_or(&Json::Null))
+    // Only where the field itself is left out, defaults are asked for, or all messages in it would tell theirs.
+    let writing = notation.writing().skip_default_fields(message.has_field(field));
+    let whole = message.serialize_with_options(serde_json::value::Serializer, &writing)?;
+    notation.text(whole.get(notation.name(field)).unwrap_or(&Json::Null))
 }

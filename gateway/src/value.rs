@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use prost_reflect::{DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, Syntax, Value};
+use prost_reflect::{DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey, MessageDescriptor, Syntax, Value};
 use serde_json::Value as Json;
 
 use crate::binding::FieldPath;
@@ -149,11 +149,7 @@ pub(crate) fn at(message: &DynamicMessage, path: &FieldPath) -> Option<Value> {
 /// When the path leads into a second member of a oneof, as a sentence fragment.
 pub(crate) fn set(message: &mut DynamicMessage, path: &FieldPath, value: Value) -> Result<(), String> {
     let (field, way) = path.split();
-    let mut message = message;
-    for step in way {
-        check_oneof(message, step)?;
-        message = message.get_field_mut(step).as_message_mut().expect("every step of a field path is a message");
-    }
+    let message = reach(message, way)?;
     check_oneof(message, field)?;
     if field.is_list() {
         message.get_field_mut(field).as_list_mut().expect("the field is a list").push(value);
@@ -161,6 +157,44 @@ pub(crate) fn set(message: &mut DynamicMessage, path: &FieldPath, value: Value) 
         message.set_field(field, value);
     }
     Ok(())
+}
+
+/// Puts an entry into the map at a path. Messages on the way are made.
+///
+/// # Errors
+/// When the field is no map, holds messages, or has the key, as a sentence fragment.
+pub(crate) fn put(message: &mut DynamicMessage, path: &FieldPath, key: &str, text: &str) -> Result<(), String> {
+    let (field, way) = path.split();
+    let entry = match field.kind() {
+        Kind::Message(entry) if field.is_map() => entry,
+        _ => return Err("is no map, and has no keys".to_owned()),
+    };
+    let key = match parse(&entry.map_entry_key_field(), key).map_err(|why| format!("its key {why}"))? {
+        Value::String(key) => MapKey::String(key),
+        Value::Bool(key) => MapKey::Bool(key),
+        Value::I32(key) => MapKey::I32(key),
+        Value::I64(key) => MapKey::I64(key),
+        Value::U32(key) => MapKey::U32(key),
+        Value::U64(key) => MapKey::U64(key),
+        _ => return Err("has keys that have no text".to_owned()),
+    };
+    let value = parse(&entry.map_entry_value_field(), text)?;
+    let message = reach(message, way)?;
+    let entries = message.get_field_mut(field).as_map_mut().expect("the field is a map");
+    match entries.insert(key, value) {
+        None => Ok(()),
+        Some(_) => Err("is given twice".to_owned()),
+    }
+}
+
+/// The message at the end of a way. Messages on it are made.
+fn reach<'m>(message: &'m mut DynamicMessage, way: &[FieldDescriptor]) -> Result<&'m mut DynamicMessage, String> {
+    let mut message = message;
+    for step in way {
+        check_oneof(message, step)?;
+        message = message.get_field_mut(step).as_message_mut().expect("every step of a field path is a message");
+    }
+    Ok(message)
 }
 
 fn check_oneof(message: &DynamicMessage, field: &FieldDescriptor) -> Result<(), String> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use ninefold::connect::{Channel, FAILED_AT};
@@ -24,6 +24,9 @@ use crate::routes::Route;
 use crate::sample::Sampler;
 use crate::traffic::mirror::Draft;
 use crate::{guard, reply};
+
+/// What an instance says of its load, as ORCA has it.
+pub(super) const LOAD: [&str; 3] = ["endpoint-load-metrics-bin", "endpoint-load-metrics-json", "endpoint-load-metrics"];
 
 impl Edge {
     /// Passes a gRPC call through.
@@ -171,16 +174,24 @@ impl Passage {
         }
         guard::strip_hop_by_hop(answer.headers_mut());
         self.outcome.note(answer.headers());
-        answer.headers_mut().remove(FAILED_AT);
+        keep_inside(answer.headers_mut());
         let outcome = self.outcome;
         answer.map(|body| {
             Body::new(body.map_frame(move |mut frame| {
                 if let Some(trailers) = frame.trailers_mut() {
                     outcome.note(trailers);
-                    trailers.remove(FAILED_AT);
+                    keep_inside(trailers);
                 }
                 frame
             }))
         })
+    }
+}
+
+/// Takes out what services tell each other alone: where a call failed, and how much load an instance bears.
+fn keep_inside(headers: &mut HeaderMap) {
+    headers.remove(FAILED_AT);
+    for name in LOAD {
+        headers.remove(name);
     }
 }

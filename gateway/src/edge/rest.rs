@@ -18,6 +18,7 @@ use ninefold::tonic::{Code, Status};
 use tokio::time::{Instant, timeout};
 use tower::ServiceExt as _;
 
+use super::grpc::LOAD;
 use super::upload::{self, Upload};
 use super::{Client, Edge, write_timeout};
 use crate::access::{Outcome, Record};
@@ -476,16 +477,8 @@ pub(super) fn copy_metadata(from: &HeaderMap, to: &mut HeaderMap) {
         let text = name.as_str();
         let is_ours = text.starts_with("grpc-")
             || text.starts_with("x-ninefold-")
-            || matches!(
-                text,
-                "content-type"
-                    | "content-encoding"
-                    | "date"
-                    | "server"
-                    | "x-trace-id"
-                    | "traceparent"
-                    | "endpoint-load-metrics-bin"
-            );
+            || matches!(text, "content-type" | "content-encoding" | "date" | "server" | "x-trace-id" | "traceparent")
+            || LOAD.contains(&text);
         if !is_ours {
             to.append(name.clone(), value.clone());
         }

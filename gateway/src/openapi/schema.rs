@@ -5,16 +5,30 @@ use std::collections::BTreeMap;
 use prost_reflect::{EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value as Json, json};
 
+use crate::transcode::notation::Notation;
+
 /// The schemas that a document needs, each once.
 #[derive(Debug, Default)]
 pub(super) struct Schemas {
     told: BTreeMap<String, Json>,
+    /// How the JSON that is told of is written.
+    notation: Notation,
 }
 
 impl Schemas {
     /// All that was asked for.
     pub(super) fn finish(self) -> Map<String, Json> {
         self.told.into_iter().collect()
+    }
+
+    /// Tells of JSON in this notation from here on.
+    pub(super) const fn speak(&mut self, notation: Notation) {
+        self.notation = notation;
+    }
+
+    /// The name that something goes by: what is written in two notations has two.
+    fn name(&self, full_name: &str) -> String {
+        format!("{full_name}{}", self.notation.mark())
     }
 
     /// What a comment says of a message.
@@ -60,13 +74,17 @@ impl Schemas {
         if kind.full_name() == "google.protobuf.NullValue" {
             return json!({"type": "null"});
         }
-        let name = kind.full_name();
-        if !self.told.contains_key(name) {
-            let values: Vec<String> = kind.values().map(|value| value.name().to_owned()).collect();
+        let name = self.name(kind.full_name());
+        if !self.told.contains_key(&name) {
             let about = comment(&kind.parent_file(), kind.path());
-            self.told.insert(name.to_owned(), described(json!({"type": "string", "enum": values}), &about));
+            let schema = if self.notation.has_enum_numbers() {
+                json!({"type": "integer", "format": "int32"})
+            } else {
+                json!({"type": "string", "enum": kind.values().map(|value| value.name().to_owned()).collect::<Vec<_>>()})
+            };
+            self.told.insert(name.clone(), described(schema, &about));
         }
-        reference(name)
+        reference(&name)
     }
 
     /// The schema of a message.
@@ -74,14 +92,14 @@ impl Schemas {
         if let Some(schema) = self.known(message) {
             return schema;
         }
-        let name = message.full_name();
-        if !self.told.contains_key(name) {
+        let name = self.name(message.full_name());
+        if !self.told.contains_key(&name) {
             // Messages may hold themselves.
-            self.told.insert(name.to_owned(), Json::Null);
+            self.told.insert(name.clone(), Json::Null);
             let schema = self.without(message, &[]);
-            self.told.insert(name.to_owned(), schema);
+            self.told.insert(name.clone(), schema);
         }
-        reference(name)
+        reference(&name)
     }
 
     /// The schema of a message, in place and without some of its fields.
@@ -92,7 +110,7 @@ impl Schemas {
             if field.field_descriptor_proto().options.as_ref().is_some_and(prost_types::FieldOptions::deprecated) {
                 schema["deprecated"] = json!(true);
             }
-            properties.insert(field.json_name().to_owned(), schema);
+            properties.insert(self.notation.name(&field).to_owned(), schema);
         }
         described(json!({"type": "object", "properties": properties}), &self.about(message))
     }

@@ -11,7 +11,7 @@ use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::{Map, Value as Json, json};
 
-use super::WRITING;
+use super::notation::Notation;
 
 /// Most details that are spelled out.
 const DETAILS_MAX: usize = 64;
@@ -61,9 +61,9 @@ fn detail_json(detail: &prost_types::Any, contract: Option<&DescriptorPool>) -> 
 pub(crate) fn spelled(detail: &prost_types::Any, contract: Option<&DescriptorPool>) -> Option<Json> {
     let name = detail.type_url.rsplit('/').next().unwrap_or_default();
     let known = contract.and_then(|pool| pool.get_message_by_name(name)).or_else(|| KNOWN.get_message_by_name(name));
-    known
-        .and_then(|descriptor| DynamicMessage::decode(descriptor, detail.value.as_slice()).ok())
-        .and_then(|message| message.serialize_with_options(serde_json::value::Serializer, &WRITING).ok())
+    known.and_then(|descriptor| DynamicMessage::decode(descriptor, detail.value.as_slice()).ok()).and_then(|message| {
+        message.serialize_with_options(serde_json::value::Serializer, &Notation::default().writing()).ok()
+    })
 }
 
 /// When to try again, if the status says.

@@ -151,19 +151,27 @@ impl Landscape {
         self.scope.child("instance").spawn("test.serve", ninefold::lifecycle::OnError::Log, |stop| async move {
             ninefold::serve::run(listener, routes, serve, stop.asked()).await
         });
-        self.instances.send_modify(|instances| {
-            instances.push(registry::Instance {
-                service: service.to_owned(),
-                instance_id: id.to_owned(),
-                addresses: vec![registry::Address { host: "127.0.0.1".to_owned(), port: address.port().into() }],
-                protobuf_services: protobuf_services.iter().map(|name| (*name).to_owned()).collect(),
-                contract_digest: digest.to_owned(),
-                version: version.to_owned(),
-                tls,
-                state: registry::InstanceState::Serving.into(),
-                ..registry::Instance::default()
-            });
+        self.register(registry::Instance {
+            service: service.to_owned(),
+            instance_id: id.to_owned(),
+            addresses: vec![registry::Address { host: "127.0.0.1".to_owned(), port: address.port().into() }],
+            protobuf_services: protobuf_services.iter().map(|name| (*name).to_owned()).collect(),
+            contract_digest: digest.to_owned(),
+            version: version.to_owned(),
+            tls,
+            state: registry::InstanceState::Serving.into(),
+            ..registry::Instance::default()
         });
+    }
+
+    /// Registers an instance that somebody started.
+    pub(crate) fn register(&self, instance: registry::Instance) {
+        self.instances.send_modify(|instances| instances.push(instance));
+    }
+
+    /// A scope that ends with the test.
+    pub(crate) fn scope(&self, name: &'static str) -> Scope {
+        self.scope.child(name)
     }
 
     /// Says how a service is to be called.

@@ -28,6 +28,10 @@ mod rest;
 #[cfg(test)]
 mod rollout;
 #[cfg(test)]
+mod rules;
+#[cfg(test)]
+mod script;
+#[cfg(test)]
 mod shapes;
 #[cfg(test)]
 mod steering;

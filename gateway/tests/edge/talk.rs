@@ -59,6 +59,11 @@ struct Gathered {
 
 /// The raw descriptor set of the service.
 pub(crate) fn contract() -> Vec<u8> {
+    compiled("test/v1/talk.proto")
+}
+
+/// The raw descriptor set of a file below `tests/proto`.
+pub(crate) fn compiled(file: &str) -> Vec<u8> {
     use protox::file::{ChainFileResolver, GoogleFileResolver, IncludeFileResolver};
     let here = |path: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     let mut resolver = ChainFileResolver::new();
@@ -67,7 +72,7 @@ pub(crate) fn contract() -> Vec<u8> {
     }
     resolver.add(GoogleFileResolver::new());
     let mut compiler = protox::Compiler::with_file_resolver(resolver);
-    compiler.include_imports(true).include_source_info(true).open_file("test/v1/talk.proto").unwrap();
+    compiler.include_imports(true).include_source_info(true).open_file(file).unwrap();
     compiler.encode_file_descriptor_set()
 }
 

@@ -73,9 +73,12 @@ impl Both {
 
     fn slowly(&self, json: &str) -> Option<DynamicMessage> {
         let mut text = serde_json::Deserializer::from_str(json);
-        let message =
-            DynamicMessage::deserialize_with_options(self.descriptor.clone(), &mut text, &super::super::READING)
-                .ok()?;
+        let message = DynamicMessage::deserialize_with_options(
+            self.descriptor.clone(),
+            &mut text,
+            &super::super::notation::Notation::default().reading(),
+        )
+        .ok()?;
         text.end().ok()?;
         Some(message)
     }
