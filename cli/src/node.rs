@@ -476,7 +476,8 @@ async fn start_roles(
         .map_err(Failure::Failed)?;
     let page = page::router(platform.clone(), facts.clone(), bindings)
         .merge(dialect.http_router())
-        .merge(monitor.query_router());
+        .merge(monitor.query_router())
+        .merge(alerts.http_router());
     doors.platform.open(Behind { routes, page, monitor: &monitor, access: &access, tls }, &door_scope);
     Ok((platform, Roles { base, monitor, control, gateway, knife }))
 }

@@ -127,7 +127,7 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("sqlx", &["ninefold-monitor", "shop-backend", "shop-product", "shop-recommendation", "shop-review"]),
     ("bollard", &["ninefold-control"]),
     ("kube*", &["ninefold-control"]),
-    ("axum", &["ninefold-monitor", "ninefold-dialect", "ninefold-cli"]),
+    ("axum", &["ninefold-monitor", "ninefold-alert", "ninefold-dialect", "ninefold-cli"]),
     ("hickory-proto", &["ninefold-dialect"]),
     ("clap*", &["ninefold-cli"]),
     // Elsewhere an error is an enum.

@@ -8,6 +8,7 @@ pub mod config;
 pub mod error;
 
 mod document;
+mod http;
 mod letter;
 mod mail;
 mod objective;
@@ -85,6 +86,11 @@ impl Alerts {
         scope.run("alert.follow", move |stop| follow(platform, node, document, follows, stop));
         scope.run("alert.call", move |stop| call(receivers, heard, desk, calls, stop));
         Self(board, shown)
+    }
+
+    /// Prometheus' HTTP API of rules and alerts.
+    pub fn http_router(&self) -> axum::Router {
+        http::router(self.0.clone())
     }
 
     /// Adds the contract.

@@ -11,6 +11,7 @@ mod code;
 mod commit;
 mod disk;
 mod entry;
+mod exemplars;
 mod http;
 mod json;
 mod names;
@@ -33,6 +34,7 @@ use tokio::sync::Semaphore;
 use about::{About, Catalogue};
 use commit::Kept;
 use disk::overlay;
+use exemplars::{Exemplar, Exemplars, Said};
 use store::{Bounds, Store};
 
 pub(crate) use http::router;
@@ -74,6 +76,7 @@ pub(crate) type Answered = (Answer, Vec<String>);
 pub(crate) struct Metrics {
     store: RwLock<Store>,
     catalogue: RwLock<Catalogue>,
+    exemplars: RwLock<Exemplars>,
     queries: Arc<Semaphore>,
     forgot: RwLock<Instant>,
     kept: Option<Kept>,
@@ -104,6 +107,7 @@ impl Metrics {
         Self {
             store: RwLock::new(Store::new(bounds)),
             catalogue: RwLock::default(),
+            exemplars: RwLock::default(),
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
             forgot: RwLock::new(Instant::now()),
             kept,
@@ -116,7 +120,9 @@ impl Metrics {
     /// [`Error::Overloaded`], [`Error::Unwritable`]. Then none of it is kept.
     pub(crate) async fn take_otlp(self: &Arc<Self>, batches: &[ResourceMetrics]) -> Result<Unkept, Error> {
         let said = otlp::readings(batches, now());
-        self.take(said.readings, said.about).await
+        let unkept = self.take(said.readings, said.about).await?;
+        self.point_out(said.exemplars);
+        Ok(unkept)
     }
 
     /// Takes in what came by remote write. It is on the disk, where there is one, when this returns.
@@ -124,8 +130,23 @@ impl Metrics {
     /// # Errors
     /// As [`Self::take_otlp`].
     pub(crate) async fn take_written(self: &Arc<Self>, written: Written) -> Result<Unkept, Error> {
+        let exemplars = written.exemplars();
         let (readings, about) = written.readings();
-        self.take(readings, about).await
+        let unkept = self.take(readings, about).await?;
+        self.point_out(exemplars);
+        Ok(unkept)
+    }
+
+    fn point_out(&self, said: Vec<Said>) {
+        if !said.is_empty() {
+            self.exemplars.write().unwrap_or_else(PoisonError::into_inner).put(said);
+        }
+    }
+
+    /// Exemplars of the series that a query needs.
+    fn exemplars(&self, query: &Query, from: i64, to: i64) -> Vec<(Labels, Vec<Exemplar>)> {
+        let needs = query.needs(Span::instant(to), &Limits::default());
+        self.exemplars.read().unwrap_or_else(PoisonError::into_inner).of(&needs, from, to)
     }
 
     /// Takes in what the monitor found out itself.

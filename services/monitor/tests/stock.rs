@@ -9,11 +9,15 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use house::House;
+use ninefold::Link;
+use ninefold::tonic::service::Routes;
 use ninefold::tonic::transport::Server;
 use ninefold::tonic::transport::server::TcpIncoming;
 use ninefold_monitor::Config;
+use ninefold_proto::ninefold::monitor::v1::metric_service_client::MetricServiceClient;
 use ninefold_proto::ninefold::monitor::v1::{
-    GetTraceRequest, Level, ListSamplesRequest, ListUsageRequest, LogFilter, SearchLogsRequest, SpanKind,
+    GetTraceRequest, Level, ListSamplesRequest, ListUsageRequest, LogFilter, QueryMetricsRequest, SearchLogsRequest,
+    SpanKind, metric_point,
 };
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
@@ -55,7 +59,15 @@ tracing = TracerProvider(resource=resource)
 tracing.add_span_processor(BatchSpanProcessor(spans))
 logging_ = LoggerProvider(resource=resource)
 logging_.add_log_record_processor(BatchLogRecordProcessor(logs))
-metering = MeterProvider(resource=resource, metric_readers=[PeriodicExportingMetricReader(metrics)])
+from opentelemetry.sdk.metrics import AlwaysOnExemplarFilter, Counter, Histogram
+from opentelemetry.sdk.metrics.export import AggregationTemporality
+from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
+# Totals as additions, and one histogram with buckets that grow.
+metrics._preferred_temporality = {**metrics._preferred_temporality, Counter: AggregationTemporality.DELTA}
+metering = MeterProvider(
+    resource=resource, metric_readers=[PeriodicExportingMetricReader(metrics, export_interval_millis=10**9)],
+    exemplar_filter=AlwaysOnExemplarFilter(),
+    views=[View(instrument_name="wide", aggregation=ExponentialBucketHistogramAggregation())])
 
 logger = logging.getLogger("stock")
 logger.addHandler(LoggingHandler(logger_provider=logging_))
@@ -67,6 +79,14 @@ with tracer.start_as_current_span("answer", kind=SpanKind.SERVER) as span:
     with tracer.start_as_current_span("look up", attributes={"rows": 2}) as inner:
         inner.set_status(StatusCode.ERROR, "no such row")
         logger.warning("no row %d", 7)
+    metering.get_meter("stock").create_histogram("took", unit="s", explicit_bucket_boundaries_advisory=[0.1, 1.0]).record(0.5)
+    wide = metering.get_meter("stock").create_histogram("wide")
+    for value in (1.5, 3.0, 3.5, 100.0):
+        wide.record(value)
+    added = metering.get_meter("stock").create_counter("added")
+    for value in (2, 5):
+        added.add(value)
+        metering.force_flush()
     print(format(span.get_span_context().trace_id, "032x"))
 for provider in (tracing, logging_, metering):
     provider.shutdown()
@@ -128,6 +148,42 @@ async fn is_understood(house: &House, kind: &str, endpoint: &str) {
     let request = ListSamplesRequest { metric: "answers".to_owned(), service, ..ListSamplesRequest::default() };
     let samples = house.monitor().list_samples(request).await.expect("it is answered").into_inner().samples;
     assert_eq!((samples.len(), samples[0].value, samples[0].labels["kind"].as_str()), (1, 3.0, "good"));
+    metrics_are_understood(house, kind, &trace_id).await;
+}
+
+/// Who answers questions about metrics.
+fn asking(house: &House) -> MetricServiceClient<Link> {
+    let mut routes = Routes::builder();
+    house.monitor.add_to(&mut routes);
+    MetricServiceClient::new(routes.routes().into())
+}
+
+async fn metrics_are_understood(house: &House, kind: &str, trace_id: &str) {
+    let job = format!("job=\"stock-{kind}\"");
+    for (query, expected) in [
+        (format!("added_total{{{job}}}"), 7.0),
+        (format!("took_seconds_bucket{{{job},le=\"0.1\"}}"), 0.0),
+        (format!("took_seconds_bucket{{{job},le=\"1\"}}"), 1.0),
+        (format!("took_seconds_sum{{{job}}}"), 0.5),
+        (format!("histogram_count(wide{{{job}}})"), 4.0),
+        (format!("histogram_sum(wide{{{job}}})"), 108.0),
+        (format!("histogram_fraction(0, 10, wide{{{job}}})"), 0.75),
+    ] {
+        let request = QueryMetricsRequest { query: query.clone(), ..QueryMetricsRequest::default() };
+        let answer = asking(house).query_metrics(request).await.expect("it is answered").into_inner();
+        let value =
+            answer.series.first().and_then(|series| series.points.first()).and_then(|point| point.value.clone());
+        assert_eq!(value, Some(metric_point::Value::Number(expected)), "{query}");
+    }
+    let asked = format!("/api/v1/query_exemplars?query=took_seconds_bucket%7B{}%7D", job.replace('"', "%22"));
+    let request = http::Request::get(asked).body(axum::body::Body::empty()).expect("a request");
+    let answer = tower::ServiceExt::oneshot(house.monitor.query_router(), request).await.expect("it is answered");
+    let bytes = axum::body::to_bytes(answer.into_body(), 1 << 20).await.expect("a body");
+    let told: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+    let first = &told["data"][0];
+    assert_eq!(first["seriesLabels"]["le"], "1", "{told}");
+    assert_eq!(first["exemplars"][0]["labels"]["trace_id"], trace_id, "{told}");
+    assert_eq!(first["exemplars"][0]["value"], "0.5", "{told}");
 }
 
 #[tokio::test]

@@ -157,8 +157,7 @@ impl<'a> Eval<'a> {
             }
             Part::Text(text) => Answer::Text(text),
             Part::Vector(rows) => {
-                unique(&rows)?;
-                let series = rows.into_iter().map(|row| Series {
+                let series = joined(rows)?.into_iter().map(|row| Series {
                     labels: row.labels,
                     samples: row
                         .points
@@ -327,8 +326,7 @@ impl<'a> Eval<'a> {
             }
             part @ Part::Text(_) => return Err(wrong("a subquery", "a vector or a scalar", &part)),
         };
-        unique(&rows)?;
-        let series = rows.into_iter().map(|row| {
+        let series = joined(rows)?.into_iter().map(|row| {
             let points = row.points.into_iter().enumerate();
             let samples = points.filter_map(|(step, point)| Some(Sample { at: at(step), point: point? })).collect();
             Series { labels: row.labels, samples }
@@ -350,21 +348,6 @@ pub(crate) fn mapped(rows: Vec<Row>, make: impl Fn(Point) -> Option<Point>) -> V
             points: row.points.into_iter().map(|point| make(point?)).collect(),
         })
         .collect()
-}
-
-/// Refuses rows that have the same labels and a point at the same step.
-pub(crate) fn unique(rows: &[Row]) -> Result<(), Error> {
-    let mut by_labels = HashMap::<&Labels, Vec<&Row>>::new();
-    for row in rows {
-        let same = by_labels.entry(&row.labels).or_default();
-        let meets =
-            |other: &&Row| row.points.iter().zip(&other.points).any(|(one, two)| one.is_some() && two.is_some());
-        if same.iter().any(meets) {
-            return Err(Error::Duplicate(row.labels.clone()));
-        }
-        same.push(row);
-    }
-    Ok(())
 }
 
 /// Joins rows with the same labels into one.

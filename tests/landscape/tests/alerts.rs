@@ -138,6 +138,25 @@ async fn an_alert_on_real_load_calls_people_and_outlives_the_node() -> Result<()
     })
     .await?;
 
+    // Prometheus' API tells the same, and promtool reads what is measured.
+    let told = http::request(&house.address("platform"), "GET", "/api/v1/alerts", &[], None).await?.json()?;
+    let told = told["data"]["alerts"].as_array().cloned().unwrap_or_default();
+    ensure!(told.iter().any(|alert| alert["labels"]["alertname"] == "busy" && alert["state"] == "firing"), "{told:?}");
+    let rules = http::request(&house.address("platform"), "GET", "/api/v1/rules", &[], None).await?.json()?;
+    let rules = rules["data"]["groups"][0]["rules"].as_array().cloned().unwrap_or_default();
+    ensure!(rules.iter().any(|rule| rule["name"] == "crash_loop" && rule["health"] == "ok"), "{rules:?}");
+    for arguments in [["query", "instant"], ["query", "range"]] {
+        let mut promtool = Command::new("promtool");
+        promtool.args(arguments).args([&house.endpoint(), "sum by (job) (system_memory_limit_bytes)"]);
+        let said = ended(promtool).await?;
+        ensure!(
+            said.code == 0 && said.stdout.contains("job=\"ninefold\""),
+            "{arguments:?}: {}{}",
+            said.stdout,
+            said.stderr
+        );
+    }
+
     // What survives a death: the samples, since when it fires, and who was told.
     let house = house.restart_where_it_was().await?;
     let evaluated = || async {

@@ -31,6 +31,8 @@ pub(crate) fn router(metrics: Arc<Metrics>) -> Router {
         .route(&ask("query"), get(query).post(query))
         .route(&ask("query_range"), get(query_range).post(query_range))
         .route(&ask("format_query"), get(format_query).post(format_query))
+        .route(&ask("parse_query"), get(parse_query).post(parse_query))
+        .route(&ask("query_exemplars"), get(exemplars).post(exemplars))
         .route(&ask("series"), get(series).post(series))
         .route(&ask("labels"), get(labels).post(labels))
         .route(&ask("label/{name}/values"), get(values))
@@ -154,6 +156,39 @@ async fn format_query((State(_), request): Asking) -> Response {
         async {
             let query: Query = parameters(request).await?.query()?;
             Ok(Value::from(query.text()).into())
+        }
+        .await,
+    )
+}
+
+/// The shape of a query: what is selected, and how it is written. Enough for editors, which Grafana's is.
+async fn parse_query((State(_), request): Asking) -> Response {
+    answer(
+        async {
+            let query: Query = parameters(request).await?.query()?;
+            let selectors: Vec<Value> = query
+                .needs(Span::instant(0), &ninefold_promql::Limits::default())
+                .iter()
+                .map(|one| json!({ "name": one.name() }))
+                .collect();
+            Ok(json!({ "text": query.text(), "selectors": selectors }).into())
+        }
+        .await,
+    )
+}
+
+async fn exemplars((State(metrics), request): Asking) -> Response {
+    answer(
+        async {
+            let parameters = parameters(request).await?;
+            let query = parameters.query()?;
+            let (from, to) = (parameters.time("start")?.unwrap_or(0), parameters.time("end")?.unwrap_or_else(now));
+            if to < from {
+                return Err(Odd("invalid parameter \"end\": the range ends before it starts".to_owned()).into());
+            }
+            let found =
+                metrics.exemplars(&query, from, to).into_iter().map(|(labels, all)| json::exemplars(&labels, &all));
+            Ok(Value::from(found.collect::<Vec<_>>()).into())
         }
         .await,
     )

@@ -3,6 +3,8 @@
 use ninefold_promql::{Answer, Histogram, Labels, Point, Sample, Series, show};
 use serde_json::{Map, Value, json};
 
+use super::exemplars::Exemplar;
+
 /// The data of an answer, at most so many series, and whether some were left out.
 pub(crate) fn answer(answer: &Answer, is_instant: bool, series_max: usize) -> (Value, bool) {
     let (kind, result, was_cut) = match answer {
@@ -69,6 +71,14 @@ fn histogram(histogram: &Histogram) -> Value {
         })
         .collect();
     json!({ "count": show(histogram.count), "sum": show(histogram.sum), "buckets": buckets })
+}
+
+/// A series with its exemplars.
+pub(crate) fn exemplars(of: &Labels, all: &[Exemplar]) -> Value {
+    let each = all
+        .iter()
+        .map(|one| json!({ "labels": labels(&one.labels), "value": show(one.value), "timestamp": seconds(one.at) }));
+    json!({ "seriesLabels": labels(of), "exemplars": each.collect::<Vec<_>>() })
 }
 
 /// Labels as an object.

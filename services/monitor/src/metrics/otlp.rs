@@ -8,14 +8,16 @@ use std::collections::BTreeMap;
 
 use ninefold_promql::{Histogram, Labels, NAME, Point, STALE, show};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::metrics::v1 as otlp;
 use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
 use opentelemetry_proto::tonic::metrics::v1::{
     AggregationTemporality, DataPointFlags, ExponentialHistogramDataPoint, HistogramDataPoint, Metric, NumberDataPoint,
-    ResourceMetrics, SummaryDataPoint, metric, number_data_point,
+    ResourceMetrics, SummaryDataPoint, exemplar, metric, number_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use super::about::{About, Type};
+use super::exemplars::{self, Exemplar};
 use super::names::{self, Kind};
 use super::store::Reading;
 use crate::wire::otlp::text;
@@ -26,6 +28,8 @@ const SCHEMA_MAX: i32 = 8;
 const SCHEMA_MIN: i32 = -4;
 /// Most buckets of one side of a histogram. A histogram with more is left out.
 const BUCKETS_MAX: usize = 10_000;
+/// Most exemplars of one point.
+const EXEMPLARS_MAX: usize = 10;
 
 /// What a request says.
 #[derive(Debug, Default)]
@@ -34,6 +38,8 @@ pub(crate) struct Said {
     pub(crate) readings: Vec<Reading>,
     /// What it is that was measured.
     pub(crate) about: BTreeMap<String, About>,
+    /// Single measurements that say which trace they were made in.
+    pub(crate) exemplars: Vec<exemplars::Said>,
     /// How many points were left out, because nobody could make sense of them.
     pub(crate) refused: u64,
 }
@@ -139,7 +145,22 @@ impl Writer<'_> {
             }
         };
         let labels = self.labels(name, &point.attributes, None);
+        self.point_out(&point.exemplars, |_| labels.clone());
         self.put(labels, point.time_unix_nano, point.flags, value.into(), is_added);
+    }
+
+    /// Notes exemplars that say their trace.
+    fn point_out(&mut self, exemplars: &[otlp::Exemplar], of: impl Fn(f64) -> Labels) {
+        for exemplar in exemplars.iter().filter(|one| !one.trace_id.is_empty()).take(EXEMPLARS_MAX) {
+            let value = measured(exemplar);
+            let own = exemplar.filtered_attributes.iter();
+            let own = own.map(|pair| (names::label(&pair.key), pair.value.clone().map(text).unwrap_or_default()));
+            let ids = [("trace_id", &exemplar.trace_id), ("span_id", &exemplar.span_id)];
+            let ids = ids.map(|(name, id)| (name.to_owned(), hex(id)));
+            let at = i64::try_from(exemplar.time_unix_nano / 1_000_000).unwrap_or(i64::MAX);
+            let at = if at == 0 { self.now } else { at };
+            self.said.exemplars.push((of(value), Exemplar { at, value, labels: Labels::new(own.chain(ids)) }));
+        }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]
@@ -150,6 +171,15 @@ impl Writer<'_> {
             return;
         }
         let (time, flags) = (point.time_unix_nano, point.flags);
+        let bucket = |value: f64| {
+            let bound = point.explicit_bounds.iter().find(|bound| value <= **bound);
+            let bound = bound.map_or_else(|| "+Inf".to_owned(), |bound| show(*bound));
+            self.labels(&format!("{name}_bucket"), &point.attributes, Some(("le", &bound)))
+        };
+        let buckets: Vec<Labels> = point.exemplars.iter().map(|one| bucket(measured(one))).collect();
+        for (exemplar, labels) in point.exemplars.iter().zip(buckets) {
+            self.point_out(std::slice::from_ref(exemplar), |_| labels.clone());
+        }
         let mut below = 0_u64;
         for (bound, count) in point.explicit_bounds.iter().zip(&point.bucket_counts) {
             below = below.saturating_add(*count);
@@ -167,6 +197,7 @@ impl Writer<'_> {
             return;
         };
         let labels = self.labels(name, &point.attributes, None);
+        self.point_out(&point.exemplars, |_| labels.clone());
         self.put(labels, point.time_unix_nano, point.flags, histogram.into(), is_added);
     }
 
@@ -213,6 +244,19 @@ impl Writer<'_> {
         };
         self.said.readings.push(Reading { labels, at, point, is_added });
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]
+fn measured(exemplar: &otlp::Exemplar) -> f64 {
+    match exemplar.value {
+        Some(exemplar::Value::AsDouble(value)) => value,
+        Some(exemplar::Value::AsInt(value)) => value as f64,
+        None => f64::NAN,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn is_delta(temporality: i32) -> bool {

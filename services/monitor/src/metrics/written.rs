@@ -6,6 +6,7 @@ use ninefold_promql::{Histogram, Labels, Point};
 use prost::Message;
 
 use super::about::{About, Type};
+use super::exemplars::{Exemplar, Said};
 use super::store::Reading;
 
 /// Most buckets of one side of a histogram.
@@ -26,8 +27,21 @@ struct TimeSeries {
     labels: Vec<Label>,
     #[prost(message, repeated, tag = "2")]
     samples: Vec<Sample>,
+    #[prost(message, repeated, tag = "3")]
+    exemplars: Vec<Pointed>,
     #[prost(message, repeated, tag = "4")]
     histograms: Vec<Native>,
+}
+
+/// `prometheus.Exemplar`.
+#[derive(Clone, PartialEq, Message)]
+struct Pointed {
+    #[prost(message, repeated, tag = "1")]
+    labels: Vec<Label>,
+    #[prost(double, tag = "2")]
+    value: f64,
+    #[prost(int64, tag = "3")]
+    at: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -108,6 +122,18 @@ struct Metadata {
 const GAUGE: i32 = 3;
 
 impl Written {
+    /// Single measurements that say more of themselves.
+    pub(crate) fn exemplars(&self) -> Vec<Said> {
+        let labels = |all: &[Label]| Labels::new(all.iter().map(|one| (one.name.as_str(), one.value.as_str())));
+        let of = |series: &TimeSeries| -> Vec<Said> {
+            let own = labels(&series.labels);
+            let each = series.exemplars.iter();
+            each.map(|one| (own.clone(), Exemplar { at: one.at, value: one.value, labels: labels(&one.labels) }))
+                .collect()
+        };
+        self.series.iter().filter(|series| !series.exemplars.is_empty()).flat_map(of).collect()
+    }
+
     /// What was measured, and what is known of it.
     pub(crate) fn readings(self) -> (Vec<Reading>, BTreeMap<String, About>) {
         let mut readings = Vec::new();
