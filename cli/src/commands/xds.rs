@@ -3,7 +3,7 @@
 use ninefold_proto::ninefold::dialect::v1::{ListXdsStreamsRequest, XdsMode, XdsRefusal, XdsStream, XdsSubscription};
 use serde_json::{Value, json};
 
-use crate::args::BootstrapArgs;
+use crate::args::bootstrap::BootstrapArgs;
 use crate::client::Platform;
 use crate::exit::Failure;
 use crate::output::{self, Format, Table};
