@@ -1,7 +1,7 @@
 //! Who may talk to the platform: nobody unasked beyond this machine, everybody by their token or certificate.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
