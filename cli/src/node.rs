@@ -477,7 +477,8 @@ async fn start_roles(
     let page = page::router(platform.clone(), facts.clone(), bindings)
         .merge(dialect.http_router())
         .merge(monitor.query_router())
-        .merge(alerts.http_router());
+        .merge(alerts.http_router())
+        .merge(monitor.guests_router());
     doors.platform.open(Behind { routes, page, monitor: &monitor, access: &access, tls }, &door_scope);
     Ok((platform, Roles { base, monitor, control, gateway, knife }))
 }

@@ -22,16 +22,20 @@ const FOREIGN: &[(&str, Audience, bool)] = &[
     ("/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources", Audience::Members, true),
     ("/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources", Audience::Members, true),
 ];
-/// Where OTLP over HTTP is taken, and Prometheus' remote write.
-const OTLP: [&str; 4] = ["/v1/logs", "/v1/traces", "/v1/metrics", "/api/v1/write"];
-/// Where Prometheus' query API takes questions that are too long for an address.
-const QUESTIONS: [&str; 6] = [
+/// Where OTLP over HTTP is taken, Prometheus' remote write, and Loki's push.
+const OTLP: [&str; 5] = ["/v1/logs", "/v1/traces", "/v1/metrics", "/api/v1/write", "/loki/api/v1/push"];
+/// Where Prometheus' query API, and Loki's, take questions that are too long for an address.
+const QUESTIONS: [&str; 10] = [
     "/api/v1/query",
     "/api/v1/query_range",
     "/api/v1/series",
     "/api/v1/labels",
     "/api/v1/query_exemplars",
     "/api/v1/format_query",
+    "/loki/api/v1/query",
+    "/loki/api/v1/query_range",
+    "/loki/api/v1/series",
+    "/loki/api/v1/labels",
 ];
 /// One question and one answer, so a stranger cannot keep a place with it.
 const HEALTH: &str = "/grpc.health.v1.Health/Check";

@@ -7,7 +7,7 @@ pub(crate) mod http;
 mod remote_write;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -18,7 +18,9 @@ use crate::captured::nanos;
 use crate::config::Config;
 use crate::error::Error;
 use crate::intake::Intake;
+use crate::live::Rules;
 use crate::metrics::{Metrics, Unkept, Written};
+use crate::model::Line;
 use crate::red::Red;
 use crate::tier::Signal;
 use crate::wire::otlp::{self, Taken};
@@ -88,6 +90,31 @@ impl Ingest {
         let taken = records.len();
         let outcome = self.intake.lines(records).await;
         self.settle(Signal::Logs, taken, outcome, refused, why)
+    }
+
+    /// Puts log lines into the tier that came by another way than OTLP.
+    ///
+    /// # Errors
+    /// Those of [`Intake::lines`].
+    pub(crate) async fn pushed(&self, lines: Vec<Line>) -> Result<(), Error> {
+        let taken = lines.len();
+        let outcome = self.intake.lines(lines).await;
+        self.settle(Signal::Logs, taken, outcome, 0, "").map(drop)
+    }
+
+    /// The rules as they are now.
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        self.intake.rules()
+    }
+
+    /// Largest request, after decompression.
+    pub(crate) const fn body_bytes_max(&self) -> usize {
+        self.config.body_bytes_max
+    }
+
+    /// Longest wait for a body.
+    pub(crate) const fn body_wait(&self) -> Duration {
+        self.config.body_wait
     }
 
     /// Puts spans into the tier.

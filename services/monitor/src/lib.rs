@@ -23,7 +23,9 @@ mod follow;
 mod hot;
 mod ingest;
 mod intake;
+mod jaeger;
 mod live;
+mod loki;
 mod metrics;
 mod red;
 mod service;
@@ -152,9 +154,16 @@ impl Monitor {
         routes.routes()
     }
 
-    /// OTLP over HTTP: `POST /v1/logs`, `/v1/traces` and `/v1/metrics`. And Prometheus' remote write: `POST /api/v1/write`.
+    /// OTLP over HTTP: `POST /v1/logs`, `/v1/traces` and `/v1/metrics`. And Prometheus' remote write: `POST /api/v1/write`, and
+    /// Loki's push: `POST /loki/api/v1/push`.
     pub fn http_router(&self) -> axum::Router {
         ingest::http::router(self.ingest.clone())
+    }
+
+    /// Loki's query API, `/loki/api/v1/query` and what is beside it, and Jaeger's, `/api/traces` and what is beside it.
+    pub fn guests_router(&self) -> axum::Router {
+        let tier = self.service.tier();
+        loki::router(tier.clone(), self.config.query_wait).merge(jaeger::router(tier))
     }
 
     /// Prometheus' query API: `/api/v1/query` and what is beside it.

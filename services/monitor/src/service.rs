@@ -46,6 +46,11 @@ impl Service {
         let followers = Arc::new(Semaphore::new(followers_max.min(Semaphore::MAX_PERMITS)));
         Self { tier, intake, followers, followers_max, stop: scope.stop() }
     }
+
+    /// What it answers from.
+    pub(crate) fn tier(&self) -> Arc<dyn Tier> {
+        self.tier.clone()
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "what map_err hands over")]

@@ -1,5 +1,7 @@
 //! The monitor through its doors: OTLP in, questions out.
 
+#[path = "monitor/guests.rs"]
+mod guests;
 #[path = "house/house.rs"]
 mod house;
 #[path = "monitor/intake.rs"]

@@ -38,6 +38,7 @@ pub(crate) fn router(ingest: Arc<Ingest>) -> Router {
         .route("/v1/traces", post(traces))
         .route("/v1/metrics", post(metrics))
         .merge(super::remote_write::routes())
+        .merge(crate::loki::push::routes())
         .with_state(ingest)
 }
 
@@ -94,7 +95,7 @@ impl Form {
     }
 }
 
-pub(super) fn text(headers: &HeaderMap, name: &HeaderName) -> String {
+pub(crate) fn text(headers: &HeaderMap, name: &HeaderName) -> String {
     headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default()
 }
 
@@ -138,7 +139,7 @@ async fn read<T: Message + Default + DeserializeOwned>(
 }
 
 /// Unpacks a body; no further than the limit, whatever it claims.
-pub(super) fn plain(
+pub(crate) fn plain(
     packed: impl Read,
     bytes_max: usize,
     room: &mut Room,
@@ -154,7 +155,7 @@ pub(super) fn plain(
     Ok(plain)
 }
 
-pub(super) async fn collect(
+pub(crate) async fn collect(
     mut body: Body,
     bytes_max: usize,
     room: &mut Room,
@@ -174,7 +175,7 @@ pub(super) async fn collect(
 }
 
 /// `Retry-After` knows whole seconds only; earlier would be too early.
-pub(super) fn whole_seconds(delay: Duration) -> u64 {
+pub(crate) fn whole_seconds(delay: Duration) -> u64 {
     delay.as_secs() + u64::from(delay.subsec_nanos() > 0)
 }
 
@@ -236,7 +237,7 @@ fn refusal(form: &Form, error: &Error) -> Vec<u8> {
 }
 
 /// HTTP has closer words than the codes of gRPC for what can be wrong with a body.
-pub(super) fn http_status(error: &Error) -> StatusCode {
+pub(crate) fn http_status(error: &Error) -> StatusCode {
     match error {
         Error::TelemetryTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Error::TelemetryTypeUnsupported { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
