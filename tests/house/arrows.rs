@@ -71,6 +71,8 @@ const OURS: &[(&str, &[&str])] = &[
     ("tests-landscape", &["ninefold", "ninefold-proto"]),
     ("bench-decide", &[]),
     ("bench-startup", &[]),
+    // A node as its own process, spoken with by contract.
+    ("bench-telemetry", &["ninefold-proto"]),
     ("bench-calls", &["ninefold", "ninefold-proto"]),
     ("bench-transcode", &["ninefold-gateway"]),
     // The service behind the proxies is built as a user would build it.

@@ -160,7 +160,7 @@ async fn traces(State(tier): Asked, RawQuery(query): RawQuery) -> Answer {
                 found.push(trace_of(&trace));
             }
         }
-        return Ok(told(found));
+        return Ok(told(&found));
     }
     let filter = TraceFilter {
         service: Some(asked.one("service").ok_or_else(|| wrong("service: is missing"))?.to_owned()),
