@@ -6,7 +6,7 @@ use std::time::Duration;
 use ninefold::fault::Violation;
 use serde::Deserialize;
 
-use crate::{mask, parse, shares};
+use crate::{forward, mask, parse, shares};
 
 const MIB: usize = 1024 * 1024;
 const GIB: u64 = 1024 * 1024 * 1024;
@@ -88,6 +88,8 @@ pub struct Config {
     pub lines: parse::Config,
     /// Who may send how much. The document `monitor` may say otherwise.
     pub limits: shares::Config,
+    /// Where what comes in is handed on to.
+    pub forward: forward::Config,
 }
 
 impl Config {
@@ -98,7 +100,7 @@ impl Config {
             let (field, why) = text.split_once(": ").unwrap_or((text.as_str(), "cannot work"));
             Violation::new(field, why)
         };
-        wrong.map(told).collect()
+        wrong.map(told).chain(self.forward.mistakes()).collect()
     }
 }
 
@@ -135,6 +137,7 @@ impl Default for Config {
             mask: mask::Config::default(),
             lines: parse::Config::default(),
             limits: shares::Config::default(),
+            forward: forward::Config::default(),
         }
     }
 }

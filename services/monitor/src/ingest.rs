@@ -17,12 +17,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::captured::nanos;
 use crate::config::Config;
 use crate::error::Error;
+use crate::forward;
 use crate::intake::Intake;
 use crate::live::Rules;
 use crate::metrics::{Metrics, Unkept, Written};
 use crate::model::Line;
 use crate::red::Red;
 use crate::tier::Signal;
+use crate::wire::onward;
 use crate::wire::otlp::{self, Taken};
 
 /// Where telemetry comes in.
@@ -122,10 +124,15 @@ impl Ingest {
     /// # Errors
     /// Those of [`Intake::spans`].
     pub(crate) async fn spans(&self, request: ExportTraceServiceRequest) -> Result<Refused, Error> {
+        let onward = self.intake.onward().map(|forward| (forward, request.clone()));
         let Taken { records, refused, why } = otlp::spans(request.resource_spans);
         let taken = records.len();
         self.red.count(&records);
         let outcome = self.intake.spans(records).await;
+        if let (Some((forward, mut request)), Ok(())) = (onward, &outcome) {
+            onward::mask_spans(&self.rules().masks, &mut request);
+            forward.give(forward::Request::Spans(request));
+        }
         self.settle(Signal::Spans, taken, outcome, refused, why)
     }
 
@@ -143,6 +150,9 @@ impl Ingest {
             Ok(()) => self.metrics.take_otlp(&request.resource_metrics).await.map(|left| unkept = left),
             Err(error) => Err(error),
         };
+        if let (Some(forward), Ok(())) = (self.intake.onward(), &outcome) {
+            forward.give(forward::Request::Metrics(request));
+        }
         // A point that is refused is refused by both; what only the samples' bounds leave out is told all the same.
         let (refused, why) = if refused == 0 { (unkept.readings, unkept.why) } else { (refused, why) };
         self.settle(Signal::Measurements, taken, outcome, refused, why)

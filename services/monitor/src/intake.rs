@@ -1,18 +1,21 @@
-//! The one way into the tier: fair shares first, then masks, then what is written.
+//! The one way into the tier: fair shares first, then masks, then what is written and handed on.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ninefold::lifecycle::Scope;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::forward::{self, Forward};
 use crate::live::Rules;
 use crate::mask::{Counts, Masks};
 use crate::model::{Line, Measurement, Origin, Span};
 use crate::shares::{Account, Shares};
 use crate::tier::{Signal, Tier};
+use crate::wire::onward;
 
 /// Most services of which is told what they send.
 const SENDERS_MAX: usize = 100;
@@ -25,6 +28,7 @@ pub(crate) struct Intake {
     masked: Mutex<Counts>,
     shares: Mutex<Shares>,
     started: Instant,
+    onward: Option<Forward>,
 }
 
 /// What one sender hands in.
@@ -32,13 +36,14 @@ type Loads<'a> = HashMap<&'a str, (u64, usize)>;
 
 impl Intake {
     /// Begins with the rules of the settings.
-    pub(crate) fn new(tier: Arc<dyn Tier>, config: &Config) -> Self {
+    pub(crate) fn new(tier: Arc<dyn Tier>, config: &Config, scope: &Scope) -> Self {
         Self {
             tier,
             rules: watch::Sender::new(Arc::new(Rules::of(config))),
             masked: Mutex::default(),
             shares: Mutex::new(Shares::new(config.limits.clone())),
             started: Instant::now(),
+            onward: Forward::start(config.forward.clone(), scope),
         }
     }
 
@@ -51,6 +56,11 @@ impl Intake {
     pub(crate) fn follow(&self, rules: Arc<Rules>) {
         lock(&self.shares).limit(rules.limits.clone());
         self.rules.send_replace(rules);
+    }
+
+    /// The way on to a backend, if one is named.
+    pub(crate) const fn onward(&self) -> Option<&Forward> {
+        self.onward.as_ref()
     }
 
     /// Counts records that were turned away at the door.
@@ -90,7 +100,11 @@ impl Intake {
         let loads = owned(&loads);
         let masks = self.rules();
         self.count_masked(mask_lines(&masks.masks, &mut lines));
+        let onward = self.onward.as_ref().map(|forward| (forward, onward::logs(&lines)));
         self.tier.append_lines(lines).await?;
+        if let Some((forward, request)) = onward {
+            forward.give(forward::Request::Logs(request));
+        }
         self.taken(&loads);
         Ok(())
     }

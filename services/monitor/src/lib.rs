@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod error;
+pub mod forward;
 pub mod grammar;
 pub mod graph;
 pub mod mask;
@@ -111,7 +112,7 @@ impl Monitor {
     fn before(tier: Arc<dyn Tier>, metrics: Arc<Metrics>, config: Config, scope: &Scope) -> Self {
         tell_of_itself(&tier, &metrics);
         let red = Red::start(metrics.clone(), scope);
-        let intake = Arc::new(Intake::new(tier.clone(), &config));
+        let intake = Arc::new(Intake::new(tier.clone(), &config, scope));
         Self {
             service: Arc::new(Service::new(tier, intake.clone(), config.followers_max, scope)),
             lines: LineSink::start(config.captured_lines_max, intake.clone(), scope),

@@ -22,6 +22,7 @@ use crate::captured::nanos;
 use crate::context;
 use crate::error::Error;
 use crate::follow::Follower;
+use crate::forward::Forward;
 use crate::intake::Intake;
 use crate::tier::{Limit, Tier};
 use crate::wire::{answer, query};
@@ -164,6 +165,11 @@ impl MonitorService for Service {
     }
 
     async fn get_retention(&self, _: Request<GetRetentionRequest>) -> Result<Response<GetRetentionResponse>, Status> {
-        Ok(Response::new(answer::retention(self.tier.retention(), self.intake.masked(), self.intake.senders())))
+        Ok(Response::new(answer::retention(
+            self.tier.retention(),
+            self.intake.masked(),
+            self.intake.senders(),
+            self.intake.onward().map(Forward::told),
+        )))
     }
 }

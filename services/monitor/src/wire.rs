@@ -2,5 +2,6 @@
 
 pub(crate) mod answer;
 pub(crate) mod json;
+pub(crate) mod onward;
 pub(crate) mod otlp;
 pub(crate) mod query;

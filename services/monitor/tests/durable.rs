@@ -28,7 +28,7 @@ use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-const ROUNDS: u64 = 12;
+const ROUNDS: u64 = 50;
 /// Senders at once in the process that is killed, so that commits hold several requests.
 const SENDERS: u64 = 6;
 /// The process is killed at most so long after its first acknowledgement.

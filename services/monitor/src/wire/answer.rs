@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use ninefold_proto::ninefold::monitor::v1 as proto;
 use prost_types::{Duration, Timestamp};
 
+use crate::forward::Told;
 use crate::graph::{Edge, Graph};
 use crate::mask::Counts;
 use crate::model::{Attributes, Kept, Level, Nanos, Origin, Sample, SeriesKey, Span, SpanKind, Summary, Usage};
@@ -124,6 +125,7 @@ pub(crate) fn retention(
     retention: Retention,
     masked: Counts,
     senders: Vec<(String, Account)>,
+    onward: Option<Told>,
 ) -> proto::GetRetentionResponse {
     let sender = |(service, account): (String, Account)| proto::Sender {
         service,
@@ -134,7 +136,13 @@ pub(crate) fn retention(
     proto::GetRetentionResponse {
         masked: masked.into_iter().map(|(rule, values)| proto::Masked { rule, values }).collect(),
         senders: senders.into_iter().map(sender).collect(),
-        forwarding: None,
+        forwarding: onward.map(|told| proto::Forwarding {
+            endpoint: told.endpoint,
+            sent: told.sent,
+            dropped: told.dropped,
+            waiting_bytes: told.waiting_bytes,
+            problem: told.problem,
+        }),
         logs: Some(kept(retention.lines)),
         spans: Some(kept(retention.spans)),
         series: Some(kept(retention.series)),

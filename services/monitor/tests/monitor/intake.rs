@@ -268,3 +268,42 @@ async fn lines_around_a_line_are_those_of_its_instance() {
     assert_eq!(house.monitor().search_logs(request).await.expect_err("too many").code(), Code::InvalidArgument);
     house.close().await;
 }
+
+/// A backend that is another monitor, behind a socket; it may come late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_in_is_handed_on_masked_to_a_backend_that_comes_late() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+    let settings = serde_json::json!({ "forward": { "endpoint": format!("http://{address}") } });
+    let house = House::start(settings_of(&settings));
+    house.line(LineSaid { service: "pump", body: "password=hunter2", ..LineSaid::default() }).await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let done =
+        SpanDone { service: "pump", id: 1, name: "GET /?token=hunter2", start: 1, end: 2, ..SpanDone::default() };
+    house.span(trace, done).await;
+    let forwarding = async || {
+        let kept = house.monitor().get_retention(GetRetentionRequest {}).await.expect("told").into_inner();
+        kept.forwarding.expect("a backend is named")
+    };
+    until("the backend is away", || async { !forwarding().await.problem.is_empty() }).await;
+    assert!(forwarding().await.waiting_bytes > 0);
+
+    let backend = House::start(Config::default());
+    let listener = tokio::net::TcpListener::bind(address).await.expect("the port is free still");
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let server = ninefold::tonic::transport::Server::builder().add_routes(backend.monitor.otlp_routes());
+    backend.scope.run("test.backend", |stop| async move {
+        let _ = server.serve_with_incoming_shutdown(incoming, async move { stop.asked().await }).await;
+    });
+    until("all is handed on", || async { forwarding().await.sent == 2 }).await;
+    assert_eq!(records(&backend, "service:pump").await[0].body, "password=[masked]");
+    let traces = backend.monitor().search_traces(SearchTracesRequest::default()).await.expect("told").into_inner();
+    assert_eq!(traces.traces[0].name, "GET /?token=[masked]");
+    let told = forwarding().await;
+    assert_eq!((told.dropped, told.waiting_bytes, told.problem.as_str()), (0, 0, ""));
+}
+
+fn settings_of(value: &serde_json::Value) -> Config {
+    settings(&value.to_string())
+}
