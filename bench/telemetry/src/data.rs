@@ -119,7 +119,7 @@ impl Hour {
             Span {
                 trace_id: self.trace(row / 10).to_be_bytes().to_vec(),
                 span_id: (row + 1).to_be_bytes().to_vec(),
-                parent_span_id: if row % 10 == 0 { Vec::new() } else { row.to_be_bytes().to_vec() },
+                parent_span_id: if row.is_multiple_of(10) { Vec::new() } else { row.to_be_bytes().to_vec() },
                 name: format!("GET {path}"),
                 kind: 2,
                 start_time_unix_nano: start,
