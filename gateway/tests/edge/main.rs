@@ -42,4 +42,6 @@ mod talk;
 #[cfg(test)]
 mod tls;
 #[cfg(test)]
+mod upstream;
+#[cfg(test)]
 mod web;

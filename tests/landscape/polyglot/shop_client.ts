@@ -1,12 +1,16 @@
-// Calls the shop through the edge with a generated client, by gRPC and by gRPC-Web: node shop_client.js URL
+// Calls the shop through the edge with a generated client, by gRPC, gRPC-Web and Connect: node shop_client.js URL
 import { Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
-import { createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
+import { compressionGzip, createConnectTransport, createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
 import { CompositeService } from "./gen/shop/composite/v1/composite_service_pb.js";
 
 const baseUrl = process.argv[2]!;
 const transports: [string, Transport][] = [
   ["grpc", createGrpcTransport({ baseUrl })],
   ["grpc-web", createGrpcWebTransport({ baseUrl, httpVersion: "1.1" })],
+  ["connect", createConnectTransport({ baseUrl, httpVersion: "1.1" })],
+  ["connect proto", createConnectTransport({ baseUrl, httpVersion: "2", useBinaryFormat: true })],
+  ["connect get", createConnectTransport({ baseUrl, httpVersion: "1.1", useHttpGet: true })],
+  ["connect gzip", createConnectTransport({ baseUrl, httpVersion: "2", sendCompression: compressionGzip, compressMinBytes: 1 })],
 ];
 
 function check(condition: unknown, what: string): asserts condition {

@@ -9,6 +9,7 @@ mod dns;
 mod envoy;
 mod grpc;
 mod h2spec;
+mod openapi;
 mod policies;
 mod prometheus;
 mod promql;
