@@ -39,8 +39,8 @@ struct Asked {
 pub(crate) struct Script {
     /// The headers of the last request.
     pub(crate) headers: Arc<std::sync::Mutex<HeaderMap>>,
-    /// Held by every answer that goes on.
-    pub(crate) answers: Arc<()>,
+    /// The inner one is held by every answer that goes on.
+    pub(crate) answers: Arc<Arc<()>>,
     /// Ends every connection, as a process does that dies.
     dies: Arc<Notify>,
     /// How many calls came.
@@ -112,7 +112,7 @@ impl Script {
             return Response::builder().status(status).header("content-type", "text/html").body(page).unwrap();
         }
         let said = |parts: Vec<Part>| grpc(StreamBody::new(futures_util::stream::iter(parts)).boxed_unsync());
-        let held = self.answers.clone();
+        let held = Arc::clone(&*self.answers);
         let endless = move |first: Vec<Part>| {
             let stay = futures_util::stream::pending::<Part>().inspect(move |_| drop(held.clone()));
             grpc(StreamBody::new(futures_util::stream::iter(first).chain(stay)).boxed_unsync())
@@ -164,7 +164,7 @@ impl Script {
                 grpc(StreamBody::new(all).boxed_unsync())
             }
             "flood" => {
-                let held = self.answers.clone();
+                let held = Arc::clone(&*self.answers);
                 let said = [body.as_ref(); 64].concat();
                 let endless = futures_util::stream::repeat_with(move || {
                     let _ = &held;

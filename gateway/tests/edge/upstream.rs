@@ -14,7 +14,7 @@ fn impatient() -> Config {
 
 async fn until_left(script: &Script) {
     let left = async {
-        while Arc::strong_count(&script.answers) > 1 {
+        while Arc::strong_count(&*script.answers) > 1 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -48,8 +48,10 @@ async fn a_stream_that_breaks_off_ends_with_an_error_that_the_caller_sees() {
     for id in ["reset", "dies"] {
         let answer =
             raw(house.edge, &format!("GET /watch/{id} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "{id}: {answer}");
-        assert!(answer.contains("{\"error\":{"), "{id}: {answer}");
+        // What breaks may take what was said before it along: then nothing was begun, and the status tells.
+        let begun = answer.starts_with("HTTP/1.1 200") && answer.contains("{\"error\":{");
+        let refused = answer.starts_with("HTTP/1.1 50") && answer.contains("\"reason\":");
+        assert!(begun || refused, "{id}: {answer}");
     }
     until_left(&script).await;
 }
