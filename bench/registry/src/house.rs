@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, ensure};
 use ninefold::Link;
 use ninefold::lifecycle::{OnError, Scope};
-use ninefold::serve::{self, Listener, ServeConfig};
+use ninefold::serve::{self, Listener, LiveAdmission, ServeConfig};
 use ninefold_proto::ninefold::registry::v1 as words;
 use ninefold_registry::{Config, Deps, Registry};
 use ninefold_store::{Backend, Key, Op, Store, Txn};
@@ -81,7 +81,7 @@ impl House {
         let routes = routes.routes();
         let listener = Listener::bind("127.0.0.1:0").await?;
         let endpoint: http::Uri = format!("http://{}", listener.address()).parse()?;
-        let serve_config = ServeConfig { streams_max: 1000, ..ServeConfig::default() };
+        let serve_config = ServeConfig { admission: LiveAdmission::disabled(), ..ServeConfig::default() };
         scope.spawn("bench.serve", OnError::Shutdown, move |stop| {
             serve::run(listener, routes, serve_config, async move { stop.asked().await })
         });

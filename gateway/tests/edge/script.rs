@@ -39,12 +39,23 @@ struct Asked {
 pub(crate) struct Script {
     /// The headers of the last request.
     pub(crate) headers: Arc<std::sync::Mutex<HeaderMap>>,
-    /// The inner one is held by every answer that goes on.
-    pub(crate) answers: Arc<Arc<()>>,
+    /// The answers that go on.
+    pub(crate) answers: Arc<Answers>,
     /// Ends every connection, as a process does that dies.
     dies: Arc<Notify>,
     /// How many calls came.
     pub(crate) calls: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+/// Answers that go on hold what is in it.
+#[derive(Default)]
+pub(crate) struct Answers(Arc<()>);
+
+impl Answers {
+    /// How many go on.
+    pub(crate) fn count(&self) -> usize {
+        Arc::strong_count(&self.0) - 1
+    }
 }
 
 /// An edge with the service `ruler` behind it, whose instance is scripted.
@@ -112,7 +123,7 @@ impl Script {
             return Response::builder().status(status).header("content-type", "text/html").body(page).unwrap();
         }
         let said = |parts: Vec<Part>| grpc(StreamBody::new(futures_util::stream::iter(parts)).boxed_unsync());
-        let held = Arc::clone(&*self.answers);
+        let held = self.answers.0.clone();
         let endless = move |first: Vec<Part>| {
             let stay = futures_util::stream::pending::<Part>().inspect(move |_| drop(held.clone()));
             grpc(StreamBody::new(futures_util::stream::iter(first).chain(stay)).boxed_unsync())
@@ -164,7 +175,7 @@ impl Script {
                 grpc(StreamBody::new(all).boxed_unsync())
             }
             "flood" => {
-                let held = Arc::clone(&*self.answers);
+                let held = self.answers.0.clone();
                 let said = [body.as_ref(); 64].concat();
                 let endless = futures_util::stream::repeat_with(move || {
                     let _ = &held;
