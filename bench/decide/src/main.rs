@@ -24,7 +24,12 @@ use connect::balance::{Gauge, Gauged, Method, Table};
 use connect::breaker::{Breaker, Policy, Verdict};
 
 #[path = "../../../sdk/rust/src/connect"]
-#[allow(dead_code, unreachable_pub, reason = "written for the channel, which uses and shows more of it")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "written for the channel, which uses and shows more of it"
+)]
 mod connect {
     pub(crate) mod balance;
     pub(crate) mod breaker;
