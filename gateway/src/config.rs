@@ -54,7 +54,7 @@ pub struct Config {
     /// Origins whose pages may call, such as `https://shop.example`; `*` for all. Credentials of browsers (cookies) are
     /// never allowed across origins.
     pub origins: Vec<String>,
-    /// Whether the edge describes what it exposes by gRPC reflection.
+    /// Whether the edge describes what it exposes by gRPC reflection. Not, unless asked: strangers need not know.
     pub reflection: bool,
     /// Whether the edge describes its REST routes as OpenAPI at `/openapi.json`, with a page at `/docs`.
     pub openapi: bool,
@@ -164,7 +164,7 @@ impl Default for Config {
             drain: Duration::from_secs(10),
             linger: Duration::from_secs(300),
             origins: vec!["*".to_owned()],
-            reflection: true,
+            reflection: false,
             openapi: true,
             sample_percent: 0,
             auth: Auth::default(),

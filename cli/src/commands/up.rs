@@ -91,7 +91,9 @@ pub(crate) async fn demo(args: &DemoArgs, format: Format) -> Result<(), Failure>
         .prefix("ninefold-demo-")
         .tempdir()
         .map_err(|error| Failure::Data { path: "the system's temporary folder".to_owned(), why: error.to_string() })?;
-    let settings = settings::load(&args.node, temporary.path())?;
+    let mut settings = settings::load(&args.node, temporary.path())?;
+    // So that a newcomer's grpcurl needs no files.
+    settings.gateway.reflection = true;
     let data = settings.data.clone();
     let node = Node::start(settings).await?;
     announce(&node, begin, format);

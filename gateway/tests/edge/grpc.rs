@@ -124,7 +124,12 @@ async fn the_edge_describes_what_it_exposes() {
     use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
     use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
-    let house = Landscape::start().await;
+    let shut = Landscape::start().await;
+    let refused = ServerReflectionClient::new(channel(&shut).await)
+        .server_reflection_info(futures_util::stream::iter([ServerReflectionRequest::default()]))
+        .await;
+    assert_eq!(refused.map(drop).unwrap_err().code(), Code::Unimplemented, "it is not told unless asked for");
+    let house = Landscape::start_with(Config { reflection: true, ..Config::default() }).await;
     let mut client = ServerReflectionClient::new(channel(&house).await);
     let questions = [
         MessageRequest::ListServices(String::new()),

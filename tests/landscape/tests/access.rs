@@ -348,8 +348,12 @@ async fn callers_of_the_edge_show_tokens_and_keys() -> Result<()> {
 
     // What services verify the edge's word with; the last call made sure that there is one.
     let platform = house.address("platform");
-    let published = http::request(&platform, "GET", "/v1/identity/keys", &[], None).await?.json()?;
-    ensure!(published["keys"][0]["kty"] == "OKP" && published["keys"][0]["use"] == "sig", "{published}");
+    let keys = async || http::request(&platform, "GET", "/v1/identity/keys", &[], None).await?.json();
+    until("the edge's key is there", AT_ONCE, async || {
+        let published = keys().await?;
+        Ok(published["keys"][0]["kty"] == "OKP" && published["keys"][0]["use"] == "sig")
+    })
+    .await?;
     let by_http = http::request(&platform, "GET", "/v1/keys", &[], None).await?;
     ensure!(by_http.status == 200 && by_http.json()?["keys"].as_array().is_none_or(Vec::is_empty), "{by_http:?}");
     let data = std::process::Command::new("grep").args(["-rlaF", &secret[20..], &house.data()]).output()?;

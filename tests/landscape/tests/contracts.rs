@@ -192,6 +192,7 @@ async fn a_second_version_joins_beside_the_first_and_clients_come_from_the_lands
     )?;
     let verdict = checked(&house, &checkout.protos(), &[]).await?;
     ensure!(verdict.code == 7 && verdict.stdout.contains("HTTP_PATH_CONFLICT"), "{verdict:?}");
+    ensure!(verdict.stdout.contains("of product-composite"), "the owner is named: {verdict:?}");
     let held = house.run(&["contract", "level", "shop.review.v1", "warn", "--reason", "for a day"]).await?;
     ensure!(held.code == 0, "{held:?}");
     let verdict = checked(&house, &checkout.protos(), &[]).await?;

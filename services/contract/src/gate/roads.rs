@@ -30,13 +30,16 @@ impl Gate {
         levels: &BTreeMap<String, proto::Level>,
     ) -> Result<Vec<proto::Finding>, Error> {
         let mut others: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
         for one in running.iter().filter(|one| one.service != service) {
             let packages =
                 one.protobuf_services.iter().filter_map(|name| name.rsplit_once('.')).map(|(package, _)| package);
+            let packages: Vec<&str> = packages.collect();
+            owners.extend(packages.iter().map(|package| (*package, one.service.as_str())));
             others
                 .entry(&one.digest)
                 .or_default()
-                .extend(packages.filter(|package| !split.held.contains_key(*package)));
+                .extend(packages.into_iter().filter(|package| !split.held.contains_key(*package)));
         }
         let mut schemas = Vec::new();
         for (digest, packages) in others.into_iter().take(CONTRACTS_MAX).filter(|(_, packages)| !packages.is_empty()) {
@@ -55,7 +58,14 @@ impl Gate {
                 proto::Level::Off => return None,
                 level => level == proto::Level::Warn,
             };
-            Some(proto::Finding { warning, ..told(finding, package) })
+            let mut told = proto::Finding { warning, ..told(finding, package) };
+            // The method that has the road is named by package, service and name.
+            let owner = told.old.rsplitn(3, '.').last().and_then(|package| owners.get(package));
+            if let Some(owner) = owner {
+                told.message.truncate(told.message.trim_end_matches('.').len());
+                told.message.push_str(&format!(" of {owner}."));
+            }
+            Some(told)
         });
         Ok(found.collect())
     }
