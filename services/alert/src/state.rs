@@ -70,7 +70,8 @@ pub(crate) fn step(name: &str, rule: &Rule, before: &Alerts, said: Said, now: i6
     // What fired goes on for a while, so that a condition that comes and goes does not call people each time.
     for (labels, alert) in before {
         let is_kept = alert.firing.is_some() && now.saturating_sub(alert.held) < seconds(rule.keep_firing_for);
-        let is_believed = alert.held < grace.since && now < grace.until;
+        // A node that dies and is back within a second leaves both times alike.
+        let is_believed = alert.held <= grace.since && now < grace.until;
         if (is_kept || is_believed) && !after.contains_key(labels) {
             after.insert(labels.clone(), alert.clone());
         }
@@ -142,6 +143,11 @@ mod tests {
         let pending = step("r", &rule, &Alerts::new(), said("a"), 100, Grace::NONE);
         let firing = step("r", &rule, &pending, said("a"), 110, Grace::NONE);
         let grace = Grace { since: 200, until: 260 };
+        let at_once = Grace { since: 110, until: 170 };
+        assert!(
+            !step("r", &rule, &firing, Vec::new(), 110, at_once).is_empty(),
+            "back within the second in which it held"
+        );
         let believed = step("r", &rule, &firing, Vec::new(), 201, grace);
         assert_eq!(believed, firing);
         let seen = step("r", &rule, &believed, said("a"), 230, grace);

@@ -117,7 +117,7 @@ impl Watcher {
             }
             // What fired before a start is believed even where its rule is not known yet: nobody is told that it is over.
             let unknown = kept.values().filter(|_| now < grace.until).flat_map(BTreeMap::values);
-            let believed = unknown.filter(|alert| alert.held < grace.since);
+            let believed = unknown.filter(|alert| alert.held <= grace.since);
             let all = known.values().flat_map(|known| known.alerts.values()).chain(believed);
             let firing = all.filter(|alert| alert.firing.is_some()).cloned().collect();
             // A rule that is not there may come back: at the start, the document is not known yet.
