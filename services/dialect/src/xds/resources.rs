@@ -36,6 +36,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
 /// Conditions under which no instance has begun to work: repeating is harmless for every method. gRPC does so by itself.
 const RETRY_HARMLESS: &str = "connect-failure,refused-stream";
+/// How many times an Envoy looks for a host that was not asked yet.
+const HOSTS_LOOKED_AT: i64 = 5;
 
 /// A message as one that names its own type.
 pub(crate) fn any<M: Named>(message: &M) -> Any {
@@ -197,6 +199,17 @@ fn one_route(
     }
 }
 
+/// An Envoy repeats a call at a host that was not asked for it yet, where it finds one: the one that died would be asked
+/// again otherwise.
+fn other_hosts() -> route::retry_policy::RetryHostPredicate {
+    let kind = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
+    let config = Any { type_url: format!("type.googleapis.com/{kind}"), value: Vec::new() };
+    route::retry_policy::RetryHostPredicate {
+        name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
+        config_type: Some(route::retry_policy::retry_host_predicate::ConfigType::TypedConfig(config)),
+    }
+}
+
 fn retry_policy(
     retry: Option<&policy::Retry>,
     attempt: Option<prost_types::Duration>,
@@ -209,6 +222,8 @@ fn retry_policy(
             num_retries: Some(2),
             per_try_timeout: None,
             retry_back_off: None,
+            retry_host_predicate: vec![other_hosts()],
+            host_selection_retry_max_attempts: HOSTS_LOOKED_AT,
         });
     };
     let repetitions = retry.attempts_max.unwrap_or(3).saturating_sub(1);
@@ -234,6 +249,8 @@ fn retry_policy(
         retry_on: conditions.join(","),
         num_retries: Some(repetitions),
         per_try_timeout: attempt.filter(|_| is_envoy),
+        retry_host_predicate: is_envoy.then(other_hosts).into_iter().collect(),
+        host_selection_retry_max_attempts: if is_envoy { HOSTS_LOOKED_AT } else { 0 },
         retry_back_off: Some(route::retry_policy::RetryBackOff {
             base_interval: Some(duration(wait_min)),
             max_interval: Some(duration(wait_max)),
