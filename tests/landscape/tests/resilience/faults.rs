@@ -1,16 +1,16 @@
 //! One instance turns slow, one turns faulty, one dies; the caller hardly notices, and the story can be read.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use ninefold::proto::ninefold::contract::v1 as words;
-use ninefold::tonic::{Request, Response, Status, async_trait};
-use ninefold::{App, Channel, Credentials, SdkSettings, telemetry};
+use ninefold::{App, Channel};
 use tests_landscape::{Landscape, until};
 use words::contract_service_client::ContractServiceClient;
-use words::contract_service_server::{ContractService, ContractServiceServer};
+
+use crate::pump::{FAULTY, Instance, SLOW, WELL, settings};
 
 const SOON: Duration = Duration::from_secs(30);
 /// How soon a breaker is to open: within a second, with room for a machine that does other things, too.
@@ -19,113 +19,6 @@ const OPEN_MAX: Duration = Duration::from_secs(3);
 const LATE_FACTOR: u32 = 10;
 /// Calls a second.
 const RATE: u64 = 100;
-
-/// How an instance behaves.
-const WELL: u8 = 0;
-const SLOW: u8 = 1;
-const FAULTY: u8 = 2;
-
-/// An instance of the service "pump" in a runtime of its own, so that it can die at once with all its sockets.
-struct Instance {
-    id: String,
-    manner: Arc<AtomicU8>,
-    calls: Arc<AtomicU32>,
-    runtime: Option<tokio::runtime::Runtime>,
-}
-
-impl Instance {
-    fn start(platform: &str, id: &str) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let (manner, calls) = (Arc::new(AtomicU8::new(WELL)), Arc::new(AtomicU32::new(0)));
-        let pump = Pump { manner: manner.clone(), calls: calls.clone() };
-        let settings = settings(platform, id)?;
-        runtime.spawn(async move {
-            App::with_settings("pump", Ok(settings))
-                .contract(ninefold::proto::DESCRIPTOR_SET)
-                .service(ContractServiceServer::new(pump))
-                .run_until(std::future::pending())
-                .await
-        });
-        Ok(Self { id: id.to_owned(), manner, calls, runtime: Some(runtime) })
-    }
-
-    fn behave(&self, manner: u8) {
-        self.manner.store(manner, Ordering::Relaxed);
-    }
-
-    fn calls(&self) -> u32 {
-        self.calls.load(Ordering::Relaxed)
-    }
-
-    fn kill(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-impl Drop for Instance {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-fn settings(platform: &str, id: &str) -> Result<SdkSettings> {
-    let settings = SdkSettings::from_env()?;
-    Ok(SdkSettings {
-        endpoints: vec![format!("http://{platform}").parse()?],
-        listen: "127.0.0.1:0".to_owned(),
-        instance_id: Some(id.to_owned()),
-        cache_dir: None,
-        credentials: Credentials::default(),
-        telemetry: telemetry::Config { filter: "error".to_owned(), ..telemetry::Config::default() },
-        ..settings
-    })
-}
-
-#[derive(Clone)]
-struct Pump {
-    manner: Arc<AtomicU8>,
-    calls: Arc<AtomicU32>,
-}
-
-#[async_trait]
-impl ContractService for Pump {
-    async fn check_contract(
-        &self,
-        _: Request<words::CheckContractRequest>,
-    ) -> Result<Response<words::CheckContractResponse>, Status> {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        match self.manner.load(Ordering::Relaxed) {
-            // Less than a call may take, so that each is answered in the end.
-            SLOW => tokio::time::sleep(Duration::from_secs(3)).await,
-            FAULTY => return Err(Status::unavailable("as the test wants")),
-            _ => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-        Ok(Response::new(words::CheckContractResponse { known: true }))
-    }
-
-    async fn put_contract(
-        &self,
-        _: Request<words::PutContractRequest>,
-    ) -> Result<Response<words::PutContractResponse>, Status> {
-        Err(Status::unimplemented("not in this test"))
-    }
-
-    async fn get_contract(
-        &self,
-        _: Request<words::GetContractRequest>,
-    ) -> Result<Response<words::GetContractResponse>, Status> {
-        Err(Status::unimplemented("not in this test"))
-    }
-
-    async fn list_contracts(
-        &self,
-        _: Request<words::ListContractsRequest>,
-    ) -> Result<Response<words::ListContractsResponse>, Status> {
-        Err(Status::unimplemented("not in this test"))
-    }
-}
 
 /// What became of the calls.
 #[derive(Default)]

@@ -1,0 +1,5 @@
+//! What keeps calls going: breakers, retries, hedging, limits, with nothing configured and with policies that change live.
+
+mod faults;
+mod policies;
+mod pump;
