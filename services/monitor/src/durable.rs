@@ -11,8 +11,12 @@ mod cold;
 mod columns;
 mod commit;
 mod file;
+mod grams;
+mod index;
 pub(crate) mod journal;
 mod manifest;
+mod need;
+mod reading;
 mod state;
 mod summary;
 mod upkeep;
@@ -20,10 +24,11 @@ mod upkeep;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use ninefold::lifecycle::Scope;
+use ninefold::telemetry::{Measure, measure};
 use tokio::sync::watch;
 
 use crate::captured::nanos;
@@ -39,6 +44,7 @@ use crate::tallies::Tallies;
 use crate::tier::{Followed, Limit, LineCursor, Lines, Page, Retention, Signal, Tally, Tier, Trace, TraceCursor};
 use batch::Batch;
 use cold::Question;
+use reading::Cost;
 use state::State;
 use summary::Part;
 
@@ -61,6 +67,7 @@ impl Durable {
     pub(crate) async fn open(config: &Config, folder: PathBuf, scope: &Scope) -> Result<Self, Error> {
         let state = Arc::new(State::open(config, folder).await?);
         upkeep::start(state.clone(), scope);
+        tell_of_reads(&state.cost);
         Ok(Self(state))
     }
 
@@ -79,11 +86,14 @@ impl Durable {
         let question = Arc::new(Question::new(self.0.config.query_rows_max, wait));
         // Dropped with the future of whoever asked, so that a thread does not go on for nobody.
         let asked = question.clone().held();
+        let cost = self.0.cost.clone();
         let permit =
             tokio::time::timeout(wait, self.0.queries.clone().acquire_owned()).await.map_err(|_| too_slow())?;
         let outcome = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            work(&question)
+            let outcome = work(&question);
+            cost.add(&question.cost);
+            outcome
         });
         let outcome = outcome.await.map_err(|panic| Error::Unreadable(Box::new(panic)))?;
         drop(asked);
@@ -177,6 +187,23 @@ impl Durable {
         let next = records.last().filter(|_| is_cut_off).map(trace_cursor);
         Ok(Page { records, next })
     }
+}
+
+/// Measures what questions read.
+fn tell_of_reads(cost: &Arc<Cost>) {
+    #[expect(clippy::cast_precision_loss, reason = "metrics know no other numbers")]
+    fn total(name: &'static str, about: &'static str, cost: &Arc<Cost>, of: fn(&Cost) -> &AtomicU64) {
+        let cost = cost.clone();
+        measure(name, about, Measure::Total, move || vec![(Vec::new(), of(&cost).load(Ordering::Relaxed) as f64)]);
+    }
+    let about = "Bytes of telemetry's files that questions have read";
+    total("ninefold_monitor_query_read_bytes_total", about, cost, |cost| &cost.bytes);
+    let about = "Rows of telemetry's files that questions have looked at";
+    total("ninefold_monitor_query_rows_total", about, cost, |cost| &cost.rows);
+    let about = "Blocks of rows that questions have read";
+    total("ninefold_monitor_query_blocks_total", about, cost, |cost| &cost.pieces);
+    let about = "Blocks of rows that the index spared questions";
+    total("ninefold_monitor_query_blocks_spared_total", about, cost, |cost| &cost.passed_over);
 }
 
 fn trace_cursor(summary: &Summary) -> TraceCursor {

@@ -219,16 +219,20 @@ pub fn fields<'a>(line: &'a Line, name: &'a str) -> Vec<Cow<'a, str>> {
 }
 
 /// Whether a name is one of those under which messages carry what they belong to: any of them stands for all.
-fn is_correlation(name: &str) -> bool {
-    const NAMES: [&str; 6] = [
+pub(crate) fn is_correlation(name: &str) -> bool {
+    names_of_correlation().contains(&name)
+}
+
+/// Those names.
+pub(crate) const fn names_of_correlation() -> [&'static str; 6] {
+    [
         "correlation",
         "correlation_id",
         "correlationId",
         "correlation.id",
         "messaging.message.conversation_id",
         "messaging.message.correlation_id",
-    ];
-    NAMES.contains(&name)
+    ]
 }
 
 struct Parser<'a> {

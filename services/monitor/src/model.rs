@@ -459,6 +459,11 @@ impl Needle {
         Self(text.to_lowercase())
     }
 
+    /// The text in lower case.
+    pub(crate) fn lower(&self) -> &str {
+        &self.0
+    }
+
     /// Whether it is in a text.
     pub fn is_in(&self, text: &str) -> bool {
         // Most text is ASCII, and the scan of a full ring shows in its time whether each line allocates.

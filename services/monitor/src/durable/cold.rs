@@ -1,7 +1,8 @@
 //! Questions to files. Blocks; each question is bounded by rows and by time, and ends when nobody waits for it.
 //!
-//! A search looks at row groups from the newest time on. It reads the columns that its conditions need, notes the places
-//! of the rows that are meant, and reads whole rows only of those that go into the answer.
+//! A search looks at pieces of files from the newest time on, of those that the index does not rule out. It reads the
+//! columns that its conditions need, notes the places of the rows that are meant, and reads whole rows only of those that
+//! go into the answer.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -13,10 +14,12 @@ use arrow::datatypes::Int32Type;
 use arrow::error::ArrowError;
 
 use super::columns::{
-    ATTRIBUTES, BODY, INSTANCE, LEVEL, RESOURCE, Rows, SEQUENCE, SERVICE, TIME, TRACE, columns_of, level_of_word,
+    ATTRIBUTES, BODY, INSTANCE, LEVEL, RESOURCE, Rows, SEQUENCE, SERVICE, TIME, TRACE, NAME, columns_of, level_of_word,
     line_in_part, pairs, text_at,
 };
-use super::file::{Condition, Group, Sheet};
+use super::file::{Condition, Sheet};
+use super::need::Need;
+use super::reading::{Cost, Piece};
 use super::{columns, unreadable};
 use crate::error::Error;
 use crate::grammar::{Expression, Part, Value};
@@ -33,13 +36,18 @@ pub(crate) struct Question {
     wait: Duration,
     until: Instant,
     is_dropped: AtomicBool,
+    /// What it read.
+    pub(crate) cost: Arc<Cost>,
 }
+
+/// Most pieces that are read in one go.
+const STEP_MAX: usize = 8;
 
 impl Question {
     /// A question that looks at no more than so many rows, for no longer than that.
     pub(crate) fn new(rows_max: u64, wait: Duration) -> Self {
         let until = Instant::now() + wait;
-        Self { rows: AtomicU64::new(0), rows_max, wait, until, is_dropped: AtomicBool::new(false) }
+        Self { rows: AtomicU64::new(0), rows_max, wait, until, is_dropped: AtomicBool::new(false), cost: Arc::default() }
     }
 
     /// Whoever waits for the answer holds this; when it is dropped the question ends.
@@ -110,8 +118,11 @@ pub(crate) fn may_have_lines(sheets: &[Arc<Sheet>], filter: &LineFilter, range: 
 struct Found {
     at: LineCursor,
     sheet: usize,
-    group: usize,
+    piece: usize,
 }
+
+/// A piece, and the place of its file among those that are asked.
+type Placed = (usize, Piece);
 
 /// Searches lines, newest first; at most one more than the limit.
 pub(crate) fn search_lines(
@@ -122,30 +133,26 @@ pub(crate) fn search_lines(
     question: &Question,
 ) -> Result<Vec<Kept>, Error> {
     let mut newest: BTreeSet<Found> = BTreeSet::new();
-    for (sheet, group) in groups(sheets, filter, range)? {
+    let mut pieces = pieces(sheets, filter, range, question)?;
+    pieces.sort_by_key(|(_, piece)| std::cmp::Reverse(piece.time_max));
+    let (mut next, mut step) = (0, 1);
+    while let Some((_, piece)) = pieces.get(next) {
         let is_full = newest.len() > limit.records_max;
-        if is_full && newest.first().is_some_and(|oldest| group.time_max < oldest.at.time) {
+        if is_full && newest.first().is_some_and(|oldest| piece.time_max < oldest.at.time) {
             break;
         }
-        question.look(group.rows)?;
-        let conditions = conditions(filter);
-        let read = sheets[sheet].read(vec![group.place], Some(&[TIME, SEQUENCE]), conditions).map_err(unreadable)?;
-        for batch in read {
-            let rows = Rows::new(&batch).map_err(unreadable)?;
-            for row in 0..batch.num_rows() {
-                let time = rows.time(TIME, row).map_err(unreadable)?;
-                let sequence = rows.number(SEQUENCE, row).map_err(unreadable)?;
-                let at = LineCursor { time, sequence };
-                if range.admits(at) {
-                    newest.insert(Found { at, sheet, group: group.place });
-                    if newest.len() > limit.records_max + 1 {
-                        newest.pop_first();
-                    }
-                }
+        let run = run(&pieces[next..], step);
+        find(sheets, run, next, filter, range, question, |found| {
+            newest.insert(found);
+            if newest.len() > limit.records_max + 1 {
+                newest.pop_first();
             }
-        }
+        })?;
+        next += run.len();
+        // Who finds little in one piece reads more in one go.
+        step = (step * 2).min(STEP_MAX);
     }
-    whole_lines(sheets, &newest, limit, question)
+    whole_lines(sheets, &pieces, &newest, limit, question)
 }
 
 /// Searches lines behind a place and with sequence numbers below one, oldest first.
@@ -160,70 +167,106 @@ pub(crate) fn lines_after(
     let range = Range { before: None, floor: Some(after), below };
     let filter = LineFilter { start: Some(filter.start.unwrap_or_default().max(after.time)), ..filter.clone() };
     let mut oldest: BTreeSet<Found> = BTreeSet::new();
-    let mut groups = groups(sheets, &filter, range)?;
-    groups.sort_by_key(|(_, group)| group.time_min);
-    for (sheet, group) in groups {
+    let mut pieces = pieces(sheets, &filter, range, question)?;
+    pieces.sort_by_key(|(_, piece)| piece.time_min);
+    for (place, (_, piece)) in pieces.iter().enumerate() {
         let is_full = oldest.len() >= limit.records_max;
-        if is_full && oldest.last().is_some_and(|newest| newest.at.time < group.time_min) {
+        if is_full && oldest.last().is_some_and(|newest| newest.at.time < piece.time_min) {
             break;
         }
-        question.look(group.rows)?;
-        let read = sheets[sheet].read(vec![group.place], Some(&[TIME, SEQUENCE]), conditions(&filter));
-        for batch in read.map_err(unreadable)? {
-            let rows = Rows::new(&batch).map_err(unreadable)?;
-            for row in 0..batch.num_rows() {
-                let time = rows.time(TIME, row).map_err(unreadable)?;
-                let at = LineCursor { time, sequence: rows.number(SEQUENCE, row).map_err(unreadable)? };
-                if range.admits(at) {
-                    oldest.insert(Found { at, sheet, group: group.place });
-                    if oldest.len() > limit.records_max {
-                        oldest.pop_last();
-                    }
-                }
+        find(sheets, &pieces[place..=place], place, &filter, range, question, |found| {
+            oldest.insert(found);
+            if oldest.len() > limit.records_max {
+                oldest.pop_last();
             }
-        }
+        })?;
     }
-    let mut lines = whole_lines(sheets, &oldest, limit, question)?;
+    let mut lines = whole_lines(sheets, &pieces, &oldest, limit, question)?;
     lines.reverse();
     Ok(lines)
 }
 
-/// The row groups that may hold lines that are asked for, the newest first.
-fn groups(sheets: &[Arc<Sheet>], filter: &LineFilter, range: Range) -> Result<Vec<(usize, Group)>, Error> {
+/// The first of some pieces, and those after it that are of the same row group; at most so many.
+fn run(pieces: &[Placed], most: usize) -> &[Placed] {
+    let is_near = |(sheet, piece): &&Placed| {
+        pieces.first().is_some_and(|(first, of)| first == sheet && of.group == piece.group)
+    };
+    &pieces[..pieces.iter().take(most).take_while(is_near).count()]
+}
+
+/// Gives the places of lines of some pieces of one file that are meant; the first of them is the `place`th of all.
+fn find(
+    sheets: &[Arc<Sheet>],
+    run: &[Placed],
+    place: usize,
+    filter: &LineFilter,
+    range: Range,
+    question: &Question,
+    mut give: impl FnMut(Found),
+) -> Result<(), Error> {
+    let Some((sheet, _)) = run.first() else { return Ok(()) };
+    let some: Vec<Piece> = run.iter().map(|(_, piece)| *piece).collect();
+    question.look(some.iter().map(|piece| piece.rows as u64).sum())?;
+    let read = sheets[*sheet].read(&some, Some(&[TIME, SEQUENCE]), conditions(filter), &question.cost);
+    for batch in read.map_err(unreadable)? {
+        let rows = Rows::new(&batch).map_err(unreadable)?;
+        for row in 0..batch.num_rows() {
+            let time = rows.time(TIME, row).map_err(unreadable)?;
+            let at = LineCursor { time, sequence: rows.number(SEQUENCE, row).map_err(unreadable)? };
+            if range.admits(at) {
+                // Sequence numbers grow over the rows of a file: the last piece that begins before it is the one.
+                let of = run.iter().enumerate().filter(|(_, (_, piece))| piece.first <= at.sequence);
+                let of = of.max_by_key(|(_, (_, piece))| piece.first).map_or(0, |(of, _)| of);
+                give(Found { at, sheet: *sheet, piece: place + of });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The pieces that may hold lines that are asked for.
+fn pieces(
+    sheets: &[Arc<Sheet>],
+    filter: &LineFilter,
+    range: Range,
+    question: &Question,
+) -> Result<Vec<Placed>, Error> {
+    let need = Need::of_lines(filter);
     let mut found = Vec::new();
     for (place, sheet) in sheets.iter().enumerate() {
         let entry = &sheet.entry;
         if !range.overlaps(filter, entry.time_min, entry.time_max, entry.first) {
             continue;
         }
-        let of_trace = filter.trace_id.map(|id| sheet.groups_of_trace(&id.to_string())).transpose();
-        let of_trace = of_trace.map_err(unreadable)?;
-        let groups = sheet.groups().map_err(unreadable)?.into_iter().filter(|group| {
-            range.overlaps(filter, group.time_min, group.time_max, group.first)
-                && of_trace.as_ref().is_none_or(|places| places.contains(&group.place))
-        });
-        found.extend(groups.map(|group| (place, group)));
+        question.look(0)?;
+        let is_meant = |piece: &Piece| range.overlaps(filter, piece.time_min, piece.time_max, piece.first);
+        let mut pieces = sheet.pieces(&need, is_meant, &question.cost).map_err(unreadable)?;
+        if let Some(id) = filter.trace_id {
+            pieces = sheet.of_trace(pieces, &id.to_string(), &question.cost).map_err(unreadable)?;
+        }
+        found.extend(pieces.into_iter().map(|piece| (place, piece)));
     }
-    found.sort_by_key(|(_, group)| std::cmp::Reverse(group.time_max));
     Ok(found)
 }
 
 /// Reads whole lines, newest first, until their bytes are beyond the limit.
 fn whole_lines(
     sheets: &[Arc<Sheet>],
+    pieces: &[Placed],
     newest: &BTreeSet<Found>,
     limit: Limit,
     question: &Question,
 ) -> Result<Vec<Kept>, Error> {
     let mut places: BTreeMap<(usize, usize), HashSet<u64>> = BTreeMap::new();
     for found in newest {
-        places.entry((found.sheet, found.group)).or_default().insert(found.at.sequence);
+        places.entry((found.sheet, found.piece)).or_default().insert(found.at.sequence);
     }
     let mut lines = Vec::with_capacity(newest.len());
-    for ((sheet, group), sequences) in places {
+    for ((sheet, piece), sequences) in places {
         question.look(0)?;
         let condition = rows_where(&[SEQUENCE], move |rows, row| Ok(sequences.contains(&rows.number(SEQUENCE, row)?)));
-        for batch in sheets[sheet].read(vec![group], None, vec![condition]).map_err(unreadable)? {
+        let read = sheets[sheet].read(&[pieces[piece].1], None, vec![condition], &question.cost);
+        for batch in read.map_err(unreadable)? {
             lines.extend(columns::lines(&batch).map_err(unreadable)?);
         }
     }
@@ -266,17 +309,17 @@ fn of_trace(
     question: &Question,
     mut give: impl FnMut(&RecordBatch) -> Result<(), ArrowError>,
 ) -> Result<(), Error> {
-    let text = id.to_string();
+    let (text, need) = (id.to_string(), Need::of_trace(id));
     for sheet in sheets {
         question.look(0)?;
-        let groups = sheet.groups_of_trace(&text).map_err(unreadable)?;
-        if groups.is_empty() {
+        let pieces = sheet.pieces(&need, |_| true, &question.cost);
+        let pieces = pieces.and_then(|pieces| sheet.of_trace(pieces, &text, &question.cost)).map_err(unreadable)?;
+        if pieces.is_empty() {
             continue;
         }
-        let known = sheet.groups().map_err(unreadable)?;
-        question.look(known.iter().filter(|group| groups.contains(&group.place)).map(|group| group.rows).sum())?;
+        question.look(pieces.iter().map(|piece| piece.rows as u64).sum())?;
         let condition = is_of_trace(text.clone());
-        for batch in sheet.read(groups, None, vec![condition]).map_err(unreadable)? {
+        for batch in sheet.read(&pieces, None, vec![condition], &question.cost).map_err(unreadable)? {
             give(&batch).map_err(unreadable)?;
         }
     }
@@ -356,10 +399,15 @@ pub(crate) fn count_lines(
     parts.extend([Part::Time, Part::Level]);
     let mut columns = columns_of(&parts);
     columns.push(SEQUENCE);
-    for (sheet, group) in groups(sheets, filter, Range { before: None, floor: None, below })? {
-        question.look(group.rows)?;
-        let read = sheets[sheet].read(vec![group.place], Some(&columns), conditions(filter)).map_err(unreadable)?;
-        for batch in read {
+    let pieces = pieces(sheets, filter, Range { before: None, floor: None, below }, question)?;
+    let mut next = 0;
+    while next < pieces.len() {
+        let run = run(&pieces[next..], STEP_MAX);
+        next += run.len();
+        let (sheet, some) = (run[0].0, run.iter().map(|(_, piece)| *piece).collect::<Vec<_>>());
+        question.look(some.iter().map(|piece| piece.rows as u64).sum())?;
+        let read = sheets[sheet].read(&some, Some(&columns), conditions(filter), &question.cost);
+        for batch in read.map_err(unreadable)? {
             let rows = Rows::new(&batch).map_err(unreadable)?;
             for row in 0..batch.num_rows() {
                 if rows.number(SEQUENCE, row).map_err(unreadable)? < below {
@@ -379,17 +427,18 @@ pub(crate) fn traces_with(
     question: &Question,
 ) -> Result<HashSet<TraceId>, Error> {
     let mut found = HashSet::new();
+    let need = Need::of_spans(filter);
     for sheet in sheets.iter().rev().filter(|sheet| is_within(sheet, filter.start, filter.end)) {
-        for group in sheet.groups().map_err(unreadable)? {
-            question.look(group.rows)?;
+        for piece in sheet.pieces(&need, |_| true, &question.cost).map_err(unreadable)? {
+            question.look(piece.rows as u64)?;
             let mut conditions = Vec::new();
             if let Some(name) = filter.operation.clone() {
-                conditions.push(words_where("name", move |word| word == name));
+                conditions.push(words_where(NAME, move |word| word == name));
             }
             if let Some(service) = filter.service.clone() {
                 conditions.push(words_where(SERVICE, move |word| word == service));
             }
-            for batch in sheet.read(vec![group.place], None, conditions).map_err(unreadable)? {
+            for batch in sheet.read(&[piece], None, conditions, &question.cost).map_err(unreadable)? {
                 let spans = columns::spans(&batch).map_err(unreadable)?;
                 found.extend(spans.iter().filter(|span| filter.admits_span(span)).map(|span| span.trace_id));
             }
@@ -402,7 +451,11 @@ pub(crate) fn traces_with(
 }
 
 fn is_within(sheet: &Sheet, start: Option<Nanos>, end: Option<Nanos>) -> bool {
-    start.is_none_or(|start| start <= sheet.entry.time_max) && end.is_none_or(|end| sheet.entry.time_min < end)
+    is_between(sheet.entry.time_min, sheet.entry.time_max, start, end)
+}
+
+fn is_between(time_min: Nanos, time_max: Nanos, start: Option<Nanos>, end: Option<Nanos>) -> bool {
+    start.is_none_or(|start| start <= time_max) && end.is_none_or(|end| time_min < end)
 }
 
 /// Adds the spans of a time to a graph, of the newest files first.
@@ -413,10 +466,12 @@ pub(crate) fn graph(
     question: &Question,
 ) -> Result<Graph, Error> {
     const COLUMNS: [&str; 7] = [TRACE, "span_id", "parent_span_id", SERVICE, TIME, "end", "failed"];
+    let is_meant = |piece: &Piece| is_between(piece.time_min, piece.time_max, start, end);
     for sheet in sheets.iter().rev().filter(|sheet| is_within(sheet, start, end)) {
-        for group in sheet.groups().map_err(unreadable)? {
-            question.look(group.rows)?;
-            for batch in sheet.read(vec![group.place], Some(&COLUMNS), Vec::new()).map_err(unreadable)? {
+        let pieces = sheet.pieces(&Need::NOTHING, is_meant, &question.cost).map_err(unreadable)?;
+        for run in pieces.chunk_by(|one, next| one.group == next.group) {
+            question.look(run.iter().map(|piece| piece.rows as u64).sum())?;
+            for batch in sheet.read(run, Some(&COLUMNS), Vec::new(), &question.cost).map_err(unreadable)? {
                 if !add_calls(&batch, (start, end), &mut graph).map_err(unreadable)? {
                     return Ok(graph);
                 }
@@ -484,3 +539,6 @@ fn words_where(column: &'static str, is_meant: impl Fn(&str) -> bool + Send + Sy
     };
     Condition { columns: vec![column], test: Box::new(test) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,8 @@ pub(crate) const LEVEL: &str = "level";
 pub(crate) const BODY: &str = "body";
 /// The trace, in hex; empty for none.
 pub(crate) const TRACE: &str = "trace_id";
+/// Name of a span.
+pub(crate) const NAME: &str = "name";
 /// Attributes of a record, as a JSON object.
 pub(crate) const ATTRIBUTES: &str = "attributes";
 /// Attributes of its sender, as a JSON object.
@@ -64,7 +66,7 @@ pub(crate) fn schema(signal: Signal) -> SchemaRef {
             (TRACE, DataType::Utf8),
             ("span_id", DataType::Utf8),
             ("parent_span_id", DataType::Utf8),
-            ("name", word()),
+            (NAME, word()),
             (SERVICE, word()),
             (INSTANCE, word()),
             ("kind", word()),

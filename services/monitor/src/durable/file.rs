@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{AsArray as _, BooleanArray, RecordBatch};
 use arrow::datatypes::{TimestampNanosecondType, UInt64Type};
@@ -17,20 +17,25 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::metadata::{KeyValue, PageIndexPolicy};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
 
-use super::columns::{COUNTED, SEQUENCE, TIME, TRACE, schema};
+use super::columns::{BODY, COUNTED, SEQUENCE, TIME, TRACE, schema};
+use super::index::{self, BLOCK_ROWS, Block};
+use super::need::Need;
+use super::reading::{Cost, Counted, Piece, selection};
 use super::manifest::Entry;
 use crate::model::Nanos;
 use crate::tier::Signal;
 
-/// Rows of a row group: what is decoded, or left out, at a time.
-const GROUP_ROWS: usize = 64 * 1024;
+/// Rows of a row group.
+const GROUP_ROWS: usize = 8 * BLOCK_ROWS;
 /// Rows of a page: what is read of a group to find one row.
-const PAGE_ROWS: usize = 8 * 1024;
+const PAGE_ROWS: usize = BLOCK_ROWS;
+/// What the footer names the index by: where it begins, and how long it is.
+const INDEX: &str = "ninefold.index";
 /// How often the bloom filter of trace ids says yes where it is no.
 const BLOOM_WRONG: f64 = 0.01;
 /// Traces of a row group that the bloom filter is made for.
@@ -46,6 +51,7 @@ pub(crate) struct Sheet {
     pub(crate) entry: Entry,
     path: PathBuf,
     footer: OnceLock<ArrowReaderMetadata>,
+    index: OnceLock<Option<Index>>,
     is_retired: AtomicBool,
 }
 
@@ -56,6 +62,13 @@ impl Drop for Sheet {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// The blocks of a file, and where their filters are.
+#[derive(Debug)]
+struct Index {
+    at: u64,
+    blocks: Vec<Block>,
 }
 
 /// A condition on rows, and the columns it looks at.
@@ -73,7 +86,7 @@ impl Sheet {
     /// A file that the manifest has.
     pub(crate) fn new(folder: &Path, entry: Entry) -> Self {
         let path = path(folder, entry.signal, entry.id);
-        Self { entry, path, footer: OnceLock::new(), is_retired: AtomicBool::new(false) }
+        Self { entry, path, footer: OnceLock::new(), index: OnceLock::new(), is_retired: AtomicBool::new(false) }
     }
 
     /// Says that the manifest does not have it any more.
@@ -86,7 +99,11 @@ impl Sheet {
         &self.path
     }
 
-    fn footer(&self, file: &File) -> Result<ArrowReaderMetadata, ParquetError> {
+    fn open(&self, cost: &Arc<Cost>) -> Result<Counted, ParquetError> {
+        Ok(Counted::new(File::open(&self.path)?, cost.clone()))
+    }
+
+    fn footer(&self, file: &Counted) -> Result<ArrowReaderMetadata, ParquetError> {
         if let Some(known) = self.footer.get() {
             return Ok(known.clone());
         }
@@ -97,31 +114,89 @@ impl Sheet {
         Ok(self.footer.get_or_init(|| read).clone())
     }
 
-    /// Its row groups, with the times in them.
-    pub(crate) fn groups(&self) -> Result<Vec<Group>, ParquetError> {
-        let footer = self.footer(&File::open(&self.path)?)?;
+    /// What is known of the blocks; `None` in a file of an older ninefold, and where that is damaged.
+    fn index(&self, file: &Counted, footer: &ArrowReaderMetadata) -> Result<Option<&Index>, ParquetError> {
+        if let Some(known) = self.index.get() {
+            return Ok(known.as_ref());
+        }
+        let named = footer.metadata().file_metadata().key_value_metadata();
+        let place = named.and_then(|pairs| pairs.iter().find(|pair| pair.key == INDEX)?.value.as_deref());
+        let place = place.and_then(|text| text.split_once(':'));
+        let place = place.and_then(|(at, length)| Some((at.parse().ok()?, length.parse::<u64>().ok()?)));
+        let read = match place {
+            Some((at, length)) => read_index(file, at, length)?,
+            None => None,
+        };
+        Ok(self.index.get_or_init(|| read).as_ref())
+    }
+
+    /// The pieces of it that may hold what is needed, in their order: blocks, or whole row groups where it has no index.
+    pub(crate) fn pieces(
+        &self,
+        need: &Need,
+        is_meant: impl Fn(&Piece) -> bool,
+        cost: &Arc<Cost>,
+    ) -> Result<Vec<Piece>, ParquetError> {
+        let file = self.open(cost)?;
+        let footer = self.footer(&file)?;
+        let Some(index) = self.index(&file, &footer)? else {
+            let mut groups = self.groups(&footer)?;
+            groups.retain(is_meant);
+            return Ok(groups);
+        };
+        let mut pieces = Vec::new();
+        let mut row = 0;
+        for block in &index.blocks {
+            let piece = Piece {
+                group: row / GROUP_ROWS,
+                from: row % GROUP_ROWS,
+                rows: block.rows,
+                time_min: block.time_min,
+                time_max: block.time_max,
+                first: block.first,
+            };
+            row += block.rows;
+            let mut has = |key| block.may_have(key, |at, bytes| file.read_at(index.at + at, bytes));
+            if is_meant(&piece) && need.may_be_met(&mut has)? {
+                pieces.push(piece);
+            }
+        }
+        cost.passed_over(index.blocks.len() - pieces.len());
+        Ok(pieces)
+    }
+
+    /// Its row groups.
+    fn groups(&self, footer: &ArrowReaderMetadata) -> Result<Vec<Piece>, ParquetError> {
         let column = |name: &str| footer.schema().index_of(name).map_err(ParquetError::from);
         let (time, sequence) = (column(TIME)?, column(SEQUENCE)?);
-        let group = |(place, group): (usize, &parquet::file::metadata::RowGroupMetaData)| {
-            let (time_min, time_max) = bounds(group.column(time).statistics());
-            let (first, _) = bounds(group.column(sequence).statistics());
-            let rows = u64::try_from(group.num_rows()).unwrap_or(0);
-            Group { place, rows, time_min: Nanos(time_min), time_max: Nanos(time_max), first }
+        let group = |(group, of): (usize, &parquet::file::metadata::RowGroupMetaData)| {
+            let (time_min, time_max) = bounds(of.column(time).statistics());
+            let (first, _) = bounds(of.column(sequence).statistics());
+            let rows = usize::try_from(of.num_rows()).unwrap_or(0);
+            Piece { group, from: 0, rows, time_min: Nanos(time_min), time_max: Nanos(time_max), first }
         };
         Ok(footer.metadata().row_groups().iter().enumerate().map(group).collect())
     }
 
-    /// The row groups that may hold rows of a trace.
-    pub(crate) fn groups_of_trace(&self, trace_id: &str) -> Result<Vec<usize>, ParquetError> {
-        let file = File::open(&self.path)?;
+    /// Those of some pieces whose row groups may hold rows of a trace: for a file without an index.
+    pub(crate) fn of_trace(
+        &self,
+        mut pieces: Vec<Piece>,
+        trace_id: &str,
+        cost: &Arc<Cost>,
+    ) -> Result<Vec<Piece>, ParquetError> {
+        let file = self.open(cost)?;
         let footer = self.footer(&file)?;
+        if pieces.is_empty() || self.index(&file, &footer)?.is_some() {
+            return Ok(pieces);
+        }
         let column = footer.schema().index_of(TRACE).map_err(ParquetError::from)?;
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer);
         let mut found = Vec::new();
-        for place in 0..builder.metadata().num_row_groups() {
-            let bloom = builder.get_row_group_column_bloom_filter(place, column)?;
+        for piece in pieces.drain(..) {
+            let bloom = builder.get_row_group_column_bloom_filter(piece.group, column)?;
             if bloom.is_none_or(|bloom| bloom.check(trace_id)) {
-                found.push(place);
+                found.push(piece);
             }
         }
         Ok(found)
@@ -129,21 +204,26 @@ impl Sheet {
 
     /// All rows, in their order, some at a time.
     pub(crate) fn rows(&self) -> Result<impl Iterator<Item = Result<RecordBatch, ArrowError>> + use<>, ParquetError> {
-        let file = File::open(&self.path)?;
+        let file = self.open(&Arc::default())?;
         let footer = self.footer(&file)?;
         ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer).with_batch_size(PAGE_ROWS).build()
     }
 
-    /// Reads columns of the rows of some row groups that fulfil all conditions, which are looked at in their order.
+    /// Reads columns of the rows of some pieces that fulfil all conditions, which are looked at in their order.
     pub(crate) fn read(
         &self,
-        groups: Vec<usize>,
+        pieces: &[Piece],
         columns: Option<&[&str]>,
         conditions: Vec<Condition>,
+        cost: &Arc<Cost>,
     ) -> Result<Vec<RecordBatch>, ParquetError> {
-        let file = File::open(&self.path)?;
+        let file = self.open(cost)?;
         let footer = self.footer(&file)?;
+        let rows = |group: usize| usize::try_from(footer.metadata().row_group(group).num_rows()).unwrap_or(0);
+        let (groups, selected) = selection(pieces, rows);
+        cost.read_pieces(pieces);
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer).with_row_groups(groups);
+        let builder = builder.with_row_selection(selected).with_batch_size(PAGE_ROWS);
         let leaves = |names: &[&str]| ProjectionMask::columns(builder.parquet_schema(), names.iter().copied());
         let mut predicates: Vec<Box<dyn ArrowPredicate>> = Vec::new();
         for condition in conditions {
@@ -157,19 +237,16 @@ impl Sheet {
     }
 }
 
-/// A row group.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Group {
-    /// Its place in the file.
-    pub(crate) place: usize,
-    /// How many rows it has.
-    pub(crate) rows: u64,
-    /// The earliest time in it.
-    pub(crate) time_min: Nanos,
-    /// The latest time in it.
-    pub(crate) time_max: Nanos,
-    /// Sequence number of its first row.
-    pub(crate) first: u64,
+fn read_index(file: &Counted, at: u64, length: u64) -> Result<Option<Index>, ParquetError> {
+    let mut begin = [0; index::BEGIN_BYTES];
+    if length < begin.len() as u64 {
+        return Ok(None);
+    }
+    file.read_at(at, &mut begin)?;
+    let Some(heads) = index::heads_bytes(&begin).filter(|heads| *heads as u64 <= length) else { return Ok(None) };
+    let mut bytes = vec![0; heads];
+    file.read_at(at, &mut bytes)?;
+    Ok(index::decode(&bytes).map(|blocks| Index { at, blocks }))
 }
 
 fn bounds(statistics: Option<&Statistics>) -> (u64, u64) {
@@ -189,6 +266,8 @@ pub(crate) fn path(folder: &Path, signal: Signal, id: i64) -> PathBuf {
 /// A file while it is written.
 pub(crate) struct Writer {
     writer: ArrowWriter<File>,
+    /// Measurements have none.
+    index: Option<index::Builder>,
     entry: Entry,
     path: PathBuf,
     folder: PathBuf,
@@ -221,7 +300,8 @@ impl Writer {
             bytes: 0,
             written,
         };
-        Ok(Self { writer, entry, path, folder: folder.to_owned() })
+        let index = (signal != Signal::Measurements).then(index::Builder::default);
+        Ok(Self { writer, index, entry, path, folder: folder.to_owned() })
     }
 
     /// Adds rows.
@@ -241,6 +321,9 @@ impl Writer {
         self.entry.time_max =
             time(times.iter().max()).map_or(self.entry.time_max, |high| high.max(self.entry.time_max));
         self.entry.records += batch.num_rows() as u64;
+        if let Some(index) = &mut self.index {
+            index.add(batch)?;
+        }
         self.writer.write(batch)
     }
 
@@ -249,7 +332,7 @@ impl Writer {
     /// # Errors
     /// What the disk says; then the file is removed.
     pub(crate) fn finish(mut self) -> Result<Entry, ParquetError> {
-        let written = self.writer.finish().map(drop).and_then(|()| Ok(self.writer.inner().sync_all()?));
+        let written = self.write_end().and_then(|()| Ok(self.writer.inner().sync_all()?));
         let synced = written.and_then(|()| Ok(File::open(&self.folder)?.sync_all()?));
         match synced.and_then(|()| Ok(std::fs::metadata(&self.path)?.len())) {
             Ok(bytes) => Ok(Entry { bytes, ..self.entry }),
@@ -258,6 +341,19 @@ impl Writer {
                 Err(failure)
             }
         }
+    }
+
+    /// Writes the index behind the last row group, and the footer that names it.
+    fn write_end(&mut self) -> Result<(), ParquetError> {
+        if let Some(mut index) = self.index.take() {
+            let bytes = index.finish();
+            self.writer.flush()?;
+            let at = self.writer.bytes_written();
+            self.writer.write_all(&bytes)?;
+            let place = format!("{at}:{}", bytes.len());
+            self.writer.append_key_value_metadata(KeyValue::new(INDEX.to_owned(), place));
+        }
+        self.writer.finish().map(drop)
     }
 
     /// Removes what was begun.
@@ -279,6 +375,10 @@ fn properties(signal: Signal) -> WriterProperties {
         properties = properties
             .set_column_dictionary_enabled(column.clone(), false)
             .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
+    }
+    if signal == Signal::Logs {
+        // Texts repeat themselves in part, which is not for a dictionary; and one would be read for each page.
+        properties = properties.set_column_dictionary_enabled(ColumnPath::from(BODY), false);
     }
     if signal != Signal::Measurements {
         let trace = ColumnPath::from(TRACE);

@@ -14,6 +14,7 @@ use super::commit::Queue;
 use super::file::{Sheet, sweep};
 use super::journal::{Damage, Journal};
 use super::manifest::Manifest;
+use super::reading::Cost;
 use super::summary::Part;
 use super::{columns, now, unopenable};
 use crate::config::Config;
@@ -40,6 +41,8 @@ pub(crate) struct State {
     /// Bytes of what waits for the journal, and of what is in it but not in a file.
     pub(crate) unfiled_bytes: AtomicUsize,
     pub(crate) queries: Arc<Semaphore>,
+    /// What all questions have read.
+    pub(crate) cost: Arc<Cost>,
     /// Wakes whoever writes files.
     pub(crate) wake: Notify,
     files: Mutex<HashMap<Signal, Arc<Vec<Arc<Sheet>>>>>,
@@ -126,6 +129,7 @@ impl State {
             unfiled_bytes: AtomicUsize::new(pending.bytes),
             pending: Mutex::new(pending),
             queries: Arc::new(Semaphore::new(config.queries_max.clamp(1, Semaphore::MAX_PERMITS))),
+            cost: Arc::default(),
             wake: Notify::new(),
             files: Mutex::new(files.into_iter().map(|(signal, sheets)| (signal, Arc::new(sheets))).collect()),
             forgotten: Mutex::default(),

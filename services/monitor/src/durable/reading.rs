@@ -1,0 +1,154 @@
+//! What of a file is read, and what that costs.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, Length};
+
+use crate::model::Nanos;
+
+/// Rows of a file that are read together: of one row group, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// The place of the row group.
+    pub(crate) group: usize,
+    /// The place of the first row in it.
+    pub(crate) from: usize,
+    /// How many rows it has.
+    pub(crate) rows: usize,
+    /// The earliest time in it.
+    pub(crate) time_min: Nanos,
+    /// The latest time in it.
+    pub(crate) time_max: Nanos,
+    /// Sequence number of its first row.
+    pub(crate) first: u64,
+}
+
+/// The row groups of some pieces in their order, and which rows of those are meant.
+pub(crate) fn selection(pieces: &[Piece], rows_of: impl Fn(usize) -> usize) -> (Vec<usize>, RowSelection) {
+    let mut pieces = pieces.to_vec();
+    pieces.sort_by_key(|piece| (piece.group, piece.from));
+    let (mut groups, mut selectors) = (Vec::new(), Vec::new());
+    for of_group in pieces.chunk_by(|one, next| one.group == next.group) {
+        let group = of_group[0].group;
+        let mut row = 0;
+        for piece in of_group {
+            selectors.push(RowSelector::skip(piece.from - row));
+            selectors.push(RowSelector::select(piece.rows));
+            row = piece.from + piece.rows;
+        }
+        selectors.push(RowSelector::skip(rows_of(group).saturating_sub(row)));
+        groups.push(group);
+    }
+    (groups, RowSelection::from(selectors))
+}
+
+/// What questions have cost.
+#[derive(Debug, Default)]
+pub(crate) struct Cost {
+    /// Files that were opened, each as often as it was.
+    pub(crate) files: AtomicU64,
+    /// Bytes that were read of them.
+    pub(crate) bytes: AtomicU64,
+    /// Blocks, or row groups, that were read.
+    pub(crate) pieces: AtomicU64,
+    /// Rows of those.
+    pub(crate) rows: AtomicU64,
+    /// Blocks that the index said need not be read.
+    pub(crate) passed_over: AtomicU64,
+}
+
+impl Cost {
+    /// Counts pieces that are read.
+    pub(crate) fn read_pieces(&self, pieces: &[Piece]) {
+        self.pieces.fetch_add(pieces.len() as u64, Ordering::Relaxed);
+        self.rows.fetch_add(pieces.iter().map(|piece| piece.rows as u64).sum(), Ordering::Relaxed);
+    }
+
+    /// Counts blocks that are not.
+    pub(crate) fn passed_over(&self, blocks: usize) {
+        self.passed_over.fetch_add(blocks as u64, Ordering::Relaxed);
+    }
+
+    fn add_bytes(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Adds what another has counted.
+    pub(crate) fn add(&self, other: &Self) {
+        let pairs = [
+            (&self.files, &other.files),
+            (&self.bytes, &other.bytes),
+            (&self.pieces, &other.pieces),
+            (&self.rows, &other.rows),
+            (&self.passed_over, &other.passed_over),
+        ];
+        for (sum, part) in pairs {
+            sum.fetch_add(part.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+}
+
+/// A file whose reads are counted.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    file: Arc<File>,
+    cost: Arc<Cost>,
+}
+
+impl Counted {
+    /// Counts the reads of a file.
+    pub(crate) fn new(file: File, cost: Arc<Cost>) -> Self {
+        cost.files.fetch_add(1, Ordering::Relaxed);
+        Self { file: Arc::new(file), cost }
+    }
+
+    /// Fills bytes from a place on.
+    pub(crate) fn read_at(&self, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.cost.add_bytes(bytes.len());
+        self.file.read_exact_at(bytes, at)
+    }
+}
+
+impl Length for Counted {
+    fn len(&self) -> u64 {
+        self.file.metadata().map(|about| about.len()).unwrap_or(0)
+    }
+}
+
+impl ChunkReader for Counted {
+    type T = io::BufReader<From>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        Ok(io::BufReader::new(From { file: self.file.clone(), at: start, cost: self.cost.clone() }))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let mut bytes = vec![0; length];
+        self.read_at(start, &mut bytes)?;
+        Ok(bytes.into())
+    }
+}
+
+/// Reads a file from a place on.
+#[derive(Debug)]
+pub(crate) struct From {
+    file: Arc<File>,
+    at: u64,
+    cost: Arc<Cost>,
+}
+
+impl Read for From {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(bytes, self.at)?;
+        self.at += read as u64;
+        self.cost.add_bytes(read);
+        Ok(read)
+    }
+}
