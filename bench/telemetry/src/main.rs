@@ -71,6 +71,10 @@ async fn main() -> Result<()> {
         ("rare_ms", "a word that occurs once, ms"),
         ("last_ms", "last 100 of a service and level, ms"),
         ("count_ms", "count by service and minute, ms"),
+        ("trace_kb", "read of files for a trace, kB"),
+        ("rare_kb", "read of files for a word that occurs once, kB"),
+        ("last_kb", "read of files for the last 100, kB"),
+        ("count_kb", "read of files for the count, kB"),
         ("memory_mb", "resident at the most while it takes all in, MB"),
         ("idle_mb", "resident after a start, MB"),
         ("refused", "requests that were told to come back"),
@@ -120,33 +124,7 @@ async fn of_node(hour: Hour, binary: &Path, data: &Path) -> Result<Value> {
     let begun = Instant::now();
     trace(&mut monitor, hour, 1).await?;
     let cold = begun.elapsed();
-    let (mut traces, mut rares, mut lasts, mut counts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for round in 0..ASKED {
-        let number = hour.lines / 20 / (ASKED + 1) * (round + 1);
-        let begun = Instant::now();
-        trace(&mut monitor, hour, number).await?;
-        traces.push(begun.elapsed());
-        let begun = Instant::now();
-        let found = search(&mut monitor, LogFilter { query: RARE.to_owned(), ..LogFilter::default() }).await?;
-        ensure!(found == 1, "the word that occurs once was found {found} times");
-        rares.push(begun.elapsed());
-        let begun = Instant::now();
-        let (service, level) = (SERVICE.to_owned(), Level::Error.into());
-        let found = search(&mut monitor, LogFilter { service, level, ..LogFilter::default() }).await?;
-        ensure!(found > 0, "the service has errors");
-        lasts.push(begun.elapsed());
-        let begun = Instant::now();
-        let step = Some(prost_types::Duration { seconds: 60, nanos: 0 });
-        let request = CountLogsRequest {
-            step,
-            fields: vec!["service".to_owned()],
-            values_max: 100,
-            ..CountLogsRequest::default()
-        };
-        let counted = monitor.count_logs(request).await?.into_inner();
-        ensure!(counted.lines >= hour.lines, "{} of {} lines were counted", counted.lines, hour.lines);
-        counts.push(begun.elapsed());
-    }
+    let asked = ask(&node, &mut monitor, hour).await?;
     node.end().await?;
     #[expect(clippy::cast_precision_loss, reason = "figures for a table")]
     let (lines, spans) = (hour.lines as f64, (hour.lines / 2) as f64);
@@ -158,14 +136,61 @@ async fn of_node(hour: Hour, binary: &Path, data: &Path) -> Result<Value> {
         "line_bytes": each(line_bytes, lines),
         "span_bytes": each(span_bytes, spans),
         "trace_cold_ms": cold.as_secs_f64() * 1e3,
-        "trace_ms": median(traces),
-        "rare_ms": median(rares),
-        "last_ms": median(lasts),
-        "count_ms": median(counts),
+        "trace_ms": asked[0].0,
+        "rare_ms": asked[1].0,
+        "last_ms": asked[2].0,
+        "count_ms": asked[3].0,
+        "trace_kb": asked[0].1,
+        "rare_kb": asked[1].1,
+        "last_kb": asked[2].1,
+        "count_kb": asked[3].1,
         "memory_mb": memory,
         "idle_mb": idle,
         "refused": refused.load(Ordering::Relaxed),
     }))
+}
+
+/// Asks the four questions: milliseconds of each, the median, and kilobytes of files that one takes on the average.
+async fn ask(node: &Node, monitor: &mut MonitorServiceClient<Channel>, hour: Hour) -> Result<[(f64, f64); 4]> {
+    let mut times: [Vec<Duration>; 4] = Default::default();
+    let mut bytes = [0; 4];
+    for round in 0..ASKED {
+        for (question, (times, bytes)) in times.iter_mut().zip(&mut bytes).enumerate() {
+            let before = node.read_bytes()?;
+            let begun = Instant::now();
+            match question {
+                0 => trace(monitor, hour, hour.lines / 20 / (ASKED + 1) * (round + 1)).await?,
+                1 => {
+                    let found = search(monitor, LogFilter { query: RARE.to_owned(), ..LogFilter::default() }).await?;
+                    ensure!(found == 1, "the word that occurs once was found {found} times");
+                }
+                2 => {
+                    let (service, level) = (SERVICE.to_owned(), Level::Error.into());
+                    let found = search(monitor, LogFilter { service, level, ..LogFilter::default() }).await?;
+                    ensure!(found > 0, "the service has errors");
+                }
+                _ => count(monitor, hour).await?,
+            }
+            times.push(begun.elapsed());
+            *bytes += node.read_bytes()? - before;
+        }
+    }
+    let mut asked = [(0.0, 0.0); 4];
+    for ((asked, times), bytes) in asked.iter_mut().zip(times).zip(bytes) {
+        #[expect(clippy::cast_precision_loss, reason = "figures for a table")]
+        let each = bytes as f64 / ASKED as f64 / 1e3;
+        *asked = (median(times), each);
+    }
+    Ok(asked)
+}
+
+async fn count(monitor: &mut MonitorServiceClient<Channel>, hour: Hour) -> Result<()> {
+    let step = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    let request =
+        CountLogsRequest { step, fields: vec!["service".to_owned()], values_max: 100, ..CountLogsRequest::default() };
+    let counted = monitor.count_logs(request).await?.into_inner();
+    ensure!(counted.lines >= hour.lines, "{} of {} lines were counted", counted.lines, hour.lines);
+    Ok(())
 }
 
 fn median(mut times: Vec<Duration>) -> f64 {

@@ -62,6 +62,13 @@ impl Node {
         Ok(ticks / TICKS_PER_SECOND)
     }
 
+    /// Bytes that it has read of files, from the disk or from the kernel's memory of it.
+    pub(crate) fn read_bytes(&self) -> Result<u64> {
+        let told = std::fs::read_to_string(format!("/proc/{}/io", self.pid))?;
+        let line = told.lines().find_map(|line| line.strip_prefix("rchar: ")).context("a line of reads")?;
+        Ok(line.trim().parse()?)
+    }
+
     /// Memory in MB: `VmRSS` now, `VmHWM` at the most.
     pub(crate) fn memory_mb(&self, what: &str) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;

@@ -14,7 +14,7 @@ use arrow::datatypes::Int32Type;
 use arrow::error::ArrowError;
 
 use super::columns::{
-    ATTRIBUTES, BODY, INSTANCE, LEVEL, RESOURCE, Rows, SEQUENCE, SERVICE, TIME, TRACE, NAME, columns_of, level_of_word,
+    ATTRIBUTES, BODY, INSTANCE, LEVEL, NAME, RESOURCE, Rows, SEQUENCE, SERVICE, TIME, TRACE, columns_of, level_of_word,
     line_in_part, pairs, text_at,
 };
 use super::file::{Condition, Sheet};
@@ -47,7 +47,14 @@ impl Question {
     /// A question that looks at no more than so many rows, for no longer than that.
     pub(crate) fn new(rows_max: u64, wait: Duration) -> Self {
         let until = Instant::now() + wait;
-        Self { rows: AtomicU64::new(0), rows_max, wait, until, is_dropped: AtomicBool::new(false), cost: Arc::default() }
+        Self {
+            rows: AtomicU64::new(0),
+            rows_max,
+            wait,
+            until,
+            is_dropped: AtomicBool::new(false),
+            cost: Arc::default(),
+        }
     }
 
     /// Whoever waits for the answer holds this; when it is dropped the question ends.
@@ -188,9 +195,8 @@ pub(crate) fn lines_after(
 
 /// The first of some pieces, and those after it that are of the same row group; at most so many.
 fn run(pieces: &[Placed], most: usize) -> &[Placed] {
-    let is_near = |(sheet, piece): &&Placed| {
-        pieces.first().is_some_and(|(first, of)| first == sheet && of.group == piece.group)
-    };
+    let is_near =
+        |(sheet, piece): &&Placed| pieces.first().is_some_and(|(first, of)| first == sheet && of.group == piece.group);
     &pieces[..pieces.iter().take(most).take_while(is_near).count()]
 }
 
@@ -225,12 +231,7 @@ fn find(
 }
 
 /// The pieces that may hold lines that are asked for.
-fn pieces(
-    sheets: &[Arc<Sheet>],
-    filter: &LineFilter,
-    range: Range,
-    question: &Question,
-) -> Result<Vec<Placed>, Error> {
+fn pieces(sheets: &[Arc<Sheet>], filter: &LineFilter, range: Range, question: &Question) -> Result<Vec<Placed>, Error> {
     let need = Need::of_lines(filter);
     let mut found = Vec::new();
     for (place, sheet) in sheets.iter().enumerate() {

@@ -24,9 +24,9 @@ use parquet::schema::types::ColumnPath;
 
 use super::columns::{BODY, COUNTED, SEQUENCE, TIME, TRACE, schema};
 use super::index::{self, BLOCK_ROWS, Block};
+use super::manifest::Entry;
 use super::need::Need;
 use super::reading::{Cost, Counted, Piece, selection};
-use super::manifest::Entry;
 use crate::model::Nanos;
 use crate::tier::Signal;
 

@@ -66,11 +66,12 @@ fn places(key: u64, lanes: usize) -> Option<(usize, [u8; 8])> {
     if lanes == 0 {
         return None;
     }
-    let lane = ((u128::from(key) * lanes as u128) >> 64) as usize;
-    let mixed = super::grams::mix(key ^ 0x9e37_79b9_7f4a_7c15);
+    let lane = usize::try_from((u128::from(key) * lanes as u128) >> 64).ok()?;
+    let mut mixed = super::grams::mix(key ^ 0x9e37_79b9_7f4a_7c15);
     let mut bits = [0; 8];
     for (eighth, bit) in (0_u8..).zip(&mut bits) {
-        *bit = eighth * 32 + ((mixed >> (u32::from(eighth) * 5)) & 31) as u8;
+        *bit = eighth * 32 + u8::try_from(mixed & 31).unwrap_or(0);
+        mixed >>= 5;
     }
     Some((lane, bits))
 }

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use super::grams::{Kind, key, key_of_number, key_of_pair, keys_of_part, keys_of_pair};
+use super::grams::{Kind, key, key_of_number, key_of_pair, keys_of_pair, keys_of_part};
 use crate::grammar::{Comparison, Expression, Part, Value, is_correlation, names_of_correlation};
 use crate::model::{Level, LineFilter, Needle, TraceFilter, TraceId};
 
@@ -43,7 +43,8 @@ impl Need {
 
     /// What a line that is meant needs.
     pub(crate) fn of_lines(filter: &LineFilter) -> Self {
-        let mut words = Words { service: filter.service.as_ref().map(|service| service.to_ascii_lowercase()), ..Words::default() };
+        let mut words =
+            Words { service: filter.service.as_ref().map(|service| service.to_ascii_lowercase()), ..Words::default() };
         words.least(filter.level);
         let mut parts = Vec::new();
         parts.extend(filter.trace_id.map(Self::of_trace));
@@ -61,7 +62,9 @@ impl Need {
         let service = filter.service.as_ref().map(|service| key(Kind::Service, &service.to_ascii_lowercase()));
         let name = filter.operation.as_ref().map(|name| key(Kind::Name, name));
         let mut parts: Vec<Self> = service.into_iter().chain(name).map(Self::Key).collect();
-        parts.extend(filter.attributes.iter().map(|(name, value)| Self::All(keys_of_pair(name, value).map(Self::Key).collect())));
+        parts.extend(
+            filter.attributes.iter().map(|(name, value)| Self::All(keys_of_pair(name, value).map(Self::Key).collect())),
+        );
         Self::All(parts)
     }
 

@@ -16,8 +16,30 @@ const WORDS: [&str; 10] =
     ["timeout", "Connection", "refused", "quokka", "STRAßE", "ΟΔΟΣ", "no such host", "id=", "a", "İzmir"];
 /// What is asked for: words and their parts, numbers in several forms, names, and what nobody said.
 const PARTS: [&str; 24] = [
-    "timeout", "TIME", "imeo", "nnection ref", "quokka", "okk", "straße", "ΟΔΟΣ", "οδος", "no such host", "host", "h",
-    "\"\"", "zebra", "izmir", "503", "503.0", "+5.03e2", "1e3", "0", "-0", "/v1/orders", "/V1/*", "nan",
+    "timeout",
+    "TIME",
+    "imeo",
+    "nnection ref",
+    "quokka",
+    "okk",
+    "straße",
+    "ΟΔΟΣ",
+    "οδος",
+    "no such host",
+    "host",
+    "h",
+    "\"\"",
+    "zebra",
+    "izmir",
+    "503",
+    "503.0",
+    "+5.03e2",
+    "1e3",
+    "0",
+    "-0",
+    "/v1/orders",
+    "/V1/*",
+    "nan",
 ];
 const FIELDS: [&str; 9] =
     ["path", "status", "service", "instance", "body", "trace", "correlation", "correlation_id", "region"];
@@ -109,12 +131,12 @@ fn condition() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
     #[test]
     fn the_index_leaves_out_no_line_that_is_meant(
         seed in any::<u64>(),
-        queries in prop::collection::vec((condition(), 1_usize..900, any::<bool>()), 24),
+        queries in prop::collection::vec((condition(), 1_usize..900, any::<bool>()), 20),
     ) {
         let lines = lines(seed);
         let (_folder, sheets) = files(&lines);
