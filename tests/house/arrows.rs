@@ -89,7 +89,8 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("tonic-prost-build", &["ninefold-build"]),
     ("protoc-bin-vendored", &["ninefold-proto"]),
     // The monitor takes what OTLP says; the SDK says it, and `ninefold run` in the name of programs that cannot.
-    ("opentelemetry-proto", &["ninefold-monitor", "ninefold-cli"]),
+    // The stories say it too, as exporters of others do, record by record.
+    ("opentelemetry-proto", &["ninefold-monitor", "ninefold-cli", "tests-landscape"]),
     ("opentelemetry", &["ninefold"]),
     ("opentelemetry_sdk", &["ninefold"]),
     ("opentelemetry-otlp", &["ninefold"]),
