@@ -39,8 +39,7 @@ async fn a_full_disk_is_said_and_telemetry_goes_on_when_there_is_room() -> Resul
     let folder = tempfile::tempdir()?;
     let file = settings(folder.path())?;
     let disk = folder.path().join("disk");
-    let landscape =
-        Landscape::up_in(small_disk(&disk, ""), &["--config", &file.display().to_string()]).await?;
+    let landscape = Landscape::up_in(small_disk(&disk, ""), &["--config", &file.display().to_string()]).await?;
     let mut sender = Sender::connect(&landscape.address("otlpGrpc")).await?;
     let mut told = vec!["before".to_owned()];
     sender.lines("pump", &told).await?;
