@@ -15,8 +15,10 @@ use crate::commands::contract::ContractCommand;
 use crate::commands::key::KeyCommand;
 use crate::commands::metrics::MetricsArgs;
 use crate::commands::overrides::OverrideArgs;
+use crate::commands::query::QueryArgs;
 use crate::commands::run::RunArgs;
 use crate::commands::token::TokenCommand;
+use crate::commands::top::TopArgs;
 use crate::commands::trace::TraceArgs;
 use crate::commands::up::{DemoArgs, UpArgs};
 use crate::exit;
@@ -81,6 +83,7 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Show a trace across all services, with all its log lines. Without an id: the newest traces.
     #[command(
+        visible_alias = "traces",
         after_help = "Examples:\n  ninefold trace 4bf92f3577b34da6a3ce929d0e0e4736\n  ninefold trace --service review --failed"
     )]
     Trace(TraceArgs),
@@ -89,6 +92,16 @@ pub(crate) enum Command {
         after_help = "Examples:\n  ninefold metrics\n  ninefold metrics 'sum by (job) (rate(process_cpu_time_seconds_total[1m]))'\n  ninefold metrics 'rpc_server_calls_total' --since 1h --step 1m -o json"
     )]
     Metrics(MetricsArgs),
+    /// Ask logs, spans and samples in SQL. Without a statement: which columns they have.
+    #[command(
+        after_help = "Examples:\n  ninefold query\n  ninefold query \"select service, count(*) from logs where level = 'error' group by service\" --since 15m\n  ninefold query \"select attributes ->> 'http.route', avg(duration_ms) from spans group by 1\" -o csv"
+    )]
+    Query(QueryArgs),
+    /// Watch services and instances: calls, failures, times, and what they use.
+    #[command(
+        after_help = "Examples:\n  ninefold top\n  ninefold top review --sort latency\n  ninefold top --once -o json"
+    )]
+    Top(TopArgs),
     /// Show what is wrong: alerts that fire or are about to. What is watched and who is called is the document `alerts`.
     #[command(
         after_help = "Examples:\n  ninefold alerts\n  ninefold alerts rules\n  ninefold alerts check alerts.json && ninefold config set alerts --file alerts.json"
@@ -316,6 +329,9 @@ pub(crate) struct LogsArgs {
     /// With so many lines of the same instance before and after each.
     #[arg(short = 'C', long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100), conflicts_with_all = ["follow", "by"])]
     pub(crate) context: u8,
+    /// With what was around each line: its trace, and what its instance was configured with, used and measured.
+    #[arg(long, conflicts_with_all = ["follow", "by", "context"])]
+    pub(crate) origin: bool,
     /// Only lines of this trace.
     #[arg(long, default_value = "")]
     pub(crate) trace: String,

@@ -20,6 +20,7 @@ use ninefold_proto::ninefold::gateway::v1::gateway_service_client::GatewayServic
 use ninefold_proto::ninefold::gateway::v1::{ListRoutesRequest, Refusal, Route};
 use ninefold_proto::ninefold::monitor::v1::metric_service_client::MetricServiceClient;
 use ninefold_proto::ninefold::monitor::v1::monitor_service_client::MonitorServiceClient;
+use ninefold_proto::ninefold::monitor::v1::sql_service_client::SqlServiceClient;
 use ninefold_proto::ninefold::monitor::v1::{ListUsageRequest, Usage};
 use ninefold_proto::ninefold::registry::v1::registry_service_client::RegistryServiceClient;
 use ninefold_proto::ninefold::registry::v1::{
@@ -143,6 +144,10 @@ impl Platform {
         MetricServiceClient::new(self.link()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
+    pub(crate) fn sql(&self) -> SqlServiceClient<Link> {
+        SqlServiceClient::new(self.link()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
     pub(crate) fn alerts(&self) -> AlertServiceClient<Link> {
         AlertServiceClient::new(self.link())
     }
@@ -161,10 +166,22 @@ impl Platform {
 
     /// Waits for an answer within the deadline; turns a status into the command's failure.
     pub(crate) async fn ask<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Failure> {
-        match tokio::time::timeout(DEADLINE, call).await {
+        self.ask_within(DEADLINE, call).await
+    }
+
+    /// As [`Self::ask`], for a question that may take longer.
+    pub(crate) async fn ask_within<T>(
+        &self,
+        wait: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        match tokio::time::timeout(wait, call).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             Ok(Err(status)) => Err(Failure::of_status(&self.endpoint, &status)),
-            Err(_) => Err(Failure::Unreachable { endpoint: self.endpoint.clone(), why: "no answer in 5 s".to_owned() }),
+            Err(_) => {
+                let why = format!("no answer in {} s", wait.as_secs());
+                Err(Failure::Unreachable { endpoint: self.endpoint.clone(), why })
+            }
         }
     }
 

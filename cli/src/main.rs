@@ -58,6 +58,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Logs(args) => commands::logs::logs(&platform, args, format).await,
         Command::Trace(args) => commands::trace::trace(&platform, args, format).await,
         Command::Metrics(args) => commands::metrics::metrics(&platform, args, format).await,
+        Command::Query(args) => commands::query::query(&platform, args, format).await,
+        Command::Top(args) => commands::top::top(&platform, args, format).await,
         Command::Alerts(args) => commands::alerts::alerts(&platform, args, format).await,
         Command::Call(args) => commands::call::call(&platform, args, format).await,
         Command::Config(command) => commands::config::config(&platform, command, format).await,

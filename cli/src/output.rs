@@ -22,6 +22,8 @@ pub(crate) enum Format {
     Yaml,
     /// SARIF, for code review; of `contract check` and `contract lint` alone.
     Sarif,
+    /// Comma-separated values; of `query` alone.
+    Csv,
 }
 
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
@@ -104,6 +106,7 @@ pub(crate) fn print_painted(format: Format, value: &Value, table: impl FnOnce() 
                 .trim_end(),
         ),
         Format::Sarif => return Err(no_sarif()),
+        Format::Csv => return Err(no_csv()),
     }
     Ok(())
 }
@@ -122,11 +125,16 @@ pub(crate) fn next(format: Format, value: &Value, text: impl FnOnce() -> String)
             row(format!("---\n{}", text.trim_end()))
         }
         Format::Sarif => Err(no_sarif()),
+        Format::Csv => Err(no_csv()),
     }
 }
 
 fn no_sarif() -> Failure {
     Failure::Usage("sarif is for findings: ninefold contract check, ninefold contract lint".to_owned())
+}
+
+fn no_csv() -> Failure {
+    Failure::Usage("csv is for rows: ninefold query".to_owned())
 }
 
 /// Columns of text, each as wide as its widest cell.

@@ -128,6 +128,9 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("promql-parser", &["ninefold-promql"]),
     ("clickhouse", &["ninefold-monitor"]),
     ("sqlx", &["ninefold-monitor", "shop-backend", "shop-product", "shop-recommendation", "shop-review"]),
+    // One statement of SQL, on the SQLite that sqlx brings: sqlx has no authorizer, and no limits.
+    ("rusqlite", &["ninefold-monitor"]),
+    ("terminal_size", &["ninefold-cli"]),
     ("bollard", &["ninefold-control"]),
     ("kube*", &["ninefold-control"]),
     ("axum", &["ninefold-monitor", "ninefold-alert", "ninefold-dialect", "ninefold-cli"]),

@@ -1,5 +1,7 @@
 //! `ninefold logs`: the central logs, searched or followed.
 
+mod origin;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;
 use std::time::SystemTime;
@@ -34,6 +36,9 @@ pub(crate) async fn logs(platform: &Platform, args: LogsArgs, format: Format) ->
     records.reverse();
     if records.is_empty() {
         output::talk("no matching lines");
+    }
+    if args.origin {
+        return origin::tell(platform, &records, format).await;
     }
     if args.context > 0 {
         return in_context(&records, &answer.around, format);

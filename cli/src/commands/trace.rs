@@ -1,5 +1,7 @@
 //! `ninefold trace`: a request across all services, with all its log lines.
 
+mod beside;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -44,6 +46,9 @@ pub(crate) struct TraceArgs {
     /// Who called whom in the last hour instead: calls, failures and times.
     #[arg(long, conflicts_with_all = ["id", "service", "failed", "min", "max", "operation", "attributes"])]
     pub(crate) graph: bool,
+    /// Hold the trace beside another: id of the other.
+    #[arg(long, value_name = "ID", requires = "id")]
+    pub(crate) compare: Option<String>,
     /// How many.
     #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) lines: u16,
@@ -55,6 +60,9 @@ pub(crate) async fn trace(platform: &Platform, args: TraceArgs, format: Format) 
         return graph(platform, format).await;
     }
     let Some(id) = args.id else { return list(platform, args, format).await };
+    if let Some(other) = args.compare {
+        return beside::compare(platform, id.to_lowercase(), other.to_lowercase(), format).await;
+    }
     let trace = platform.ask(platform.monitor().get_trace(GetTraceRequest { trace_id: id.to_lowercase() })).await?;
     output::print_painted(format, &output::json("ninefold.monitor.v1.GetTraceResponse", &trace), || waterfall(&trace))
 }
@@ -139,7 +147,11 @@ fn waterfall(trace: &GetTraceResponse) -> String {
     // A stack, not recursion: a hostile trace may be deep. Each span is taken once, so a loop of parents ends.
     let mut stack: Vec<(usize, &Span)> =
         children.remove("").unwrap_or_default().into_iter().rev().map(|span| (0, span)).collect();
-    let mut rows = Table::new(&["SERVICE", "SPAN", "DURATION", ""]);
+    let mut waited: HashMap<&str, Duration> = HashMap::new();
+    for step in &trace.critical_path {
+        *waited.entry(step.span_id.as_str()).or_default() += duration(step.duration.as_ref());
+    }
+    let mut rows = Table::new(&["SERVICE", "SPAN", "DURATION", "WAITED FOR", ""]);
     while let Some((depth, span)) = stack.pop() {
         let took = duration(span.duration.as_ref());
         let mark = if span.failed { format!("  {}", failure(span)) } else { String::new() };
@@ -147,6 +159,7 @@ fn waterfall(trace: &GetTraceResponse) -> String {
             span.instance_id.clone(),
             format!("{}{}", "  ".repeat(depth.min(16)), span.name),
             millis(took),
+            waited.get(span.span_id.as_str()).map_or_else(|| "-".to_owned(), |waited| millis(*waited)),
             format!("{}{mark}", bar(nanos(span.start_time.as_ref()) - begin, took, whole)),
         ]);
         for child in children.remove(span.span_id.as_str()).unwrap_or_default().into_iter().rev() {

@@ -246,6 +246,9 @@ impl<R> Follower<R> {
         } else {
             tracing::error!(revision = document.revision, error = refusal, "config refused; keeping what it is");
         }
+        if read.is_ok() {
+            tell_revision(&self.follow, document.revision);
+        }
         self.verdict = Some(Acknowledgement {
             service: self.follow.service.clone(),
             environment: self.follow.environment.clone(),
@@ -267,4 +270,15 @@ impl<R> Follower<R> {
             Err(_) => tracing::debug!("config could not be acknowledged in time"),
         }
     }
+}
+
+/// Measures which revision this instance runs with, so that what it said at some time can be held against it.
+#[expect(clippy::cast_precision_loss, reason = "metrics know no other numbers; nobody writes a document 2^53 times")]
+fn tell_revision(follow: &Follow, revision: i64) {
+    use opentelemetry::KeyValue;
+    let meter = opentelemetry::global::meter("ninefold");
+    let gauge = meter.f64_gauge("ninefold_config_revision").with_description("Revision that the instance runs with");
+    let labels =
+        [KeyValue::new("document", follow.service.clone()), KeyValue::new("environment", follow.environment.clone())];
+    gauge.build().record(revision as f64, &labels);
 }

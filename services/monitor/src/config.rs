@@ -44,6 +44,10 @@ pub struct Config {
     pub metrics_disk_bytes_max: u64,
     /// Most rows of files that one question looks at.
     pub query_rows_max: u64,
+    /// Most records that one statement of SQL is asked of.
+    pub sql_records_max: u64,
+    /// Memory for the records that a statement of SQL is asked of; one statement is answered at a time.
+    pub sql_bytes_max: usize,
     /// Longest time for one question.
     #[serde(with = "ninefold::settings::duration")]
     pub query_wait: Duration,
@@ -118,6 +122,8 @@ impl Default for Config {
             spans_disk_bytes_max: 4 * GIB,
             metrics_disk_bytes_max: 2 * GIB,
             query_rows_max: 200_000_000,
+            sql_records_max: 1_000_000,
+            sql_bytes_max: 128 * MIB,
             query_wait: Duration::from_secs(10),
             queries_max: 4,
             logs_bytes_max: 64 * MIB,

@@ -21,7 +21,7 @@ mod state;
 mod summary;
 mod upkeep;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,14 +34,19 @@ use tokio::sync::watch;
 use crate::captured::nanos;
 use crate::config::Config;
 use crate::error::Error;
+use crate::grammar;
 use crate::graph::Graph;
-use crate::hot::{shorten, whole};
+use crate::hot::{is_within, shorten, whole};
 use crate::model::{
     Kept, Line, LineFilter, Measurement, Nanos, Sample, SeriesKey, Span, Summary, TraceFilter, TraceId, Usage,
 };
 use crate::shares::Pressure;
 use crate::tallies::Tallies;
-use crate::tier::{Followed, Limit, LineCursor, Lines, Page, Retention, Signal, Tally, Tier, Trace, TraceCursor};
+use crate::tier::{
+    Followed, Limit, LineCursor, Lines, Page, Retention, Signal, TakeLine, TakeSpan, Tally, Tier, Trace, TraceCursor,
+};
+pub(crate) use columns::{kind_word, object};
+
 use batch::Batch;
 use cold::Question;
 use reading::Cost;
@@ -309,6 +314,35 @@ impl Tier for Durable {
         self.ask(move |question| {
             asked.iter().filter(|kept| kept.sequence >= below).for_each(|kept| tallies.add(&kept.line));
             cold::count_lines(&sheets, &filter, below, tallies, question)
+        })
+        .await
+    }
+
+    async fn each_line(
+        &self,
+        filter: &LineFilter,
+        parts: &BTreeSet<grammar::Part>,
+        mut take: TakeLine,
+    ) -> Result<(), Error> {
+        let hot = self.0.hot.matching(filter).await;
+        // As in a search: from here on lines were in memory throughout, all others are in files.
+        let below = self.0.hot.first_line();
+        let (sheets, filter, parts) = (self.0.sheets(Signal::Logs), filter.clone(), parts.clone());
+        self.ask(move |question| {
+            hot.iter().filter(|kept| kept.sequence >= below).try_for_each(|kept| take(&kept.line))?;
+            cold::each_line(&sheets, &filter, &parts, below, take, question)
+        })
+        .await
+    }
+
+    async fn each_span(&self, start: Nanos, end: Nanos, mut take: TakeSpan) -> Result<(), Error> {
+        // Memory before files; a span that is in both is given once.
+        let (hot, sheets) = (self.0.hot.held_spans(), self.0.sheets(Signal::Spans));
+        self.ask(move |question| {
+            let hot: Vec<_> = hot.iter().filter(|span| is_within(span, Some(start), Some(end))).collect();
+            hot.iter().try_for_each(|span| take(span))?;
+            let known = hot.iter().map(|span| (span.trace_id, span.span_id)).collect();
+            cold::each_span(&sheets, (start, end), &known, take, question)
         })
         .await
     }

@@ -80,6 +80,9 @@ pub enum Error {
     /// An answer would need more rows than a question may look at.
     #[error("the query looks at more than {0} rows")]
     QueryTooCostly(u64),
+    /// A statement of SQL would need more than one may take.
+    #[error("the statement needs more than {0}: ask for less time, or search first for what is meant")]
+    SqlTooCostly(String),
     /// An answer was not found in time.
     #[error("the query was not answered within {0:?}")]
     QueryTooSlow(Duration),
@@ -99,9 +102,11 @@ impl Fault for Error {
             Self::TraceUnknown(_) => Kind::NotFound,
             Self::TelemetryTooSlow(_) => Kind::Deadline,
             Self::TelemetryTypeUnsupported { .. } => Kind::Unimplemented,
-            Self::Overloaded | Self::SenderTooLoud { .. } | Self::FollowersFull(_) | Self::QueryTooCostly(_) => {
-                Kind::Exhausted
-            }
+            Self::Overloaded
+            | Self::SenderTooLoud { .. }
+            | Self::FollowersFull(_)
+            | Self::QueryTooCostly(_)
+            | Self::SqlTooCostly(_) => Kind::Exhausted,
             Self::Unwritable(_) | Self::Unreadable(_) | Self::Unopenable { .. } => Kind::Unavailable,
             Self::QueryTooSlow(_) => Kind::Deadline,
         }
@@ -124,6 +129,7 @@ impl Fault for Error {
             Self::Unreadable(_) => "TELEMETRY_UNREADABLE",
             Self::Unopenable { .. } => "TELEMETRY_UNOPENABLE",
             Self::QueryTooCostly(_) => "QUERY_TOO_COSTLY",
+            Self::SqlTooCostly(_) => "SQL_TOO_COSTLY",
             Self::QueryTooSlow(_) => "QUERY_TOO_SLOW",
         }
     }
@@ -146,6 +152,7 @@ impl Fault for Error {
             | Self::Unreadable(_)
             | Self::Unopenable { .. }
             | Self::QueryTooCostly(_)
+            | Self::SqlTooCostly(_)
             | Self::QueryTooSlow(_)
             | Self::FollowersFull(_) => Vec::new(),
         }

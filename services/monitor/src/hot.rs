@@ -7,6 +7,7 @@ pub(crate) mod lines;
 pub(crate) mod series;
 pub(crate) mod spans;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -14,13 +15,16 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::grammar::Part;
 use crate::graph::Graph;
 use crate::model::{
     Kept, Line, LineFilter, Measurement, Nanos, Sample, SeriesKey, Span, Summary, TraceFilter, TraceId, Usage,
 };
 use crate::shares::Pressure;
 use crate::tallies::Tallies;
-use crate::tier::{Followed, Limit, LineCursor, Lines, Page, Retention, Signal, Tally, Tier, Trace, TraceCursor};
+use crate::tier::{
+    Followed, Limit, LineCursor, Lines, Page, Retention, Signal, TakeLine, TakeSpan, Tally, Tier, Trace, TraceCursor,
+};
 
 /// Records that one step of a search looks at under the lock.
 const STEP_RECORDS: usize = 2048;
@@ -212,6 +216,22 @@ impl Tier for Hot {
     async fn count_lines(&self, filter: &LineFilter, mut tallies: Tallies) -> Result<Tallies, Error> {
         self.matching(filter).await.iter().for_each(|kept| tallies.add(&kept.line));
         Ok(tallies)
+    }
+
+    async fn each_line(&self, filter: &LineFilter, _: &BTreeSet<Part>, mut take: TakeLine) -> Result<(), Error> {
+        for some in self.matching(filter).await.chunks(STEP_RECORDS) {
+            some.iter().try_for_each(|kept| take(&kept.line))?;
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    async fn each_span(&self, start: Nanos, end: Nanos, mut take: TakeSpan) -> Result<(), Error> {
+        for some in self.held_spans().chunks(STEP_RECORDS) {
+            some.iter().filter(|span| is_within(span, Some(start), Some(end))).try_for_each(|span| take(span))?;
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
     async fn graph(&self, start: Option<Nanos>, end: Option<Nanos>) -> Result<Graph, Error> {

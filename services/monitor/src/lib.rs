@@ -4,7 +4,9 @@
 //! kept in memory within bounds, the oldest forgotten first, behind the seam [`tier::Tier`]. It knows which records
 //! belong to one trace; it never asks anybody for telemetry, and never writes about its own intake above `debug`.
 
+pub mod compare;
 pub mod config;
+pub mod critical;
 pub mod error;
 pub mod forward;
 pub mod grammar;
@@ -28,8 +30,10 @@ mod jaeger;
 mod live;
 mod loki;
 mod metrics;
+mod origin;
 mod red;
 mod service;
+mod sql;
 mod wire;
 
 use std::sync::Arc;
@@ -41,6 +45,7 @@ use ninefold::tonic::codec::CompressionEncoding;
 use ninefold::tonic::service::{Routes, RoutesBuilder};
 use ninefold_proto::ninefold::monitor::v1::metric_service_server::MetricServiceServer;
 use ninefold_proto::ninefold::monitor::v1::monitor_service_server::MonitorServiceServer;
+use ninefold_proto::ninefold::monitor::v1::sql_service_server::SqlServiceServer;
 
 pub use captured::{Copies, LineSink, Printed, Stream};
 pub use config::Config;
@@ -114,7 +119,7 @@ impl Monitor {
         let red = Red::start(metrics.clone(), scope);
         let intake = Arc::new(Intake::new(tier.clone(), &config, scope));
         Self {
-            service: Arc::new(Service::new(tier, intake.clone(), config.followers_max, scope)),
+            service: Arc::new(Service::new(tier, (intake.clone(), metrics.clone()), config.followers_max, scope)),
             lines: LineSink::start(config.captured_lines_max, intake.clone(), scope),
             ingest: Arc::new(Ingest::new(intake.clone(), metrics.clone(), red, config.clone())),
             intake,
@@ -145,6 +150,9 @@ impl Monitor {
         routes.add_service(service);
         let metrics = MetricServiceServer::new(metrics::Service(self.metrics.clone()));
         routes.add_service(metrics.send_compressed(CompressionEncoding::Gzip));
+        let sql = Arc::new(sql::Sql::new(self.service.tier(), self.metrics.clone(), &self.config));
+        let sql = SqlServiceServer::new(sql::Service(sql));
+        routes.add_service(sql.send_compressed(CompressionEncoding::Gzip));
         ingest::grpc::add_to(routes, &self.ingest);
     }
 

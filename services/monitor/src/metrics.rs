@@ -38,7 +38,7 @@ use exemplars::{Exemplar, Exemplars, Said};
 use store::{Bounds, Store};
 
 pub(crate) use http::router;
-pub(crate) use service::Service;
+pub(crate) use service::{Service, encoded};
 pub(crate) use store::Reading;
 pub(crate) use written::Written;
 
@@ -255,7 +255,7 @@ impl Metrics {
 
     /// Series that match, from memory and from files, and how many files could not be read. `None` if there are more than
     /// `samples_max` samples.
-    fn select(&self, selection: &Selection, samples_max: usize) -> Option<(Vec<Series>, usize)> {
+    pub(crate) fn select(&self, selection: &Selection, samples_max: usize) -> Option<(Vec<Series>, usize)> {
         let (recent, whole_after) = {
             let store = self.read();
             (store.select(selection, samples_max)?, store.whole_after())

@@ -11,10 +11,11 @@ use ninefold::page;
 use ninefold::tonic::{Request, Response, Status, async_trait};
 use ninefold_proto::ninefold::monitor::v1::monitor_service_server::MonitorService;
 use ninefold_proto::ninefold::monitor::v1::{
-    CountLogsRequest, CountLogsResponse, GetRetentionRequest, GetRetentionResponse, GetServiceGraphRequest,
-    GetServiceGraphResponse, GetTraceRequest, GetTraceResponse, ListSamplesRequest, ListSamplesResponse,
-    ListUsageRequest, ListUsageResponse, SearchLogsRequest, SearchLogsResponse, SearchTracesRequest,
-    SearchTracesResponse, TailLogsRequest, TailLogsResponse,
+    CompareTracesRequest, CompareTracesResponse, CountLogsRequest, CountLogsResponse, GetLogOriginRequest,
+    GetLogOriginResponse, GetRetentionRequest, GetRetentionResponse, GetServiceGraphRequest, GetServiceGraphResponse,
+    GetTraceRequest, GetTraceResponse, ListSamplesRequest, ListSamplesResponse, ListUsageRequest, ListUsageResponse,
+    SearchLogsRequest, SearchLogsResponse, SearchTracesRequest, SearchTracesResponse, TailLogsRequest,
+    TailLogsResponse,
 };
 use tokio::sync::Semaphore;
 
@@ -24,7 +25,9 @@ use crate::error::Error;
 use crate::follow::Follower;
 use crate::forward::Forward;
 use crate::intake::Intake;
-use crate::tier::{Limit, Tier};
+use crate::metrics::Metrics;
+use crate::origin;
+use crate::tier::{Limit, Tier, Trace};
 use crate::wire::{answer, query};
 
 /// Most bytes of the records of one answer: clients of gRPC refuse more than 4 MiB unless told otherwise.
@@ -32,20 +35,34 @@ pub(crate) const ANSWER_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Most spans, and most lines, of a trace in one answer. The bytes are reached first.
 const TRACE_RECORDS_MAX: usize = 100_000;
 
+/// How much of a trace is compared.
+const COMPARED: Limit = Limit { records_max: TRACE_RECORDS_MAX, bytes_max: 64 * 1024 * 1024 };
+
 /// Answers the contract from a tier.
 #[derive(Debug)]
 pub(crate) struct Service {
     tier: Arc<dyn Tier>,
     intake: Arc<Intake>,
+    metrics: Arc<Metrics>,
     followers: Arc<Semaphore>,
     followers_max: usize,
     stop: Stop,
 }
 
 impl Service {
-    pub(crate) fn new(tier: Arc<dyn Tier>, intake: Arc<Intake>, followers_max: usize, scope: &Scope) -> Self {
+    pub(crate) fn new(
+        tier: Arc<dyn Tier>,
+        (intake, metrics): (Arc<Intake>, Arc<Metrics>),
+        followers_max: usize,
+        scope: &Scope,
+    ) -> Self {
         let followers = Arc::new(Semaphore::new(followers_max.min(Semaphore::MAX_PERMITS)));
-        Self { tier, intake, followers, followers_max, stop: scope.stop() }
+        Self { tier, intake, metrics, followers, followers_max, stop: scope.stop() }
+    }
+
+    async fn trace(&self, text: &str, limit: Limit) -> Result<Trace, Error> {
+        let id = query::trace_id(text)?;
+        self.tier.trace(id, limit).await?.ok_or_else(|| Error::TraceUnknown(id.to_string()))
     }
 
     /// What it answers from.
@@ -101,11 +118,8 @@ impl MonitorService for Service {
     }
 
     async fn get_trace(&self, request: Request<GetTraceRequest>) -> Result<Response<GetTraceResponse>, Status> {
-        let text = request.into_inner().trace_id;
-        let id = query::trace_id(&text).map_err(status)?;
         let limit = Limit { records_max: TRACE_RECORDS_MAX, bytes_max: ANSWER_BYTES_MAX };
-        let trace = self.tier.trace(id, limit).await.map_err(status)?;
-        let trace = trace.ok_or_else(|| status(Error::TraceUnknown(id.to_string())))?;
+        let trace = self.trace(&request.into_inner().trace_id, limit).await.map_err(status)?;
         Ok(Response::new(answer::trace(trace)))
     }
 
@@ -162,6 +176,24 @@ impl MonitorService for Service {
         let (start, end) = query::graph_times(request.get_ref(), now).map_err(status)?;
         let graph = self.tier.graph(start, end).await.map_err(status)?;
         Ok(Response::new(answer::graph(&graph)))
+    }
+
+    async fn compare_traces(
+        &self,
+        request: Request<CompareTracesRequest>,
+    ) -> Result<Response<CompareTracesResponse>, Status> {
+        let request = request.into_inner();
+        let one = self.trace(&request.trace_id, COMPARED).await.map_err(status)?;
+        let other = self.trace(&request.other_trace_id, COMPARED).await.map_err(status)?;
+        Ok(Response::new(answer::compared(one, other)))
+    }
+
+    async fn get_log_origin(
+        &self,
+        request: Request<GetLogOriginRequest>,
+    ) -> Result<Response<GetLogOriginResponse>, Status> {
+        let origin = origin::of(request.into_inner(), &*self.tier, &self.metrics).await.map_err(status)?;
+        Ok(Response::new(origin))
     }
 
     async fn get_retention(&self, _: Request<GetRetentionRequest>) -> Result<Response<GetRetentionResponse>, Status> {

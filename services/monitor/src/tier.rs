@@ -3,12 +3,14 @@
 //! Two stand behind it: `hot`, in memory alone, and `durable`, which writes first, keeps files, and has a hot one before
 //! them. Records are visible to every question once their append has returned.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use crate::error::Error;
+use crate::grammar::Part;
 use crate::graph::Graph;
 use crate::model::{
     Kept, Line, LineFilter, Measurement, Nanos, Sample, SeriesKey, Span, Summary, TraceFilter, TraceId, Usage,
@@ -92,6 +94,18 @@ pub trait Tier: Debug + Send + Sync + 'static {
     /// As [`Tier::search_lines`].
     async fn count_lines(&self, filter: &LineFilter, tallies: Tallies) -> Result<Tallies, Error>;
 
+    /// Gives each line that matches, in no order: those parts of it that are asked for. Ends where the taker says so.
+    ///
+    /// # Errors
+    /// As [`Tier::search_lines`], and what the taker says.
+    async fn each_line(&self, filter: &LineFilter, parts: &BTreeSet<Part>, take: TakeLine) -> Result<(), Error>;
+
+    /// Gives each span that began from a time on and before another, in no order, once. Ends where the taker says so.
+    ///
+    /// # Errors
+    /// As [`Tier::search_lines`], and what the taker says.
+    async fn each_span(&self, start: Nanos, end: Nanos, take: TakeSpan) -> Result<(), Error>;
+
     /// Tells who called whom between two times.
     ///
     /// # Errors
@@ -119,6 +133,11 @@ pub trait Tier: Debug + Send + Sync + 'static {
     /// Tells how much is kept.
     fn retention(&self) -> Retention;
 }
+
+/// Takes lines, one after the other.
+pub type TakeLine = Box<dyn FnMut(&Line) -> Result<(), Error> + Send>;
+/// Takes spans, one after the other.
+pub type TakeSpan = Box<dyn FnMut(&Span) -> Result<(), Error> + Send>;
 
 /// A kind of telemetry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

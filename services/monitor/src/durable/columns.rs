@@ -460,7 +460,8 @@ pub(crate) fn level_of_word(word: &str) -> Level {
     Level::of_word(word).unwrap_or_default()
 }
 
-const fn kind_word(kind: SpanKind) -> &'static str {
+/// The word for a kind.
+pub(crate) const fn kind_word(kind: SpanKind) -> &'static str {
     match kind {
         SpanKind::Unknown => "unknown",
         SpanKind::Internal => "internal",

@@ -254,6 +254,7 @@ pub(crate) fn http_status(error: &Error) -> StatusCode {
         | Error::Unopenable { .. }
         | Error::QueryTooCostly(_)
         | Error::QueryTooSlow(_)
+        | Error::SqlTooCostly(_)
         | Error::FollowersFull(_) => fault::http_status(error.kind().code()),
     }
 }

@@ -132,7 +132,8 @@ fn span(request: &proto::QueryMetricsRequest) -> Result<Span, Unanswered> {
     if step < 1 { Err(odd("step", "must be at least 1 ms")) } else { Ok(Span { from, to, step }) }
 }
 
-fn encoded(series: &Series) -> proto::MetricSeries {
+/// A series as the contract writes it.
+pub(crate) fn encoded(series: &Series) -> proto::MetricSeries {
     let labels = series.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     proto::MetricSeries { labels, points: series.samples.iter().map(point).collect() }
 }

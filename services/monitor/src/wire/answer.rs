@@ -12,6 +12,7 @@ use crate::model::{Attributes, Kept, Level, Nanos, Origin, Sample, SeriesKey, Sp
 use crate::shares::Account;
 use crate::tallies::{Facet, Step, Tallies};
 use crate::tier::{Retention, Tally, Trace};
+use crate::{compare, critical};
 
 const NANOS: u64 = 1_000_000_000;
 
@@ -88,11 +89,42 @@ pub(crate) fn trace(trace: Trace) -> proto::GetTraceResponse {
             services: services.into_iter().collect(),
         })
     });
+    let step = |step: critical::Step| proto::CriticalStep {
+        span_id: step.span_id.to_string(),
+        start_time: Some(timestamp(step.start)),
+        duration: Some(between(step.start, step.end)),
+    };
     proto::GetTraceResponse {
+        critical_path: critical::path(&trace.spans).into_iter().map(step).collect(),
         summary: known,
         spans: trace.spans.iter().map(|kept| span(kept)).collect(),
         records: trace.lines.iter().map(|kept| record(kept)).collect(),
         truncated: trace.truncated,
+    }
+}
+
+/// Writes two traces beside each other.
+pub(crate) fn compared(one: Trace, other: Trace) -> proto::CompareTracesResponse {
+    let comparison = compare::compare(&one.spans, &other.spans);
+    let took = |nanos: u64| Some(between(Nanos(0), Nanos(nanos)));
+    let time = |time: compare::Time| proto::StepTime {
+        spans: time.spans,
+        failed: time.failed,
+        duration: took(time.nanos),
+        own_duration: took(time.own_nanos),
+    };
+    let step = |step: compare::Step| proto::StepComparison {
+        depth: i32::try_from(step.depth).unwrap_or(i32::MAX),
+        service: step.service,
+        name: step.name,
+        one: Some(time(step.times[0])),
+        other: Some(time(step.times[1])),
+    };
+    proto::CompareTracesResponse {
+        truncated: comparison.is_cut_off || one.truncated || other.truncated,
+        steps: comparison.steps.into_iter().map(step).collect(),
+        one: one.summary.map(summary),
+        other: other.summary.map(summary),
     }
 }
 
@@ -214,12 +246,14 @@ fn attributes(origin: &Origin, own: &Attributes) -> HashMap<String, String> {
     origin.attributes.iter().chain(own).cloned().collect()
 }
 
-fn timestamp(time: Nanos) -> Timestamp {
+/// Writes a time.
+pub(crate) fn timestamp(time: Nanos) -> Timestamp {
     let (seconds, nanos) = split(time.0);
     Timestamp { seconds, nanos }
 }
 
-fn between(start: Nanos, end: Nanos) -> Duration {
+/// Writes how long it is from one time to another.
+pub(crate) fn between(start: Nanos, end: Nanos) -> Duration {
     let (seconds, nanos) = split(end.0.saturating_sub(start.0));
     Duration { seconds, nanos }
 }

@@ -199,9 +199,19 @@ impl Problems {
     }
 }
 
+/// Reads a time.
+pub(crate) fn moment(time: &Timestamp) -> Option<Nanos> {
+    nanos(time.seconds, time.nanos).map(Nanos::said)
+}
+
 fn nanos(seconds: i64, nanos: i32) -> Option<u64> {
     let nanos = u64::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
     u64::try_from(seconds).ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)
+}
+
+/// What is wrong with a field.
+pub(crate) fn wrong(field: &'static str, why: &str) -> Error {
+    Error::QueryInvalid(vec![Violation::new(field, why)])
 }
 
 fn given(text: String) -> Option<String> {

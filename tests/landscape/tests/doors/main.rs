@@ -13,4 +13,5 @@ mod openapi;
 mod policies;
 mod prometheus;
 mod promql;
+mod questions;
 mod refusals;
