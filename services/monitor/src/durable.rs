@@ -330,7 +330,7 @@ impl Tier for Durable {
         let (sheets, filter, parts) = (self.0.sheets(Signal::Logs), filter.clone(), parts.clone());
         self.ask(move |question| {
             hot.iter().filter(|kept| kept.sequence >= below).try_for_each(|kept| take(&kept.line))?;
-            cold::each_line(&sheets, &filter, &parts, below, take, question)
+            cold::each::lines(&sheets, &filter, &parts, below, take, question)
         })
         .await
     }
@@ -342,7 +342,7 @@ impl Tier for Durable {
             let hot: Vec<_> = hot.iter().filter(|span| is_within(span, Some(start), Some(end))).collect();
             hot.iter().try_for_each(|span| take(span))?;
             let known = hot.iter().map(|span| (span.trace_id, span.span_id)).collect();
-            cold::each_span(&sheets, (start, end), &known, take, question)
+            cold::each::spans(&sheets, (start, end), &known, take, question)
         })
         .await
     }

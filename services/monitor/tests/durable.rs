@@ -17,9 +17,10 @@ use house::{House, LineSaid, SpanDone, http};
 use ninefold::fault;
 use ninefold::lifecycle::Scope;
 use ninefold_monitor::{Config, Monitor};
+use ninefold_proto::ninefold::monitor::v1::sql_service_client::SqlServiceClient;
 use ninefold_proto::ninefold::monitor::v1::{
-    CountLogsRequest, GetRetentionRequest, GetServiceGraphRequest, GetTraceRequest, LogFilter, SearchLogsRequest,
-    SearchTracesRequest,
+    CountLogsRequest, GetRetentionRequest, GetServiceGraphRequest, GetTraceRequest, LogFilter, QuerySqlRequest,
+    SearchLogsRequest, SearchTracesRequest,
 };
 use prost::Message as _;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
@@ -127,6 +128,7 @@ async fn what_was_told_is_there_after_a_restart_from_files_and_from_memory_alike
             assert_eq!(all(&house, asked).await.len(), lines, "{query}");
         }
         counts(&house, start).await;
+        sql(&house).await;
         house
     };
     let house = asked(house).await;
@@ -137,6 +139,22 @@ async fn what_was_told_is_there_after_a_restart_from_files_and_from_memory_alike
     let second = Monitor::open(config(folder.path()), &Scope::root("second")).await.unwrap_err();
     assert!(fault::chain(&second).contains(&*folder.path().to_string_lossy()), "{}", fault::chain(&second));
     house.close().await;
+}
+
+async fn sql(house: &House) {
+    let statement = "select l.service, count(*), sum(l.trace_id is not null), max(l.attributes ->> 'color'), \
+                     (select group_concat(s.name || s.failed) from (select * from spans order by time) s) \
+                     from logs l group by 1 order by 1";
+    let ask =
+        QuerySqlRequest { statement: statement.to_owned(), query: "line".to_owned(), ..QuerySqlRequest::default() };
+    let answer = SqlServiceClient::new(house.link()).query_sql(ask).await.unwrap().into_inner();
+    let told: Vec<String> = answer.rows.iter().map(|row| format!("{:?}", row.values)).collect();
+    assert_eq!((answer.records, told.len()), (62, 2), "{told:?}");
+    for (row, words) in
+        [(0, ["pump", "30", "6", "blue", "first0,second1"]), (1, ["valve", "30", "0", "blue", "first0"])]
+    {
+        assert!(words.iter().all(|word| told[row].contains(word)), "{told:?} lacks one of {words:?}");
+    }
 }
 
 async fn counts(house: &House, start: u64) {

@@ -26,7 +26,9 @@ use crate::grammar::{Expression, Part, Value};
 use crate::graph::Graph;
 use crate::model::{Kept, LineFilter, Nanos, Needle, Span, SpanId, TraceFilter, TraceId};
 use crate::tallies::Tallies;
-use crate::tier::{Limit, LineCursor, TakeLine, TakeSpan};
+use crate::tier::{Limit, LineCursor};
+
+pub(crate) mod each;
 
 /// What one question may cost, and what it has cost.
 #[derive(Debug)]
@@ -449,56 +451,6 @@ pub(crate) fn traces_with(
         }
     }
     Ok(found)
-}
-
-/// Gives the lines with sequence numbers below one.
-pub(crate) fn each_line(
-    sheets: &[Arc<Sheet>],
-    filter: &LineFilter,
-    parts: &BTreeSet<Part>,
-    below: u64,
-    mut take: TakeLine,
-    question: &Question,
-) -> Result<(), Error> {
-    let mut columns = columns_of(parts);
-    columns.push(SEQUENCE);
-    for (sheet, group) in groups(sheets, filter, Range { before: None, floor: None, below })? {
-        question.look(group.rows)?;
-        let read = sheets[sheet].read(vec![group.place], Some(&columns), conditions(filter)).map_err(unreadable)?;
-        for batch in read {
-            let rows = Rows::new(&batch).map_err(unreadable)?;
-            for row in 0..batch.num_rows() {
-                if rows.number(SEQUENCE, row).map_err(unreadable)? < below {
-                    take(&line_in_part(&rows, row, parts).map_err(unreadable)?)?;
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Gives the spans of a time, but for those that are known.
-pub(crate) fn each_span(
-    sheets: &[Arc<Sheet>],
-    (start, end): (Nanos, Nanos),
-    known: &HashSet<(TraceId, SpanId)>,
-    mut take: TakeSpan,
-    question: &Question,
-) -> Result<(), Error> {
-    for sheet in sheets.iter().rev().filter(|sheet| is_within(sheet, Some(start), Some(end))) {
-        for group in sheet.groups().map_err(unreadable)?.iter().filter(|group| group.time_min < end) {
-            question.look(group.rows)?;
-            let condition = rows_where(&[TIME], move |rows, row| Ok((start..end).contains(&rows.time(TIME, row)?)));
-            for batch in sheet.read(vec![group.place], None, vec![condition]).map_err(unreadable)? {
-                for span in columns::spans(&batch).map_err(unreadable)? {
-                    if !known.contains(&(span.trace_id, span.span_id)) {
-                        take(&span)?;
-                    }
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 fn is_within(sheet: &Sheet, start: Option<Nanos>, end: Option<Nanos>) -> bool {

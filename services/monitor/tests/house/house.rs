@@ -78,6 +78,10 @@ impl House {
         MonitorServiceClient::new(self.link.clone())
     }
 
+    pub(crate) fn link(&self) -> Link {
+        self.link.clone()
+    }
+
     pub(crate) fn logs(&self) -> LogsServiceClient<Link> {
         LogsServiceClient::new(self.link.clone())
     }
