@@ -1,4 +1,4 @@
-//! Crowds: sessions that are opened and dropped.
+//! Crowds: a thousand instances that join at once, and sessions that are opened and dropped.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,10 @@ use crate::watcher::Watcher;
 
 /// Generous: the machine may have much else to do.
 const SOON: Duration = Duration::from_secs(300);
+/// Instances that register at once: as many as a service may have.
+const CROWD: usize = 1000;
+/// How much a node may grow while they do, for each of them.
+const INSTANCE_KIB_MAX: u64 = 192;
 /// Sessions that a flood opens and drops, a round; and how many at once.
 const FLOOD: usize = 1000;
 const AT_ONCE: usize = 64;
@@ -45,6 +49,33 @@ async fn a_flood_of_sessions_leaves_nobody_behind_and_takes_no_memory() -> Resul
     ensure!(resident[3] < resident[1] + GROWN_MIB_MAX, "the node grows with every flood: {resident:?} MiB");
     ensure!(steady.held() == 20 && watcher.seen().fell.is_empty(), "others are not touched by it");
     ensure!(flood.seen().diverged == 0 && watcher.seen().diverged == 0);
+    steady.die().await;
+    house.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_instances_that_register_at_once_are_all_seen_and_all_leave() -> Result<()> {
+    let _turn = turn().await;
+    let house = doubting("0s").await?;
+    let steady = Fleet::register(&house.endpoint(), "steady", 1).await?;
+    let watchers = [Watcher::start(&house.endpoint(), "crowd")?, Watcher::start(&house.endpoint(), "crowd")?];
+    let beside = Watcher::start(&house.endpoint(), "steady")?;
+    // A platform that has only just begun does not say that whom it does not name is gone.
+    until("the platform is sure of what it sees", SOON, || async { Ok(beside.seen().fewest == Some(1)) }).await?;
+    let (before, begin) = (resident_mib(house.pid())?, Instant::now());
+    let crowd = Fleet::register(&house.endpoint(), "crowd", CROWD).await?;
+    until("all are seen", SOON, || async { Ok(watchers.iter().all(|one| one.seen().serving() == CROWD)) }).await?;
+    let grown = resident_mib(house.pid())?.saturating_sub(before);
+    println!("{CROWD} instances joined and were seen in {:?}; the node grew by {grown} MiB", begin.elapsed());
+    ensure!(grown * 1024 < INSTANCE_KIB_MAX * u64::try_from(CROWD)?, "{grown} MiB for {CROWD} instances");
+    ensure!(house.instances("crowd").await?.len() == CROWD && crowd.held() == CROWD, "nobody is lost or made up");
+    crowd.die().await;
+    until("all have left", SOON, || async { Ok(watchers.iter().all(|one| one.seen().instances.is_empty())) }).await?;
+    ensure!(watchers.iter().all(|one| one.seen().diverged == 0) && beside.seen().diverged == 0);
+    ensure!(
+        steady.held() == 1 && beside.seen().fell.is_empty() && beside.seen().fewest == Some(1),
+        "others are untouched"
+    );
     steady.die().await;
     house.stop().await
 }
