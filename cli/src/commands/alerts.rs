@@ -96,7 +96,7 @@ async fn rules(platform: &Platform, format: Format) -> Result<(), Failure> {
                 rule.alerts.to_string(),
                 output::ago(rule.evaluated.as_ref()),
                 output::cell(&rule.problem),
-                output::cell(if rule.expr.is_empty() { &rule.logs } else { &rule.expr }),
+                output::cell(&[&rule.expr, &rule.logs, &rule.instances].map(String::as_str).concat()),
             ]);
         }
         table.render()

@@ -50,6 +50,8 @@ pub(crate) struct Rule {
     pub(crate) expr: Option<String>,
     /// Which log lines are counted, where that is asked instead.
     pub(crate) logs: Option<Logs>,
+    /// Which instances must not be silent, where that is asked instead.
+    pub(crate) instances: Option<Instances>,
     /// How long the condition holds before an alert fires.
     #[serde(rename = "for", with = "duration")]
     pub(crate) wait: Duration,
@@ -81,6 +83,18 @@ pub(crate) struct Logs {
     /// The condition holds with more of them than this. At most 999.
     #[serde(default)]
     pub(crate) above: u32,
+}
+
+/// Instances that the registry doubts, or removed without their having said goodbye, and in whose place nobody came.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Instances {
+    /// Only of this service.
+    #[serde(default)]
+    pub(crate) service: String,
+    /// Removed in the last while.
+    #[serde(with = "duration")]
+    pub(crate) within: Duration,
 }
 
 /// Who is called, by which way. Exactly one.
@@ -193,7 +207,7 @@ fn mistakes(document: &Document) -> Vec<String> {
             .filter(|(_, size)| *size > ENTRIES_MAX)
             .map(|(what, size)| format!("{what}: there are {size}, more than {ENTRIES_MAX}")),
     );
-    let shipped: BTreeSet<String> = shipped::rules().into_keys().collect();
+    let shipped: BTreeSet<String> = shipped::names();
     for name in document.off.difference(&shipped) {
         let known: Vec<&str> = shipped.iter().map(String::as_str).collect();
         wrong.push(format!("off: {name:?} is not shipped; there are {}", known.join(", ")));
@@ -226,12 +240,14 @@ fn mistakes(document: &Document) -> Vec<String> {
 impl Rule {
     fn mistakes(&self) -> Vec<String> {
         let mut wrong = Vec::new();
-        match (&self.expr, &self.logs) {
-            (Some(expr), None) => {
+        match (&self.expr, &self.logs, &self.instances) {
+            (Some(expr), None, None) => {
                 wrong.extend(Query::parse(expr).err().map(|error| format!(".expr: {error}")));
             }
-            (None, Some(logs)) => wrong.extend(logs.mistake().map(|why| format!(".logs.{why}"))),
-            _ => wrong.push(": give expr or logs, one of them".to_owned()),
+            (None, Some(logs), None) => wrong.extend(logs.mistake().map(|why| format!(".logs.{why}"))),
+            (None, None, Some(instances)) if instances.within <= TIME_MAX => {}
+            (None, None, Some(_)) => wrong.push(".instances.within: must be at most 30 days".to_owned()),
+            _ => wrong.push(": give expr, logs or instances, one of them".to_owned()),
         }
         for (name, text) in &self.annotations {
             wrong.extend(template::mistakes(text).into_iter().map(|why| format!(".annotations.{name}: {why}")));
@@ -310,7 +326,7 @@ mod tests {
             "receivers.m.mail.\"nobody\" is no address",
             "receivers.m.text: braces",
             "inhibitions.i: name labels",
-            "rules.b: give expr or logs",
+            "rules.b: give expr, logs or instances",
             "rules.c.logs.level",
             "objectives.o.objective",
             "receivers.r: the address",

@@ -1,6 +1,6 @@
 //! Watches metrics and logs, and calls people.
 //!
-//! Rules are questions: PromQL, or log lines that are counted. Who is called, about what, and about what not, is the document
+//! Rules are questions: PromQL, log lines that are counted, or instances that fell silent. Who is called, about what, and about what not, is the document
 //! `alerts` of central configuration, so that every change of it has a revision and a way back. It keeps nothing but since
 //! when what fires; it never asks another node.
 
@@ -14,6 +14,7 @@ mod mail;
 mod objective;
 mod service;
 mod shipped;
+mod silent;
 mod state;
 mod tell;
 mod template;
@@ -35,6 +36,7 @@ pub use error::Error;
 
 use document::{Document, Receiver};
 use service::Service;
+use shipped::Pace;
 use state::Alert;
 use watch::{Board, Watcher};
 
@@ -60,7 +62,7 @@ pub struct Deps {
 
 /// The role.
 #[derive(Clone, Debug)]
-pub struct Alerts(Arc<Board>, Documents);
+pub struct Alerts(Arc<Board>, Documents, Pace);
 
 impl Alerts {
     /// Starts watching. The document is followed once the platform answers; until then what is shipped holds.
@@ -77,6 +79,7 @@ impl Alerts {
             firing,
             every: config.every.max(EVERY_MIN),
             grace: config.grace,
+            pace: config.pace(),
         };
         let (rules, receivers) = (shown.clone(), shown.clone());
         let follows = scope.child("follow");
@@ -85,7 +88,7 @@ impl Alerts {
         let desk = tell::Desk { store, prefix: format!("alert/told/{node}/") };
         scope.run("alert.follow", move |stop| follow(platform, node, document, follows, stop));
         scope.run("alert.call", move |stop| call(receivers, heard, desk, calls, stop));
-        Self(board, shown)
+        Self(board, shown, config.pace())
     }
 
     /// Prometheus' HTTP API of rules and alerts.
@@ -95,7 +98,11 @@ impl Alerts {
 
     /// Adds the contract.
     pub fn add_to(&self, routes: &mut RoutesBuilder) {
-        routes.add_service(AlertServiceServer::new(Service { board: self.0.clone(), document: self.1.clone() }));
+        routes.add_service(AlertServiceServer::new(Service {
+            board: self.0.clone(),
+            document: self.1.clone(),
+            pace: self.2,
+        }));
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::document::{self, Document, Texts};
 use crate::error::Error;
+use crate::shipped::Pace;
 use crate::state::Alert;
 use crate::tell::{inhibition_of, silence_of};
 use crate::watch::{Board, Known, rules};
@@ -20,6 +21,7 @@ use crate::watch::{Board, Known, rules};
 pub(crate) struct Service {
     pub(crate) board: Arc<Board>,
     pub(crate) document: watch::Receiver<Arc<Document>>,
+    pub(crate) pace: Pace,
 }
 
 #[async_trait]
@@ -54,7 +56,7 @@ impl AlertService for Service {
     ) -> Result<Response<proto::CheckAlertsResponse>, Status> {
         let read = document::read(&request.into_inner().document);
         let document = read.map_err(|wrong| fault::status(&Error::Invalid(wrong)))?;
-        let rules = u32::try_from(rules(&document).len()).unwrap_or(u32::MAX);
+        let rules = u32::try_from(rules(&document, self.pace).len()).unwrap_or(u32::MAX);
         Ok(Response::new(proto::CheckAlertsResponse { rules }))
     }
 }
@@ -84,8 +86,13 @@ fn rule(name: String, known: Known) -> proto::Rule {
             logs.above, logs.service, logs.level, logs.text
         )
     });
+    let instances = known.rule.instances.map(|asked| {
+        let within = ninefold::settings::duration::format(asked.within);
+        format!("instances of {:?} that are silent, or went without a word within {within}", asked.service)
+    });
     proto::Rule {
         name,
+        instances: instances.unwrap_or_default(),
         expr: known.rule.expr.unwrap_or_default(),
         logs: logs.unwrap_or_default(),
         r#for: Duration::try_from(known.rule.wait).ok(),

@@ -3,13 +3,37 @@
 //! A counter that is born at one has not grown, as far as `increase` knows; so rules about rare events ask for counters that
 //! were not there five minutes ago, too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::document::{Rule, Texts};
+use ninefold::settings::duration;
+
+use crate::document::{Instances, Rule, Texts};
 
 /// Name, query, seconds until it fires, how grave, what is said.
 type Shipped = (&'static str, &'static str, u64, &'static str, &'static str);
+
+/// How far back rules look, and how long they wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pace {
+    /// How far back.
+    pub(crate) window: Duration,
+    /// The longest wait.
+    pub(crate) wait_max: Duration,
+}
+
+impl Pace {
+    /// What suits most.
+    pub(crate) const USUAL: Self = Self { window: Duration::from_secs(300), wait_max: Duration::from_secs(300) };
+}
+
+/// The rule that asks the registry: in place of a query its name, how long it waits, how grave it is, and what it says.
+const SILENT: (&str, u64, &str, &str) = (
+    "instance_silent",
+    15,
+    "critical",
+    "{{instance}} of {{job}} has not been heard of for {{value | humanizeDuration}} and nobody came in its place: {{reason}}",
+);
 
 const RULES: [Shipped; 12] = [
     (
@@ -59,7 +83,7 @@ const RULES: [Shipped; 12] = [
         "{{job}} refuses {{value | humanize}} calls a second for want of room: it needs more instances",
     ),
     (
-        "instance_silent",
+        "telemetry_silent",
         "time() - timestamp(process_memory_usage_bytes) > 120",
         60,
         "warning",
@@ -108,19 +132,28 @@ const RULES: [Shipped; 12] = [
     ),
 ];
 
-/// All of them, by name.
-pub(crate) fn rules() -> BTreeMap<String, Rule> {
-    let rule = |(name, expr, wait, severity, summary): Shipped| {
-        let rule = Rule {
-            expr: Some(expr.to_owned()),
-            wait: Duration::from_secs(wait),
-            labels: Texts::from([("severity".to_owned(), severity.to_owned())]),
-            annotations: Texts::from([("summary".to_owned(), summary.to_owned())]),
-            ..Rule::default()
-        };
-        (name.to_owned(), rule)
+/// Names of all of them.
+pub(crate) fn names() -> BTreeSet<String> {
+    RULES.iter().map(|(name, ..)| *name).chain([SILENT.0]).map(str::to_owned).collect()
+}
+
+/// All of them, by name, at a pace.
+pub(crate) fn rules(pace: Pace) -> BTreeMap<String, Rule> {
+    let window = duration::format(pace.window);
+    let told = |wait: u64, severity: &str, summary: &str| Rule {
+        wait: Duration::from_secs(wait).min(pace.wait_max),
+        labels: Texts::from([("severity".to_owned(), severity.to_owned())]),
+        annotations: Texts::from([("summary".to_owned(), summary.to_owned())]),
+        ..Rule::default()
     };
-    RULES.into_iter().map(rule).collect()
+    let rule = |(name, expr, wait, severity, summary): Shipped| {
+        let expr = expr.replace("[5m]", &format!("[{window}]")).replace("offset 5m", &format!("offset {window}"));
+        (name.to_owned(), Rule { expr: Some(expr), ..told(wait, severity, summary) })
+    };
+    let (name, wait, severity, summary) = SILENT;
+    let silent = Instances { service: String::new(), within: 2 * pace.window };
+    let silent = Rule { instances: Some(silent), ..told(wait, severity, summary) };
+    RULES.into_iter().map(rule).chain([(name.to_owned(), silent)]).collect()
 }
 
 #[cfg(test)]
@@ -214,10 +247,25 @@ mod tests {
 
     #[test]
     fn every_rule_fires_where_all_is_wrong_and_none_where_nothing_is() {
-        for (name, rule) in rules() {
+        for (name, rule) in rules(Pace::USUAL) {
+            assert!(rule.annotations.values().all(|text| mistakes(text).is_empty()), "{name}");
+            if rule.instances.is_some() {
+                continue;
+            }
             assert!(said(&rule, &landscape(true)) > 0, "{name} does not fire");
             assert_eq!(said(&rule, &landscape(false)), 0, "{name} fires");
-            assert!(rule.annotations.values().all(|text| mistakes(text).is_empty()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_pace_changes_every_window_and_every_wait() {
+        let quick = Pace { window: Duration::from_secs(20), wait_max: Duration::from_secs(2) };
+        let all = rules(quick);
+        assert_eq!(all.keys().cloned().collect::<BTreeSet<_>>(), names());
+        for (name, rule) in all {
+            let expr = rule.expr.unwrap_or_default();
+            assert!(!expr.contains("5m") && rule.wait <= quick.wait_max, "{name}: {expr}");
+            Query::parse(if expr.is_empty() { "1" } else { &expr }).expect("a query");
         }
     }
 }

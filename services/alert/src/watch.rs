@@ -19,7 +19,8 @@ use prost_types::Timestamp;
 use tokio::sync::watch;
 
 use crate::document::{Document, LEVELS, Logs, Rule, Texts};
-use crate::shipped;
+use crate::shipped::{self, Pace};
+use crate::silent;
 use crate::state::{ALERTS_MAX, Alert, Alerts, Grace, Said, step};
 
 /// How long the alerts of a rule that is not there any more are remembered, in seconds.
@@ -65,11 +66,13 @@ pub(crate) struct Watcher {
     pub(crate) every: Duration,
     /// How long after a start what was known before is believed.
     pub(crate) grace: Duration,
+    /// The pace of the shipped rules.
+    pub(crate) pace: Pace,
 }
 
 /// All rules of a document, those that are shipped included.
-pub(crate) fn rules(document: &Document) -> BTreeMap<String, (Rule, bool)> {
-    let shipped = shipped::rules().into_iter().filter(|(name, _)| !document.off.contains(name));
+pub(crate) fn rules(document: &Document, pace: Pace) -> BTreeMap<String, (Rule, bool)> {
+    let shipped = shipped::rules(pace).into_iter().filter(|(name, _)| !document.off.contains(name));
     let shipped = shipped.map(|(name, rule)| (name, (rule, true)));
     let objectives = document.objectives.iter().flat_map(|(name, objective)| objective.rules(name));
     let written = objectives.chain(document.rules.clone()).map(|(name, rule)| (name, (rule, false)));
@@ -99,7 +102,7 @@ impl Watcher {
             let now = now();
             let asked = document.borrow_and_update().clone();
             let mut known = BTreeMap::new();
-            for (name, (rule, is_shipped)) in rules(&asked) {
+            for (name, (rule, is_shipped)) in rules(&asked, self.pace) {
                 if stop.is_asked() {
                     return;
                 }
@@ -133,6 +136,9 @@ impl Watcher {
     }
 
     async fn ask(&self, rule: &Rule) -> Result<Said, Status> {
+        if let Some(instances) = &rule.instances {
+            return silent::ask(self.platform.clone(), instances, now(), QUESTION_TIME_MAX).await;
+        }
         match (&rule.expr, &rule.logs) {
             (Some(expr), _) => self.ask_metrics(expr).await,
             (None, Some(logs)) => self.ask_logs(logs).await,

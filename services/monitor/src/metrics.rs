@@ -5,6 +5,7 @@
 
 mod about;
 mod ask;
+mod beside;
 mod block;
 mod chunk;
 mod code;
@@ -23,6 +24,7 @@ mod upkeep;
 mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -32,6 +34,7 @@ use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
 use tokio::sync::Semaphore;
 
 use about::{About, Catalogue};
+use beside::Beside;
 use commit::Kept;
 use disk::overlay;
 use exemplars::{Exemplar, Exemplars, Said};
@@ -79,6 +82,8 @@ pub(crate) struct Metrics {
     exemplars: RwLock<Exemplars>,
     queries: Arc<Semaphore>,
     forgot: RwLock<Instant>,
+    /// Whether what stands beside samples is not written yet.
+    is_unsaid: AtomicBool,
     kept: Option<Kept>,
 }
 
@@ -110,6 +115,7 @@ impl Metrics {
             exemplars: RwLock::default(),
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
             forgot: RwLock::new(Instant::now()),
+            is_unsaid: AtomicBool::new(false),
             kept,
         }
     }
@@ -140,7 +146,28 @@ impl Metrics {
     fn point_out(&self, said: Vec<Said>) {
         if !said.is_empty() {
             self.exemplars.write().unwrap_or_else(PoisonError::into_inner).put(said);
+            self.is_unsaid.store(true, Ordering::Relaxed);
         }
+    }
+
+    fn learn(&self, about: BTreeMap<String, About>) {
+        if self.catalogue.write().unwrap_or_else(PoisonError::into_inner).learn(about) {
+            self.is_unsaid.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// What is known beside samples.
+    fn beside(&self) -> Beside {
+        let exemplars = self.exemplars.read().unwrap_or_else(PoisonError::into_inner).all();
+        Beside::new(self.about(None), exemplars)
+    }
+
+    /// Learns what was known before a restart.
+    fn remember(&self, beside: Beside) {
+        let (about, exemplars) = beside.into_parts();
+        self.learn(about.into_iter().collect());
+        self.point_out(exemplars);
+        self.is_unsaid.store(false, Ordering::Relaxed);
     }
 
     /// Exemplars of the series that a query needs.
@@ -165,7 +192,7 @@ impl Metrics {
     }
 
     async fn take(self: &Arc<Self>, readings: Vec<Reading>, about: BTreeMap<String, About>) -> Result<Unkept, Error> {
-        self.catalogue.write().unwrap_or_else(PoisonError::into_inner).learn(about);
+        self.learn(about);
         if self.kept.is_some() { self.commit(readings).await } else { Ok(self.apply(readings)) }
     }
 

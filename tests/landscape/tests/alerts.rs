@@ -1,6 +1,9 @@
 //! Somebody is called: an alert fires on real load, is told to a webhook, by e-mail and to a real Alertmanager, fires on over the
 //! death of the node, is silenced, and ends. The samples that it fires on survive the death, too.
 
+#[path = "alerts/shipped.rs"]
+mod shipped;
+
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Most metrics that something is known of. The first come stay.
 const METRICS_MAX: usize = 20_000;
@@ -10,7 +10,7 @@ const METRICS_MAX: usize = 20_000;
 const HELP_BYTES_MAX: usize = 1024;
 
 /// What a metric is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Type {
     Counter,
@@ -36,7 +36,7 @@ impl Type {
 }
 
 /// What is known of a metric.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct About {
     #[serde(rename = "type")]
     pub(crate) of: Type,
@@ -57,14 +57,18 @@ pub(crate) struct Catalogue(BTreeMap<String, About>);
 
 impl Catalogue {
     /// Learns. What is known already is replaced.
-    pub(crate) fn learn(&mut self, more: BTreeMap<String, About>) {
+    /// Answers whether anything is new.
+    pub(crate) fn learn(&mut self, more: BTreeMap<String, About>) -> bool {
+        let mut is_new = false;
         for (name, mut about) in more {
             if self.0.len() < METRICS_MAX || self.0.contains_key(&name) {
                 cut(&mut about.help);
                 cut(&mut about.unit);
+                is_new |= self.0.get(&name) != Some(&about);
                 self.0.insert(name, about);
             }
         }
+        is_new
     }
 
     /// All, or one.

@@ -77,6 +77,11 @@ impl Disk {
         Ok(Self { folder: folder.to_owned(), blocks, next: AtomicU64::new(last + 1) })
     }
 
+    /// Where the files are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Up to which frame the journal is in files.
     pub(crate) fn mark(&self) -> u64 {
         self.blocks().iter().map(|block| block.facts.mark).max().unwrap_or_default()

@@ -52,6 +52,16 @@ impl Exemplars {
         }
     }
 
+    /// All of them, as they came.
+    pub(crate) fn all(&self) -> Vec<Said> {
+        let of = |(labels, of): (&Labels, &VecDeque<Exemplar>)| -> Vec<Said> {
+            of.iter().map(|one| (labels.clone(), one.clone())).collect()
+        };
+        let mut all: Vec<Said> = self.series.iter().flat_map(of).collect();
+        all.sort_by_key(|(_, exemplar)| exemplar.at);
+        all
+    }
+
     fn forget_one(&mut self) {
         let Some(labels) = self.order.pop_front() else { return };
         if let Some(of) = self.series.get_mut(&labels) {

@@ -115,3 +115,86 @@ async fn late_samples_and_those_said_twice_survive_filing() {
     let metrics = open(&config(folder.path(), NEVER));
     assert!((asked(&metrics, "sum_over_time(m[1m])", now).await - 12.0).abs() < 1e-9);
 }
+
+/// A summary, and a histogram with an exemplar, as OTLP tells them.
+fn told(at: i64) -> Vec<ResourceMetrics> {
+    use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+    use opentelemetry_proto::tonic::metrics::v1::summary_data_point::ValueAtQuantile;
+    use opentelemetry_proto::tonic::metrics::v1::{
+        self as otlp, AggregationTemporality, HistogramDataPoint, Metric, ScopeMetrics, SummaryDataPoint, exemplar,
+    };
+    let time = u64::try_from(at).unwrap_or_default() * 1_000_000;
+    let quantile = |(quantile, value)| ValueAtQuantile { quantile, value };
+    let summary = SummaryDataPoint {
+        time_unix_nano: time,
+        count: 40,
+        sum: 8.0,
+        quantile_values: [(0.5, 0.1), (0.99, 0.7)].map(quantile).to_vec(),
+        ..SummaryDataPoint::default()
+    };
+    let exemplar = otlp::Exemplar {
+        time_unix_nano: time,
+        trace_id: vec![7; 16],
+        span_id: vec![7; 8],
+        value: Some(exemplar::Value::AsDouble(0.3)),
+        ..otlp::Exemplar::default()
+    };
+    let histogram = HistogramDataPoint {
+        time_unix_nano: time,
+        count: 1,
+        sum: Some(0.3),
+        bucket_counts: vec![0, 1],
+        explicit_bounds: vec![0.2],
+        exemplars: vec![exemplar],
+        ..HistogramDataPoint::default()
+    };
+    let metric = |name: &str, data| Metric {
+        name: name.to_owned(),
+        unit: "s".to_owned(),
+        description: "How long it took".to_owned(),
+        data: Some(data),
+        ..Metric::default()
+    };
+    let histogram = otlp::Histogram {
+        data_points: vec![histogram],
+        aggregation_temporality: AggregationTemporality::Cumulative.into(),
+    };
+    let metrics = vec![
+        metric("gc.pause", Data::Summary(otlp::Summary { data_points: vec![summary] })),
+        metric("took", Data::Histogram(histogram)),
+    ];
+    let scope_metrics = vec![ScopeMetrics { metrics, ..ScopeMetrics::default() }];
+    vec![ResourceMetrics { scope_metrics, ..ResourceMetrics::default() }]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn summaries_exemplars_and_what_metrics_are_survive_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let now = now();
+    let config = config(folder.path(), NEVER);
+    let check = async |metrics: &Arc<Metrics>| {
+        for (query, value) in [
+            ("gc_pause_seconds{quantile=\"0.5\"}", 0.1),
+            ("gc_pause_seconds{quantile=\"0.99\"}", 0.7),
+            ("gc_pause_seconds_count", 40.0),
+            ("gc_pause_seconds_sum", 8.0),
+            ("took_seconds_count", 1.0),
+        ] {
+            assert!((asked(metrics, query, now).await - value).abs() < 1e-9, "{query}");
+        }
+        let query = Query::parse("took_seconds_bucket").expect("a query");
+        let found = metrics.exemplars(&query, now - 60_000, now);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].1[0].labels.get("trace_id"), "07".repeat(16));
+        let about = metrics.about(Some("gc_pause_seconds"));
+        assert_eq!((about[0].1.of.word(), about[0].1.help.as_str()), ("summary", "How long it took"));
+    };
+    let scope = Scope::root("first");
+    let metrics = Metrics::open(&config, folder.path(), &scope).await.expect("opened");
+    assert_eq!(metrics.take_otlp(&told(now - 1000)).await.expect("kept"), Unkept::default());
+    check(&metrics).await;
+    scope.close(Duration::from_secs(60)).await;
+    drop(metrics);
+    let again = Metrics::open(&config, folder.path(), &Scope::root("second")).await.expect("opened");
+    check(&again).await;
+}

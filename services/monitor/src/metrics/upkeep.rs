@@ -2,10 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ninefold::lifecycle::Scope;
 
+use super::beside::Beside;
 use super::commit::{Kept, lock, read};
 use super::disk::{Disk, Keep};
 use super::{Metrics, millis, now};
@@ -19,6 +21,8 @@ const FOLDER: &str = "samples";
 const JOURNAL: &str = "journal";
 /// How often it is looked whether something is to be done, unless settings ask for more.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often what stands beside samples is written, where it changed.
+const BESIDE_EVERY: Duration = Duration::from_secs(5);
 /// A journal that has grown by so much is filed before its time, so that a start does not take long.
 const JOURNAL_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Steps of tidying in a row, before filing has its turn.
@@ -64,6 +68,7 @@ impl Metrics {
         for frame in frames {
             metrics.apply(read(&frame).unwrap_or_default());
         }
+        metrics.remember(Beside::read(folder));
         Ok(metrics)
     }
 
@@ -87,6 +92,15 @@ impl Metrics {
                 Err(failure)
             }
         }
+    }
+
+    /// Writes what stands beside samples, if it changed. Blocks.
+    fn save_beside(&self) -> std::io::Result<()> {
+        let Some(kept) = &self.kept else { return Ok(()) };
+        if !self.is_unsaid.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.beside().write(kept.disk.folder()).inspect_err(|_| self.is_unsaid.store(true, Ordering::Relaxed))
     }
 
     /// Takes some steps to keep files in order. Blocks.
@@ -121,6 +135,7 @@ fn start(metrics: Arc<Metrics>, config: &Config, scope: &Scope) {
     scope.run("monitor.samples", move |stop| async move {
         let look_every = LOOK_EVERY.min(file_every).min(tidy_every).max(Duration::from_millis(1));
         let (mut filed, mut tidied) = (tokio::time::Instant::now(), tokio::time::Instant::now());
+        let mut saved = tokio::time::Instant::now();
         let mut is_told = false;
         loop {
             let is_last = tokio::select! {
@@ -132,6 +147,10 @@ fn start(metrics: Arc<Metrics>, config: &Config, scope: &Scope) {
             if is_due {
                 filed = tokio::time::Instant::now();
                 tell(blocking(&metrics, Metrics::file).await, &mut is_told);
+            }
+            if is_last || saved.elapsed() >= BESIDE_EVERY {
+                saved = tokio::time::Instant::now();
+                tell(blocking(&metrics, Metrics::save_beside).await, &mut is_told);
             }
             if is_last {
                 return;
