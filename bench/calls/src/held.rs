@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use futures_util::future::join_all;
 use ninefold::lifecycle::Scope;
+use ninefold::tonic::Code;
 use ninefold::tonic::transport::{Channel, Endpoint};
 use tokio::time::Instant;
 
@@ -18,6 +19,9 @@ const CONNECTIONS: u32 = 20;
 /// the one before hides what it should find.
 const PROBES: u32 = 2_000;
 const PROBE_EVERY: Duration = Duration::from_millis(5);
+
+/// As long a probe counts that is turned away: it had no answer at all.
+const REFUSED: Duration = Duration::from_secs(1);
 
 /// What the probe must see.
 const P99_MAX: Duration = Duration::from_millis(5);
@@ -67,6 +71,7 @@ pub(crate) async fn compare() -> Result<()> {
     let blocked = Server::start(&["server", "1024"])?;
     let probe = connect(&blocked).await?;
     let channel = connect(&blocked).await?;
+    // Some of them are refused: their number is no matter, as long as threads are blocked.
     let blocking = join_all((0..100).map(|_| ask(channel.clone(), "Block", Word::default())));
     let (_, within) = tokio::join!(
         blocking,
@@ -92,8 +97,11 @@ async fn probe_and_tell(name: &str, server: &Server, channel: &Channel, per_call
     let probes = (0..PROBES).map(|number| async move {
         let due = start + PROBE_EVERY * number;
         tokio::time::sleep_until(due).await;
-        ask(channel.clone(), "Echo", Word::default()).await?;
-        Ok::<_, anyhow::Error>(due.elapsed())
+        match ask(channel.clone(), "Echo", Word::default()).await {
+            Ok(_) => Ok(due.elapsed()),
+            Err(status) if status.code() == Code::ResourceExhausted => Ok(REFUSED),
+            Err(status) => Err(anyhow::Error::from(status)),
+        }
     });
     let mut took = join_all(probes).await.into_iter().collect::<Result<Vec<_>>>()?;
     took.sort_unstable();
