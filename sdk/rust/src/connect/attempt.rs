@@ -20,7 +20,7 @@ use crate::connect::connection::SendError;
 use crate::connect::endpoint::{FAILED_AT, Ticket};
 use crate::connect::error::Error;
 use crate::connect::policy::BalancingMethod;
-use crate::connect::{AnsweredBy, PUSHBACK, deadline, orca, trace};
+use crate::connect::{AnsweredBy, PUSHBACK, deadline, orca, plain, trace};
 use crate::fault::{self, Kind};
 
 /// How an attempt failed.
@@ -98,11 +98,12 @@ impl Course {
     /// Asks one endpoint, and waits for the headers of its answer. Dropped, it cancels the call there.
     pub(crate) async fn attempt(&self, ticket: Ticket) -> Result<Response, Failure> {
         let began = Instant::now();
-        let mut request = http::Request::from_parts(self.head.clone(), self.body.body());
-        ticket.line.address(request.uri_mut());
-        if let Some(end) = self.end {
-            deadline::write(request.headers_mut(), end.saturating_duration_since(began));
+        let mut head = self.head.clone();
+        ticket.line.address(&mut head);
+        if let Some(end) = self.end.filter(|_| !self.is_plain()) {
+            deadline::write(&mut head.headers, end.saturating_duration_since(began));
         }
+        let request = http::Request::from_parts(head, self.body.body());
         self.span.record("instance", &*ticket.endpoint.instance_id);
         let mut waiting = Waiting { course: self, ticket: Some(ticket) };
         let sent = tokio::select! {
@@ -168,7 +169,11 @@ impl Course {
             instance_id: instance_id.clone(),
             address: ticket.endpoint.authority.clone(),
         });
-        let code = head.headers.get(Status::GRPC_STATUS).map(|status| Code::from_bytes(status.as_bytes()));
+        let code = if self.is_plain() {
+            Some(plain::code(head.status))
+        } else {
+            head.headers.get(Status::GRPC_STATUS).map(|status| Code::from_bytes(status.as_bytes()))
+        };
         if code.is_none_or(|code| code == Code::Ok) {
             ticket.answered();
         }
@@ -177,10 +182,14 @@ impl Course {
             Some(Code::ResourceExhausted) => self.pool.restraint.refused(now),
             _ => self.pool.restraint.accepted(&self.method, self.priority, now, began.elapsed()),
         }
-        let pushback = head.headers.get(PUSHBACK).map(|value| {
-            let wait = value.to_str().ok().and_then(|text| text.parse().ok());
-            wait.map_or(Pushback::Never, |wait| Pushback::After(Duration::from_millis(wait)))
-        });
+        let pushback = if self.is_plain() {
+            plain::retry_after(&head.headers).map(Pushback::After)
+        } else {
+            head.headers.get(PUSHBACK).map(|value| {
+                let wait = value.to_str().ok().and_then(|text| text.parse().ok());
+                wait.map_or(Pushback::Never, |wait| Pushback::After(Duration::from_millis(wait)))
+            })
+        };
         let listener = Watch {
             service: service.clone(),
             instance_id,
@@ -189,11 +198,17 @@ impl Course {
             started: self.started,
             span: self.span.clone(),
         };
-        let answer = Answer::new(&head.headers, body, listener, self.end);
-        if code.is_some_and(|code| code != Code::Ok) {
-            mark(&mut head.headers, service);
-        }
-        let response = Response::from_parts(head, Body::new(answer));
+        let response = if self.is_plain() {
+            self.span.record("http.response.status_code", head.status.as_u16());
+            let answer = plain::Answer::new(body, head.status, listener);
+            Response::from_parts(head, Body::new(answer))
+        } else {
+            let answer = Answer::new(&head.headers, body, listener, self.end);
+            if code.is_some_and(|code| code != Code::Ok) {
+                mark(&mut head.headers, service);
+            }
+            Response::from_parts(head, Body::new(answer))
+        };
         match code {
             Some(code)
                 if code != Code::Ok && (self.manners().retry.codes.has(code) || code == Code::ResourceExhausted) =>
@@ -208,6 +223,11 @@ impl Course {
         let service = self.pool.around.service.clone();
         let instance_id = ticket.endpoint.instance_id.clone();
         match failure {
+            SendError::Unreached(cause) => {
+                // The keeper of the endpoint connects anew, and tells the breaker how that went.
+                ticket.finish(Verdict::Nothing);
+                Failure::Unsent(Error::Unreachable { service, source: Some(cause) })
+            }
             SendError::Unsent(source) => {
                 ticket.line_is_over();
                 // A connection that went away says nothing about the instance; connecting anew will.

@@ -18,7 +18,9 @@ use crate::connect::channel::{Channel, Request, Response};
 use crate::connect::endpoint::{Key, Ticket};
 use crate::connect::error::Error;
 use crate::connect::fallback::is_refusal;
+use crate::connect::landscape::Protocol;
 use crate::connect::method::{Manners, Method};
+use crate::connect::plain;
 use crate::connect::policy::{Hedging, Policy};
 use crate::connect::pool::{Ask, Pool};
 use crate::connect::priority::{self, Priority};
@@ -66,7 +68,9 @@ impl Call {
     pub(crate) fn begin(channel: &Channel, request: &Request, span: &Span) -> Self {
         let started = Instant::now();
         let policy = channel.policy.now().clone();
-        let method = channel.methods.get(request.uri().path(), &policy, &channel.pool.around.declared);
+        let is_plain = channel.pool.around.speech == Protocol::Http;
+        let path = if is_plain { plain::path(request.method()) } else { request.uri().path() };
+        let method = channel.methods.get(path, &policy, &channel.pool.around.declared);
         let extensions = request.extensions();
         let end = deadline::left(request.headers()).map(|left| started + left);
         let end = end.into_iter().chain(deadline::current()).min();
@@ -79,7 +83,9 @@ impl Call {
             among: extensions.get::<Among>().map(|among| among.0.clone()),
             subset: extensions.get::<Subset>().cloned(),
             priority: said.or_else(priority::current).unwrap_or_default(),
-            is_idempotent: method.manners.is_idempotent || extensions.get::<Idempotent>().is_some(),
+            is_idempotent: method.manners.is_idempotent
+                || extensions.get::<Idempotent>().is_some()
+                || (is_plain && request.method().is_idempotent()),
             channel: channel.clone(),
             method,
             policy,
@@ -94,10 +100,15 @@ impl Call {
         let (mut head, body) = request.into_parts();
         // Nobody on the way reads them, and every attempt would copy them.
         head.extensions.clear();
-        head.headers.entry(TE).or_insert(HeaderValue::from_static("trailers"));
-        head.headers
-            .entry(USER_AGENT)
-            .or_insert(HeaderValue::from_static(concat!("ninefold/", env!("CARGO_PKG_VERSION"))));
+        match self.channel.pool.around.speech {
+            Protocol::Grpc => {
+                head.headers.entry(TE).or_insert(HeaderValue::from_static("trailers"));
+                head.headers
+                    .entry(USER_AGENT)
+                    .or_insert(HeaderValue::from_static(concat!("ninefold/", env!("CARGO_PKG_VERSION"))));
+            }
+            Protocol::Http => _ = head.headers.remove(deadline::HEADER),
+        }
         priority::write(&mut head.headers, self.priority);
         telemetry::inject(&self.span, &mut head.headers);
         let body = Replay::new(body, self.method.manners.replay_bytes_max).await;
@@ -118,7 +129,7 @@ impl Call {
             is_won: AtomicBool::new(false),
         };
         let outcome = course.run().await;
-        let path = course.head.uri.path();
+        let path = course.path();
         if !self.channel.fallbacks.has(path) {
             return course.conclude(outcome);
         }
@@ -151,8 +162,18 @@ impl Course {
         &self.method.manners
     }
 
+    /// Whether requests pass as they are.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.pool.around.speech == Protocol::Http
+    }
+
+    /// The method, as policies name it.
+    fn path(&self) -> &str {
+        if self.is_plain() { plain::path(&self.head.method) } else { self.head.uri.path() }
+    }
+
     fn ask(&self) -> Ask<'_> {
-        Ask::new(self.head.uri.path(), &self.head.headers, &self.policy, self.among.as_deref())
+        Ask::new(self.path(), &self.head.headers, &self.policy, self.among.as_deref())
             .within(self.subset.as_ref())
     }
 

@@ -13,7 +13,9 @@ use tracing::Instrument as _;
 
 use crate::connect::call::Call;
 use crate::connect::fallback::Fallbacks;
+use crate::connect::landscape::Protocol;
 use crate::connect::method::Methods;
+use crate::connect::plain;
 use crate::connect::policy::{self, Policy};
 use crate::connect::pool::Pool;
 use crate::connect::trace;
@@ -82,8 +84,13 @@ impl Service<Request> for Channel {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let span = trace::client_span(self.service(), request.uri().path());
-        self.pool.around.observer.calls().note(request.uri().path());
+        let span = match self.pool.around.speech {
+            Protocol::Grpc => {
+                self.pool.around.observer.calls().note(request.uri().path());
+                trace::client_span(self.service(), request.uri().path())
+            }
+            Protocol::Http => trace::plain_span(self.service(), plain::verb(request.method())),
+        };
         let call = Call::begin(self, &request, &span);
         if span.is_disabled() {
             return call.answer(request).map(Ok).boxed();

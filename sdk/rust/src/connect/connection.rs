@@ -1,10 +1,13 @@
-//! One HTTP/2 connection, and how to make it.
+//! One HTTP/2 connection, or what stands for it where an address speaks HTTP/1.1, and how to make it.
+
+mod plain;
 
 use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -17,6 +20,7 @@ use crate::connect::dialer::Dialer;
 use crate::connect::error::Cause;
 use crate::connect::landscape::Address;
 use crate::lifecycle::Scope;
+use plain::Plain;
 
 /// How long an address has to answer.
 const CONNECT_WAIT: Duration = Duration::from_secs(2);
@@ -38,21 +42,42 @@ pub(crate) struct Way<'a> {
     pub(crate) dialer: &'a Dialer,
     pub(crate) service: &'a str,
     pub(crate) is_tls: bool,
+    pub(crate) version: Version,
 }
 
-/// An open HTTP/2 connection.
+/// Which HTTP an address speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// HTTP/1.1.
+    One,
+    /// HTTP/2.
+    Two,
+}
+
+/// An open HTTP/2 connection; of HTTP/1.1, all connections to the address.
 #[derive(Debug)]
 pub(crate) struct Line {
-    sender: SendRequest<Body>,
+    sender: Sender,
+    /// Woken when it takes no more calls.
+    ended: Arc<Notify>,
     /// The peer as requests name it. `None` where no URI can hold it; the peer does not need it.
     authority: Option<Authority>,
     in_flight: AtomicU32,
     is_retired: AtomicBool,
 }
 
-/// How a request failed before there were response headers.
 #[derive(Debug)]
+enum Sender {
+    One(Plain),
+    Two(SendRequest<Body>),
+}
+
+/// How a request failed before there were response headers.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
 pub(crate) enum SendError {
+    /// It was not sent, for want of a connection.
+    Unreached(Cause),
     /// No server can have begun to work on it: it was not sent, was refused, or lies behind a GOAWAY.
     Unsent(hyper::Error),
     /// The server gave it up.
@@ -69,6 +94,25 @@ impl Line {
         scope: &Scope,
         ended: Arc<Notify>,
     ) -> Result<Self, Cause> {
+        let sender = match way.version {
+            Version::One => Sender::One(Plain::open(way, address, scope).await?),
+            Version::Two => Sender::Two(Self::shake_hands(way, address, scope, ended.clone()).await?),
+        };
+        Ok(Self {
+            sender,
+            ended,
+            authority: address.to_string().parse().ok(),
+            in_flight: AtomicU32::new(0),
+            is_retired: AtomicBool::new(false),
+        })
+    }
+
+    async fn shake_hands(
+        way: Way<'_>,
+        address: &Address,
+        scope: &Scope,
+        ended: Arc<Notify>,
+    ) -> Result<SendRequest<Body>, Cause> {
         let handshake = async {
             let stream = way.dialer.dial(way.service, address, way.is_tls).await?;
             // A task for each call, which ends with its connection; the connection's own task has the owner.
@@ -96,17 +140,36 @@ impl Line {
             }
             ended.notify_one();
         });
-        Ok(Self {
-            sender,
-            authority: address.to_string().parse().ok(),
-            in_flight: AtomicU32::new(0),
-            is_retired: AtomicBool::new(false),
-        })
+        Ok(sender)
     }
 
     /// Whether new calls may go here.
     pub(crate) fn is_usable(&self) -> bool {
-        !self.sender.is_closed() && !self.is_retired.load(Ordering::Relaxed)
+        let is_closed = match &self.sender {
+            Sender::One(_) => false,
+            Sender::Two(sender) => sender.is_closed(),
+        };
+        !is_closed && !self.is_retired.load(Ordering::Relaxed)
+    }
+
+    /// Whether another one is worth its while with so many calls on this one. HTTP/1.1 connects for each call anyhow.
+    pub(crate) fn is_crowded(&self, crowd: u32) -> bool {
+        matches!(self.sender, Sender::Two(_)) && self.in_flight() >= crowd
+    }
+
+    /// Whether somebody takes connections, where no more can be asked; `None` for HTTP/2, over which it can.
+    pub(crate) async fn reaches(&self) -> Option<bool> {
+        match &self.sender {
+            Sender::One(plain) => Some(plain.reaches().await),
+            Sender::Two(_) => None,
+        }
+    }
+
+    /// Lets go of what lay idle too long.
+    pub(crate) fn tidy(&self) {
+        if let Sender::One(plain) = &self.sender {
+            plain.tidy();
+        }
     }
 
     /// Calls on this connection that are not over.
@@ -114,11 +177,16 @@ impl Line {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Makes a request's target absolute.
-    pub(crate) fn address(&self, target: &mut Uri) {
+    /// Makes a request's target what the peer expects: absolute for HTTP/2, with the host that a plain request names.
+    pub(crate) fn address(&self, request: &mut http::request::Parts) {
+        if matches!(self.sender, Sender::One(_)) {
+            return;
+        }
+        let named = request.headers.remove(HOST).and_then(|host| host.to_str().ok()?.parse().ok());
+        let target = &mut request.uri;
         let mut parts = std::mem::take(target).into_parts();
         parts.scheme = Some(Scheme::HTTP);
-        parts.authority.clone_from(&self.authority);
+        parts.authority = named.or_else(|| self.authority.clone());
         if parts.authority.is_none() {
             parts.authority = Some(Authority::from_static("localhost"));
         }
@@ -134,7 +202,18 @@ impl Line {
 
     /// Sends a request and waits for the response's headers. Dropping it cancels the call at the peer.
     pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
-        let mut failure = match self.sender.clone().try_send_request(request).await {
+        let sender = match &self.sender {
+            Sender::One(plain) => {
+                let sent = plain.send(request).await;
+                if matches!(sent, Err(SendError::Unreached(_))) {
+                    self.is_retired.store(true, Ordering::Relaxed);
+                    self.ended.notify_one();
+                }
+                return sent;
+            }
+            Sender::Two(sender) => sender,
+        };
+        let mut failure = match sender.clone().try_send_request(request).await {
             Ok(response) => return Ok(response),
             Err(failure) => failure,
         };

@@ -17,7 +17,7 @@ use crate::connect::channel::Channel;
 use crate::connect::declared::Declared;
 use crate::connect::dialer::Dialer;
 use crate::connect::endpoint::Surroundings;
-use crate::connect::landscape::LandscapeView;
+use crate::connect::landscape::{LandscapeView, Protocol};
 use crate::connect::observer::Observer;
 use crate::connect::policy::{self, Policy};
 use crate::connect::pool::Pool;
@@ -136,14 +136,30 @@ impl Discovery {
     /// Makes a channel that calls in its own way. Channels that balance and break alike share connections.
     /// Must be called within a tokio runtime.
     pub fn channel_with(&self, service: &str, policy: Policy) -> Channel {
+        self.channel_speaking(service, Protocol::Grpc, policy)
+    }
+
+    /// Makes a channel to instances that speak plain HTTP: it carries requests as they are, and calls for each of them
+    /// balance, break, repeat and wait as calls of gRPC do. What stands for a method is the verb, such as `http/GET`.
+    ///
+    /// What an instance answers comes as it is, with the extension [`AnsweredBy`](crate::connect::AnsweredBy). An answer
+    /// without that is the channel's own, and holds a gRPC status. A `grpc-timeout` of the request, which does not reach
+    /// the instance, bounds the wait for the head of its answer. A request whose verb is not safe or idempotent by HTTP's
+    /// word is repeated only where no instance can have begun to work on it.
+    /// Must be called within a tokio runtime.
+    pub fn http_channel(&self, service: &str, policy: Policy) -> Channel {
+        self.channel_speaking(service, Protocol::Http, policy)
+    }
+
+    fn channel_speaking(&self, service: &str, speech: Protocol, policy: Policy) -> Channel {
         let shared = &self.0;
         shared.named.send_if_modified(|named| named.insert(service.to_owned()));
         let mut pools = shared.lock_pools();
         let pools = pools.entry(service.to_owned()).or_default();
-        let pool = match pools.iter().find(|pool| pool.suits(&policy)) {
+        let pool = match pools.iter().find(|pool| pool.around.speech == speech && pool.suits(&policy)) {
             Some(pool) => pool.clone(),
             None => {
-                let pool = shared.new_pool(service, &policy);
+                let pool = shared.new_pool(service, speech, &policy);
                 pools.push(pool.clone());
                 pool
             }
@@ -175,9 +191,10 @@ impl Discovery {
 }
 
 impl Shared {
-    fn new_pool(&self, service: &str, policy: &Policy) -> Arc<Pool> {
+    fn new_pool(&self, service: &str, speech: Protocol, policy: &Policy) -> Arc<Pool> {
         let around = Surroundings {
             service: service.into(),
+            speech,
             scope: self.scope.clone(),
             dialer: Dialer::clone(&self.dialer.load()),
             declared: self.declared.clone(),

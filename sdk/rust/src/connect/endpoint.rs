@@ -20,7 +20,7 @@ use tower::service_fn;
 
 use crate::connect::balance::{Gauge, Gauged};
 use crate::connect::breaker::{Breaker, Force, Permit, Phase, Transition};
-use crate::connect::connection::{Backoff, Line, Occupied, SendError, Way};
+use crate::connect::connection::{Backoff, Line, Occupied, Version, Way};
 use crate::connect::declared::Declared;
 use crate::connect::dialer::Dialer;
 use crate::connect::error::Cause;
@@ -60,6 +60,8 @@ const NO_RAMP: u64 = u64::MAX;
 #[derive(Clone, Debug)]
 pub(crate) struct Surroundings {
     pub(crate) service: Arc<str>,
+    /// What is spoken with them; an instance that speaks otherwise is not called.
+    pub(crate) speech: Protocol,
     pub(crate) scope: Scope,
     /// How connections are made.
     pub(crate) dialer: Dialer,
@@ -305,12 +307,11 @@ impl Endpoint {
 
     pub(crate) fn readiness(&self) -> Readiness {
         let instance = self.instance.load();
-        let rank = match (instance.protocol, instance.state) {
-            (Protocol::Grpc, State::Serving) => Rank::Usual,
-            (Protocol::Grpc, State::Suspect) => Rank::Last,
-            (Protocol::Grpc, State::Starting | State::Draining | State::Gone) | (Protocol::Http, _) => {
-                return Readiness::Out;
-            }
+        let rank = match instance.state {
+            _ if instance.protocol != self.around.speech => return Readiness::Out,
+            State::Serving => Rank::Usual,
+            State::Suspect => Rank::Last,
+            State::Starting | State::Draining | State::Gone => return Readiness::Out,
         };
         let (is_admitted, is_connected) = (self.breaker.admits(self.now()), self.is_connected());
         match (is_admitted, is_connected) {
@@ -364,7 +365,9 @@ impl Endpoint {
 
     async fn connect(&self, ended: Arc<Notify>) -> Result<Line, Cause> {
         let around = &self.around;
-        let way = Way { dialer: &around.dialer, service: &around.service, is_tls: self.instance.load().is_tls };
+        let instance = self.instance.load_full();
+        let version = if instance.speaks_http2() { Version::Two } else { Version::One };
+        let way = Way { dialer: &around.dialer, service: &around.service, is_tls: instance.is_tls, version };
         Line::open(way, &self.address, &around.scope, ended).await
     }
 
@@ -376,7 +379,7 @@ impl Endpoint {
     fn line(&self) -> Option<Occupied> {
         let lines = self.lines.load();
         let line = lines.open.iter().filter(|line| line.is_usable()).min_by_key(|line| line.in_flight())?;
-        if line.in_flight() >= crowd(lines.open.len()) && lines.open.len() < LINES_MAX {
+        if line.is_crowded(crowd(lines.open.len())) && lines.open.len() < LINES_MAX {
             self.wake.notify_one();
         }
         Some(line.occupy())
@@ -386,7 +389,7 @@ impl Endpoint {
     fn tidy(&self) -> bool {
         let lines = self.lines.load_full();
         let open: Vec<_> = lines.open.iter().filter(|line| line.is_usable()).cloned().collect();
-        let is_saturated = open.iter().all(|line| line.in_flight() >= crowd(open.len()));
+        let is_saturated = open.iter().all(|line| line.is_crowded(crowd(open.len())));
         let is_wanted = open.len() < LINES_MAX && is_saturated;
         if open.len() != lines.open.len() {
             self.lines.store(Arc::new(Lines { open, failure: lines.failure.clone() }));
@@ -398,6 +401,9 @@ impl Endpoint {
     /// Lets an idle connection go where the others have room enough. Its last calls, if any have just begun, end well.
     fn retire_surplus(&self) {
         let lines = self.lines.load_full();
+        for line in &lines.open {
+            line.tidy();
+        }
         let in_flight: u32 = lines.open.iter().map(|line| line.in_flight()).sum();
         let room = u32::try_from(lines.open.len().saturating_sub(1)).unwrap_or(u32::MAX).saturating_mul(CALLS_PER_LINE);
         let idle = lines.open.iter().rposition(|line| line.in_flight() == 0);
@@ -530,16 +536,18 @@ async fn probe(endpoint: &Weak<Endpoint>, generation: u32) {
     }
 }
 
-/// Whether the instance says that it serves. One that does not speak `grpc.health.v1` but answers is up.
+/// Whether the instance says that it serves. One that does not speak `grpc.health.v1` but answers is up, and of plain HTTP
+/// one that takes connections.
 async fn check(endpoint: &Arc<Endpoint>) -> bool {
     let Some(line) = endpoint.line() else { return false };
+    if endpoint.around.speech == Protocol::Http {
+        return line.reaches().await.unwrap_or(true);
+    }
     let authority = &endpoint.authority;
     let line = &line;
     let mut client = HealthClient::new(service_fn(async move |mut request: http::Request<Body>| {
         address_to(&mut request, authority);
-        line.send(request).await.map_err(|failure| match failure {
-            SendError::Unsent(error) | SendError::Reset(error) | SendError::Lost(error) => error,
-        })
+        line.send(request).await
     }));
     match client.check(HealthCheckRequest::default()).await {
         Ok(answer) => answer.into_inner().status() == ServingStatus::Serving,

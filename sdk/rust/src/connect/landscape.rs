@@ -110,8 +110,18 @@ pub enum State {
 pub enum Protocol {
     /// gRPC over cleartext HTTP/2.
     Grpc,
-    /// Plain HTTP/1.1.
+    /// Plain HTTP: HTTP/1.1, or cleartext HTTP/2 where the label [`HTTP_LABEL`] says `h2c`.
     Http,
+}
+
+/// Label by which an instance that speaks plain HTTP says which: `h2c`, or what is usual, `1.1`.
+pub const HTTP_LABEL: &str = "http";
+
+impl Instance {
+    /// Whether its addresses speak HTTP/2.
+    pub(crate) fn speaks_http2(&self) -> bool {
+        self.protocol == Protocol::Grpc || self.labels.get(HTTP_LABEL).is_some_and(|said| said == "h2c")
+    }
 }
 
 impl From<words::Instance> for Instance {

@@ -23,6 +23,22 @@ pub(crate) fn client_span(service: &str, path: &str) -> Span {
     )
 }
 
+/// Opens the span of a plain request that goes out, as a child of the current one.
+pub(crate) fn plain_span(service: &str, verb: &str) -> Span {
+    tracing::info_span!(
+        "connect.request",
+        otel.name = verb,
+        otel.kind = "client",
+        otel.status_code = Empty,
+        otel.status_message = Empty,
+        http.request.method = verb,
+        http.response.status_code = Empty,
+        service,
+        instance = Empty,
+        attempts = Empty,
+    )
+}
+
 /// Notes how the call ended.
 pub(crate) fn finish(span: &Span, code: tonic::Code, message: &str) {
     span.record("rpc.grpc.status_code", i32::from(code));
