@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::guard::{Addresses, Auth};
 use crate::journal;
 use crate::limit::{self, Counters, Limit};
+use crate::proxy::{self, Prefix};
 use crate::traffic;
 
 /// How the edge answers.
@@ -78,6 +79,8 @@ pub struct Config {
     pub inward: Option<Inward>,
     /// How requests to services are steered, by the service's name.
     pub traffic: BTreeMap<String, traffic::Service>,
+    /// Which requests go, as they are, to services that speak plain HTTP.
+    pub http: Vec<Prefix>,
     /// Which requests are told in the access log.
     pub access_log: journal::Config,
 }
@@ -175,6 +178,7 @@ impl Default for Config {
             tls: None,
             inward: None,
             traffic: BTreeMap::new(),
+            http: Vec::new(),
             access_log: journal::Config::default(),
         }
     }
@@ -278,6 +282,7 @@ impl Config {
             wrong.push("counters.redis_timeout is zero".to_owned());
         }
         wrong.extend(self.access_log.mistakes().into_iter().map(|wrong| format!("access_log.{wrong}")));
+        wrong.extend(proxy::mistakes(&self.http));
         for (service, traffic) in &self.traffic {
             wrong.extend(traffic.mistakes().into_iter().map(|wrong| format!("traffic.{service}.{wrong}")));
         }

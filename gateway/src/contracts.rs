@@ -38,7 +38,7 @@ const LINGER_OF_VERSION: Duration = Duration::from_secs(10);
 
 /// Longest wait for the head of an answer to a stream of requests, which may come only at its end. Calls that are no
 /// streams have deadlines of their own.
-const STREAM_START_MAX: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const STREAM_START_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// What requests are answered by.
 #[derive(Debug, Default)]

@@ -8,6 +8,7 @@ mod documents;
 mod grpc;
 mod own;
 mod pieces;
+mod plain;
 mod rest;
 mod socket;
 mod upload;
@@ -39,6 +40,7 @@ use crate::guard::limits::Limits;
 use crate::guard::{self, Doorkeeper, Known, Origin, inspector::Inspector};
 use crate::journal::Journal;
 use crate::limit::{self, Limiter};
+use crate::proxy::{self, Proxies};
 use crate::reply;
 use crate::routes::{Route, Routes};
 use crate::sample::Sampler;
@@ -61,6 +63,7 @@ pub(crate) struct Edge {
     pub(crate) sampler: Sampler,
     pub(crate) tls: Option<ServerTls>,
     pub(crate) traffic: Traffic,
+    pub(crate) proxies: Proxies,
     pub(crate) journal: Journal,
     pub(crate) stop: Stop,
 }
@@ -170,7 +173,8 @@ impl Edge {
             limits: self.limits.renewed(&config)?,
             doorkeeper: self.doorkeeper.renewed(&config.auth),
             sampler: self.sampler.drawing(config.sample_percent),
-            traffic: self.traffic.renewed(&config.traffic),
+            traffic: self.traffic.renewed(&config.traffic, &proxy::services(&config.http)),
+            proxies: self.proxies.renewed(&config.http),
             journal: self.journal.renewed(&config.access_log),
             config,
             ..self.clone()
@@ -224,6 +228,12 @@ impl Edge {
             (Err(error), Spoken::Grpc) => Ok(reply::of_error_to_grpc(&error)),
             (Err(error), Spoken::GrpcWeb) => Ok(reply::of_error_to_grpc_web(&error)),
             (Err(error), Spoken::Connect) => Ok(connect::refused(&head, &error)),
+            (Ok(()), Spoken::Rest) if self.is_plain(&head, &path) => match cors {
+                Cors::Refused if socket::is_asked(&head) => Err(Error::OriginRefused),
+                Cors::Refused | Cors::NoPage | Cors::Allowed(_) => {
+                    Box::pin(self.plain(head, &path, body, client, record)).await
+                }
+            },
             (Ok(()), Spoken::Rest) if socket::is_asked(&head) => match cors {
                 // A page may open a socket to anywhere; only the origin that it names keeps strangers' pages out.
                 Cors::Refused => Err(Error::OriginRefused),
@@ -279,8 +289,26 @@ impl Edge {
         *call.method_mut() = http::Method::POST;
         *call.uri_mut() = route.method.path.clone().into();
         *call.version_mut() = Version::HTTP_2;
-        let mut headers = guard::let_in(&head.headers, except);
+        let mut headers = self.headers((head, except), route, client, record);
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        *call.headers_mut() = headers;
+        call.extensions_mut().insert(Among(route.among.clone()));
+        if let Some(subset) = &steered.subset {
+            call.extensions_mut().insert(subset.clone());
+        }
+        call
+    }
+
+    /// The headers that a service is told, without those that `except` names: what may enter, and what the edge says of
+    /// where the request came from, by whom, and in which trace.
+    fn headers(
+        &self,
+        (head, except): (&Parts, &[HeaderName]),
+        route: &Route,
+        client: &Client,
+        record: &Record,
+    ) -> HeaderMap {
+        let mut headers = guard::let_in(&head.headers, except);
         let origin = client.origin(head);
         let scheme = if origin.is_secure { "https" } else { "http" };
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
@@ -298,12 +326,7 @@ impl Edge {
             headers.insert(ninefold::edge::HEADER, self.doorkeeper.passport(caller, &route.service));
         }
         record.trace(&mut headers);
-        *call.headers_mut() = headers;
-        call.extensions_mut().insert(Among(route.among.clone()));
-        if let Some(subset) = &steered.subset {
-            call.extensions_mut().insert(subset.clone());
-        }
-        call
+        headers
     }
 
     /// The time that a call has: what its caller says, and for calls that are no streams what the edge says at most.

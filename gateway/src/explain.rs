@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use ninefold::connect::{LandscapeView, State};
+use ninefold::connect::{LandscapeView, Protocol, State};
 use ninefold::fault::{self, Fault as _};
 use ninefold::settings::duration;
 use ninefold_proto::ninefold::gateway::v1::{Candidate, Effect, MatchRouteRequest, MatchRouteResponse, NearMiss};
@@ -88,6 +88,9 @@ pub(crate) fn explain(
             Found::OtherVerbs(_) | Found::Nothing => (None, supposed.path.clone()),
         }
     };
+    let plain = edge.proxies.find(&supposed.path).filter(|_| route.is_none() && !supposed.is_grpc());
+    let plain = plain.and_then(|proxy| Some((proxy, proxy.route(&supposed.verb).ok()?)));
+    let route = route.or(plain.map(|(_, route)| route));
     let mut near = near_misses(published.routes.rest_routes(), route, &supposed);
     if route.is_none()
         && let Some(method) = published.routes.grpc(raw)
@@ -97,7 +100,11 @@ pub(crate) fn explain(
     }
     let mut answer = MatchRouteResponse { near_misses: near, ..MatchRouteResponse::default() };
     let Some(route) = route else { return Ok(answer) };
-    if let Some((words, bindings)) = published.routes.matching(&supposed.verb, supposed.path.clone())
+    if let Some((proxy, _)) = plain {
+        answer.route = proxy.words().into_iter().find(|words| words.verb == "*" || words.verb == supposed.verb);
+        let target = supposed.target.parse().ok().and_then(|raw| proxy.target(&path, &raw));
+        answer.request = target.map(|target| format!("{} {target}", supposed.verb)).unwrap_or_default();
+    } else if let Some((words, bindings)) = published.routes.matching(&supposed.verb, supposed.path.clone())
         && !supposed.is_grpc()
     {
         (answer.route, answer.bindings) = (Some(words), bindings);
@@ -105,7 +112,8 @@ pub(crate) fn explain(
         answer.route = Some(route.words());
     }
     match message(route, &path, &supposed) {
-        Ok(json) => answer.request = json,
+        Ok(json) if plain.is_none() => answer.request = json,
+        Ok(_) => {}
         Err(error) => answer.refusal = fault::chain(&error),
     }
     let asked = edge.requirement(route);
@@ -179,7 +187,10 @@ fn candidates(view: &LandscapeView, route: &Route, steered: &Steered) -> Vec<Can
     let one = |instance: &Arc<ninefold::connect::Instance>| {
         let is_in_subset = steered.subset.as_ref().is_none_or(|subset| subset.has(instance));
         let why = match instance.state {
-            State::Serving if !route.among.contains(&instance.contract_digest) => "its contract reads it otherwise",
+            State::Serving if route.is_plain != (instance.protocol == Protocol::Http) => "it speaks otherwise",
+            State::Serving if !route.is_plain && !route.among.contains(&instance.contract_digest) => {
+                "its contract reads it otherwise"
+            }
             State::Serving if !is_in_subset => "others are chosen",
             State::Serving => "",
             State::Suspect => "suspect: only where nobody else can answer",

@@ -8,7 +8,8 @@
 //! were bitten: a field that the path binds cannot be said otherwise in query or body, unknown parameters and fields are
 //! refused, one request has one reading. Streams of answers come as NDJSON, server-sent events or a JSON array, by
 //! `Accept`; streams of requests are read from lines, arrays and files as they arrive; both at once go over WebSocket too.
-//! gRPC and gRPC-Web pass through as bytes.
+//! gRPC and gRPC-Web pass through as bytes, and so do requests of plain HTTP, to services that have no contract, by the
+//! prefixes that settings name.
 //!
 //! Settings and routes are two values that are swapped whole: a request keeps those that it began with.
 //!
@@ -33,6 +34,7 @@ mod live;
 mod openapi;
 mod path;
 mod pattern;
+mod proxy;
 mod reply;
 mod routes;
 mod sample;
@@ -67,12 +69,14 @@ pub use guard::{
 };
 pub use journal::Config as AccessLog;
 pub use limit::{By, Counters, Limit, Per};
+pub use proxy::Prefix;
 pub use traffic::{
     Canary, Condition, Instances, Maintenance, Method as MethodTraffic, Mirror, Service as ServiceTraffic, Source,
 };
 
 use contracts::{Follower, Published};
 use edge::Edge;
+use proxy::Proxies;
 use sample::Sampler;
 use traffic::Traffic;
 use traffic::mirror::Mirrors;
@@ -182,6 +186,7 @@ impl Gateway {
             sampler,
             tls: None,
             traffic: Traffic::new(mirrors, discovery.clone()),
+            proxies: Proxies::new(discovery.clone()),
             journal: journal::Journal::new(AccessLog::default(), deps.journal),
             stop: door.stop(),
         };

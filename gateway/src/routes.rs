@@ -57,8 +57,10 @@ pub(crate) struct Route {
     pub(crate) service: Arc<str>,
     /// Method that answers.
     pub(crate) method: Arc<Method>,
-    /// How REST is read; none for gRPC.
+    /// How REST is read; none for gRPC and plain HTTP.
     pub(crate) binding: Option<Arc<Binding>>,
+    /// Whether requests pass as they are, to a service that speaks plain HTTP.
+    pub(crate) is_plain: bool,
     /// Digests of the contracts whose instances may answer.
     pub(crate) among: Arc<BTreeSet<String>>,
 }
@@ -212,7 +214,7 @@ impl Routes {
             }
         };
         let (service, method, binding) = (kept.service.clone(), method.clone(), binding.cloned());
-        let route = Arc::new(Route { service, method, binding, among });
+        let route = Arc::new(Route { service, method, binding, is_plain: false, among });
         match &route.binding {
             // Keys are templates, so the table has no place for a second one either.
             Some(binding) => _ = self.rest.insert(&binding.verb, &binding.pattern, route.clone()).is_ok(),
@@ -265,11 +267,12 @@ impl Routes {
         self.rest.values().len() + self.grpc.len()
     }
 
-    /// All routes of a service, or of all, by template and verb.
-    pub(crate) fn words(&self, service: &str) -> Vec<wire::Route> {
+    /// All routes of a service, or of all, and those of plain HTTP, by template and verb.
+    pub(crate) fn words(&self, service: &str, plain: Vec<wire::Route>) -> Vec<wire::Route> {
         let all = self.rest.values().iter().chain(self.grpc.values());
         let mut words: Vec<_> =
             all.filter(|route| service.is_empty() || &*route.service == service).map(|route| route.words()).collect();
+        words.extend(plain);
         words.sort_by(order);
         words
     }
@@ -426,11 +429,11 @@ mod tests {
     fn routes_are_listed_and_matched_in_words() {
         let pump = kept("pump", "1", 1, &method("Get", r#"get: "/v1/{id}""#));
         let routes = Routes::build(&[pump], &Routes::default());
-        let words = routes.words("");
+        let words = routes.words("", Vec::new());
         assert_eq!(words.len(), 2, "one for REST, one for gRPC");
         assert_eq!(words[0].template, "/shop.v1.PUMP/Get");
         assert_eq!(words[1].template, "/v1/{id}");
-        assert!(routes.words("valve").is_empty());
+        assert!(routes.words("valve", Vec::new()).is_empty());
         let (route, bindings) = routes.matching("GET", Path::parse("/v1/a%2Fb").unwrap()).unwrap();
         assert_eq!((route.method.as_str(), bindings["id"].as_str()), ("shop.v1.PUMP.Get", "a/b"));
     }

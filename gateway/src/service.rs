@@ -1,5 +1,6 @@
 //! `GatewayService`: tells what the edge lets through.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -32,8 +33,9 @@ pub(crate) struct Service {
 impl GatewayService for Service {
     async fn list_routes(&self, request: Request<ListRoutesRequest>) -> Result<Response<ListRoutesResponse>, Status> {
         let request = request.into_inner();
-        let published = self.edge.load().published.load_full();
-        let routes = published.routes.words(&request.service);
+        let edge = self.edge.load_full();
+        let published = edge.published.load_full();
+        let routes = published.routes.words(&request.service, edge.proxies.words(&request.service));
         let size = ninefold::page::size(request.page_size).map_err(|error| fault::status(&error))?;
         let page = page(routes, size, &request.page_token).map_err(|error| fault::status(&error))?;
         let refusals = &published.routes.refusals;
@@ -62,13 +64,16 @@ impl GatewayService for Service {
             return explained.map(Response::new).map_err(|error| fault::status(&error));
         }
         let MatchRouteRequest { verb, path, .. } = request;
-        let published = self.edge.load().published.load_full();
+        let edge = self.edge.load_full();
+        let published = edge.published.load_full();
         let raw = path.split(['?', '#']).next().unwrap_or_default();
         let found = Path::parse(raw)
             .map_err(|path::Malformed(why)| Error::invalid("path", why))
             .and_then(|parsed| {
                 let unknown = || Error::RouteUnknown { verb: verb.clone(), path: raw.chars().take(256).collect() };
-                published.routes.matching(&verb, parsed).ok_or_else(unknown)
+                let plain = edge.proxies.find(&parsed).filter(|proxy| proxy.prefix.takes(&verb));
+                let plain = plain.and_then(|proxy| proxy.words().pop()).map(|route| (route, HashMap::new()));
+                published.routes.matching(&verb, parsed).or(plain).ok_or_else(unknown)
             })
             .map_err(|error| fault::status(&error))?;
         let (route, bindings) = found;

@@ -9,11 +9,11 @@ pub(crate) mod mirror;
 mod plan;
 mod settings;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ninefold::connect::{Channel, Discovery, Selector, Subset};
+use ninefold::connect::{Channel, Discovery, Policy, Selector, Subset};
 
 use crate::guard::{Promise, Requirement, limits};
 use crate::routes::Route;
@@ -88,9 +88,17 @@ impl Traffic {
     }
 
     /// The same with other declarations.
-    pub(crate) fn renewed(&self, declared: &BTreeMap<String, Service>) -> Self {
-        let channel = |service: &str| self.discovery.channel(service);
-        let services = declared.iter().map(|(name, service)| (name.clone(), Declared::new(name, service, &channel)));
+    ///
+    /// Services named in `plain` speak plain HTTP, and so does whoever hears of their requests.
+    pub(crate) fn renewed(&self, declared: &BTreeMap<String, Service>, plain: &BTreeSet<&str>) -> Self {
+        let services = declared.iter().map(|(name, service)| {
+            let is_plain = plain.contains(name.as_str());
+            let channel = |heard_by: &str| match is_plain {
+                true => self.discovery.http_channel(heard_by, Policy::default()),
+                false => self.discovery.channel(heard_by),
+            };
+            (name.clone(), Declared::new(name, service, &channel))
+        });
         Self { services: Arc::new(services.collect()), ..self.clone() }
     }
 

@@ -77,7 +77,8 @@ pub(crate) async fn test(platform: &Platform, args: RouteTestArgs, format: Forma
 fn explained(answer: &MatchRouteResponse) -> String {
     let mut text = String::new();
     if let Some(route) = &answer.route {
-        text.push_str(&format!("{} {}  ->  {} of {}\n", route.verb, route.template, route.method, route.service));
+        let method = if route.method.is_empty() { "plain HTTP" } else { &route.method };
+        text.push_str(&format!("{} {}  ->  {method} of {}\n", route.verb, route.template, route.service));
         let mut bindings: Vec<_> = answer.bindings.iter().collect();
         bindings.sort();
         for (field, value) in bindings {

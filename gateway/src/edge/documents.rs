@@ -13,6 +13,13 @@ use crate::openapi::Piece;
 use crate::reply;
 
 impl Edge {
+    /// Whether a request is for a document or a page of the edge.
+    pub(super) fn is_documented(&self, head: &Parts, published: &Published) -> bool {
+        let path = head.uri.path();
+        let is_told = self.config.openapi && head.method == Method::GET;
+        is_told && (Piece::at(path).is_some() || published.documents.at(path, &published.routes).is_some())
+    }
+
     /// The document or the page that a request asks for. `None` where it asks for something else, or none is to be told.
     pub(super) fn documented(
         &self,

@@ -24,6 +24,8 @@ mod limits;
 #[cfg(test)]
 mod operations;
 #[cfg(test)]
+mod plain;
+#[cfg(test)]
 mod rest;
 #[cfg(test)]
 mod rollout;

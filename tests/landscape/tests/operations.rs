@@ -1,10 +1,15 @@
 //! Operators work on the edge while it works: settings, what is told of requests, what a request would meet.
 
+use std::collections::BTreeSet;
+use std::process::Stdio;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use rustix::process::Signal;
 use tests_landscape::load::Load;
-use tests_landscape::{Landscape, http, until};
+use tests_landscape::{Landscape, http, ninefold, signal, until};
+use tokio::process::Child;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -79,6 +84,70 @@ async fn the_edge_is_steered_live_and_tells_each_request() -> Result<()> {
     ensure!(refused["refusal"].as_str().is_some_and(|why| why.contains("product_id")), "{refused}");
     let unknown = house.run(&["route", "test", "GET", "/v1/product/7"]).await?;
     ensure!(unknown.code != 0 && unknown.stdout.contains("segment 2 is"), "{unknown:?}");
+    house.stop().await
+}
+
+/// A plain web server under `ninefold run`, with a folder that says who it is.
+fn web(house: &Landscape, folder: &std::path::Path, who: &str) -> Result<Child> {
+    let pages = folder.join(who);
+    std::fs::create_dir_all(&pages)?;
+    std::fs::write(pages.join("who.txt"), who)?;
+    let mut command = ninefold("run", &["--name", "web", "--instance-id", who, "--protocol", "http"])?;
+    command.args(["--endpoint", &house.endpoint(), "--", "sh", "-c"]);
+    command.arg("echo $$ > pid; exec python3 -m http.server -b 127.0.0.1 $PORT").current_dir(pages);
+    Ok(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
+}
+
+#[tokio::test]
+async fn a_plain_web_server_is_reached_by_prefix_and_may_die_while_another_lives() -> Result<()> {
+    let house = Landscape::up(&[]).await?;
+    let folder = tempfile::tempdir()?;
+    let mut one = web(&house, folder.path(), "one")?;
+    let two = web(&house, folder.path(), "two")?;
+    until("both serve", PATIENCE, async || Ok(house.serving("web").await? == 2)).await?;
+    let prefix = r#"http=[{"prefix":"/site","service":"web","replace":"/"}]"#;
+    house.ask(&["config", "set", "edge", prefix]).await?;
+    until("the prefix is there", PATIENCE, async || Ok(house.get("/site/who.txt").await?.status == 200)).await?;
+    let mut seen = BTreeSet::new();
+    let both = async {
+        while seen.len() < 2 {
+            seen.insert(house.get("/site/who.txt").await?.text());
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    tokio::time::timeout(PATIENCE, both).await??;
+    let answer = house.get("/site/nothing").await?;
+    ensure!(answer.status == 404 && answer.header("server").starts_with("SimpleHTTP"), "its own word: {answer:?}");
+
+    let told = house.ask(&["route", "test", "GET", "/site/who.txt?x=1"]).await?;
+    ensure!(told["route"]["template"] == "/site/**" && told["route"]["protocol"] == "ROUTE_PROTOCOL_HTTP", "{told}");
+    ensure!(told["request"] == "GET /who.txt?x=1" && told["candidates"].as_array().is_some_and(|all| all.len() == 2));
+    let listed = house.ask(&["routes"]).await?.to_string();
+    ensure!(listed.contains("/site/**"), "{listed}");
+
+    let load = Load::on(&house.address("edge"), "/site/who.txt");
+    let good = async |count: u64| {
+        let of = || load.tally().good.load(Ordering::Relaxed);
+        let before = of();
+        until("requests are answered", PATIENCE, async || Ok(of() > before + count)).await
+    };
+    good(50).await?;
+    let pid = std::fs::read_to_string(folder.path().join("one/pid"))?.trim().parse()?;
+    signal(pid, Signal::KILL)?;
+    until("it is gone", PATIENCE, async || Ok(house.serving("web").await? == 1)).await?;
+    good(50).await?;
+    let _ = one.kill().await;
+    let again = web(&house, folder.path(), "one")?;
+    until("it is back", PATIENCE, async || Ok(house.serving("web").await? == 2)).await?;
+    good(50).await?;
+    let (good, _, failed, words) = load.stop().await;
+    ensure!(failed == 0, "{failed} of {good} failed: {words:?}");
+    until("the access log tells of them", PATIENCE, async || {
+        let text = house.ask(&["logs", "edge", "--text", "/site/**"]).await?.to_string();
+        Ok(["http.route", "upstream.instance", "upstream_ms", "network.protocol"].iter().all(|one| text.contains(one)))
+    })
+    .await?;
+    drop((again, two));
     house.stop().await
 }
 

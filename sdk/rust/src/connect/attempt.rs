@@ -240,6 +240,11 @@ impl Course {
                 ticket.finish(Verdict::Failure(&late.to_string()));
                 Failure::Final(late)
             }
+            // The caller's own body broke off.
+            SendError::Lost(source) if source.is_user() => {
+                ticket.finish(Verdict::Nothing);
+                Failure::Final(lost(service, instance_id, source))
+            }
             SendError::Reset(source) | SendError::Lost(source) => {
                 let error = broken(service, instance_id, source);
                 ticket.finish(Verdict::Failure(&fault::chain(&error)));

@@ -173,8 +173,7 @@ impl Course {
     }
 
     fn ask(&self) -> Ask<'_> {
-        Ask::new(self.path(), &self.head.headers, &self.policy, self.among.as_deref())
-            .within(self.subset.as_ref())
+        Ask::new(self.path(), &self.head.headers, &self.policy, self.among.as_deref()).within(self.subset.as_ref())
     }
 
     async fn run(&self) -> Result<Response, Error> {
