@@ -10,6 +10,8 @@ mod client;
 #[cfg(test)]
 mod connect;
 #[cfg(test)]
+mod desync;
+#[cfg(test)]
 mod documents;
 #[cfg(test)]
 mod grpc;
