@@ -136,6 +136,8 @@ impl Edge {
         let is_upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         let upstream = answer.extensions_mut().remove::<OnUpgrade>();
         come_out(answer.headers_mut());
+        // An HTTP/1.0 of the service's is its own affair: the caller's connection lives on.
+        *answer.version_mut() = Version::HTTP_11;
         if !is_upgraded {
             let idle = proxy.prefix.idle;
             return Ok(answer.map(|body| Body::new(Patient { body, pause: Pause::new(idle) })));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -94,6 +94,7 @@ impl Site {
         }
         match path.as_str() {
             "/never" => std::future::pending().await,
+            "/old" => Ok(Response::builder().version(Version::HTTP_10).body(whole("as ever")).unwrap()),
             "/dies" => Err(std::io::Error::other("as asked")),
             "/breaks" => {
                 let parts = futures_util::stream::iter([Ok(Bytes::from_static(b"half")), Err("as asked")]);
@@ -336,6 +337,15 @@ async fn a_client_that_does_not_read_holds_its_service_up_and_little_of_the_edge
     let given = tokio::time::timeout(Duration::from_secs(30), quiet).await.expect("the service is held up");
     assert!(given < 32 << 20, "{given} bytes are under way");
     assert_eq!(ask(house.edge, "GET", "/blog/x", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_service_of_http_1_0_does_not_end_its_callers_connection() {
+    let (house, _) = start(json!({})).await;
+    let ask = "GET /blog/old HTTP/1.1\r\nHost: a\r\n\r\n";
+    let both = raw(house.edge, &format!("{ask}{}", ask.replace("Host: a", "Host: a\r\nConnection: close"))).await;
+    assert_eq!(both.matches("HTTP/1.1 200 OK").count(), 2, "{both}");
+    assert_eq!(both.matches("as ever").count(), 2, "{both}");
 }
 
 #[tokio::test]
