@@ -10,6 +10,7 @@ mod batch;
 mod cold;
 mod columns;
 mod commit;
+mod delete;
 mod file;
 mod grams;
 mod index;
@@ -49,6 +50,7 @@ pub(crate) use columns::{kind_word, object};
 
 use batch::Batch;
 use cold::Question;
+use delete::Doomed;
 use reading::Cost;
 use state::State;
 use summary::Part;
@@ -373,6 +375,14 @@ impl Tier for Durable {
             }
             tries += 1;
         }
+    }
+
+    async fn delete_lines(&self, filter: &LineFilter) -> Result<u64, Error> {
+        self.0.delete(Doomed::Lines(filter.clone())).await
+    }
+
+    async fn delete_traces(&self, id: Option<TraceId>, filter: &TraceFilter) -> Result<u64, Error> {
+        self.0.delete(Doomed::Traces(id, filter.clone())).await
     }
 
     async fn samples(

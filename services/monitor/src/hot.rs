@@ -118,6 +118,11 @@ impl Hot {
         lock(&self.spans).held()
     }
 
+    /// Deletes lines up to a sequence number; answers how many.
+    pub(crate) fn delete_lines(&self, filter: &LineFilter, through: u64) -> u64 {
+        lock(&self.lines).delete(filter, through)
+    }
+
     fn now(&self) -> std::time::Duration {
         self.started.elapsed()
     }
@@ -238,6 +243,14 @@ impl Tier for Hot {
         let mut graph = Graph::default();
         self.held_spans().iter().filter(|span| is_within(span, start, end)).for_each(|span| graph.add(span));
         Ok(graph)
+    }
+
+    async fn delete_lines(&self, filter: &LineFilter) -> Result<u64, Error> {
+        Ok(Self::delete_lines(self, filter, u64::MAX))
+    }
+
+    async fn delete_traces(&self, id: Option<TraceId>, filter: &TraceFilter) -> Result<u64, Error> {
+        Ok(lock(&self.spans).delete(|span| id.is_none_or(|id| id == span.trace_id) && filter.admits_span(span)))
     }
 
     async fn samples(

@@ -11,11 +11,11 @@ use ninefold::page;
 use ninefold::tonic::{Request, Response, Status, async_trait};
 use ninefold_proto::ninefold::monitor::v1::monitor_service_server::MonitorService;
 use ninefold_proto::ninefold::monitor::v1::{
-    CompareTracesRequest, CompareTracesResponse, CountLogsRequest, CountLogsResponse, GetLogOriginRequest,
-    GetLogOriginResponse, GetRetentionRequest, GetRetentionResponse, GetServiceGraphRequest, GetServiceGraphResponse,
-    GetTraceRequest, GetTraceResponse, ListSamplesRequest, ListSamplesResponse, ListUsageRequest, ListUsageResponse,
-    SearchLogsRequest, SearchLogsResponse, SearchTracesRequest, SearchTracesResponse, TailLogsRequest,
-    TailLogsResponse,
+    CompareTracesRequest, CompareTracesResponse, CountLogsRequest, CountLogsResponse, DeleteLogsRequest,
+    DeleteLogsResponse, DeleteTracesRequest, DeleteTracesResponse, GetLogOriginRequest, GetLogOriginResponse,
+    GetRetentionRequest, GetRetentionResponse, GetServiceGraphRequest, GetServiceGraphResponse, GetTraceRequest,
+    GetTraceResponse, ListSamplesRequest, ListSamplesResponse, ListUsageRequest, ListUsageResponse, SearchLogsRequest,
+    SearchLogsResponse, SearchTracesRequest, SearchTracesResponse, TailLogsRequest, TailLogsResponse,
 };
 use tokio::sync::Semaphore;
 
@@ -194,6 +194,21 @@ impl MonitorService for Service {
     ) -> Result<Response<GetLogOriginResponse>, Status> {
         let origin = origin::of(request.into_inner(), &*self.tier, &self.metrics).await.map_err(status)?;
         Ok(Response::new(origin))
+    }
+
+    async fn delete_logs(&self, request: Request<DeleteLogsRequest>) -> Result<Response<DeleteLogsResponse>, Status> {
+        let filter = query::doomed_lines(request.into_inner().filter).map_err(status)?;
+        let lines = self.tier.delete_lines(&filter).await.map_err(status)?;
+        Ok(Response::new(DeleteLogsResponse { lines }))
+    }
+
+    async fn delete_traces(
+        &self,
+        request: Request<DeleteTracesRequest>,
+    ) -> Result<Response<DeleteTracesResponse>, Status> {
+        let (id, filter) = query::doomed_traces(request.into_inner()).map_err(status)?;
+        let spans = self.tier.delete_traces(id, &filter).await.map_err(status)?;
+        Ok(Response::new(DeleteTracesResponse { spans }))
     }
 
     async fn get_retention(&self, _: Request<GetRetentionRequest>) -> Result<Response<GetRetentionResponse>, Status> {

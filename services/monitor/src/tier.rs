@@ -112,6 +112,19 @@ pub trait Tier: Debug + Send + Sync + 'static {
     /// As [`Tier::search_lines`].
     async fn graph(&self, start: Option<Nanos>, end: Option<Nanos>) -> Result<Graph, Error>;
 
+    /// Deletes the lines that match, of those that are there; answers how many.
+    ///
+    /// # Errors
+    /// None in memory; a durable tier may be busy, or fail to read or write. Then some may be gone.
+    async fn delete_lines(&self, filter: &LineFilter) -> Result<u64, Error>;
+
+    /// Deletes all spans of the traces that have a span that is looked for, and of the one that is named alone; answers
+    /// how many.
+    ///
+    /// # Errors
+    /// As [`Tier::delete_lines`].
+    async fn delete_traces(&self, id: Option<TraceId>, filter: &TraceFilter) -> Result<u64, Error>;
+
     /// Reads the newest samples by key, of one metric and one service if they are given, those behind `after`.
     ///
     /// # Errors

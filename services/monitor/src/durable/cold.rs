@@ -59,6 +59,11 @@ impl Question {
         }
     }
 
+    /// A question of the store itself, which has all the time.
+    pub(crate) fn unbounded() -> Self {
+        Self::new(u64::MAX, Duration::from_secs(24 * 3600))
+    }
+
     /// Whoever waits for the answer holds this; when it is dropped the question ends.
     pub(crate) const fn held(self: Arc<Self>) -> Held {
         Held(self)
@@ -447,6 +452,44 @@ pub(crate) fn traces_with(
             }
             if found.len() >= traces_max {
                 return Ok(found);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The places of the lines of a file that are meant.
+pub(crate) fn lines_meant(sheet: &Sheet, filter: &LineFilter, question: &Question) -> Result<HashSet<u64>, Error> {
+    let range = Range { before: None, floor: None, below: u64::MAX };
+    let is_meant = |piece: &Piece| range.overlaps(filter, piece.time_min, piece.time_max, piece.first);
+    let pieces = sheet.pieces(&Need::of_lines(filter), is_meant, &question.cost).map_err(unreadable)?;
+    meant(sheet, &pieces, || conditions(filter), question)
+}
+
+/// The places of the spans of a file that belong to some traces.
+pub(crate) fn spans_meant(sheet: &Sheet, ids: &HashSet<TraceId>, question: &Question) -> Result<HashSet<u64>, Error> {
+    let texts: Arc<HashSet<String>> = Arc::new(ids.iter().map(TraceId::to_string).collect());
+    let need = Need::Any(ids.iter().copied().map(Need::of_trace).collect());
+    let pieces = sheet.pieces(&need, |_| true, &question.cost).map_err(unreadable)?;
+    let condition = || {
+        let texts = texts.clone();
+        vec![rows_where(&[TRACE], move |rows, row| Ok(texts.contains(rows.text(TRACE, row)?)))]
+    };
+    meant(sheet, &pieces, condition, question)
+}
+
+fn meant(
+    sheet: &Sheet,
+    pieces: &[Piece],
+    conditions: impl Fn() -> Vec<Condition>,
+    question: &Question,
+) -> Result<HashSet<u64>, Error> {
+    let mut found = HashSet::new();
+    for run in pieces.chunk_by(|one, next| one.group == next.group) {
+        for batch in sheet.read(run, Some(&[SEQUENCE]), conditions(), &question.cost).map_err(unreadable)? {
+            let rows = Rows::new(&batch).map_err(unreadable)?;
+            for row in 0..batch.num_rows() {
+                found.insert(rows.number(SEQUENCE, row).map_err(unreadable)?);
             }
         }
     }

@@ -93,6 +93,8 @@ pub(crate) struct Change {
     pub(crate) marks: Vec<(&'static str, u64)>,
     /// Traces that ended before are forgotten.
     pub(crate) traces_before: Option<Nanos>,
+    /// Traces that are forgotten.
+    pub(crate) traces_gone: Vec<TraceId>,
 }
 
 /// The database.
@@ -171,6 +173,15 @@ impl Manifest {
         }
         if let Some(before) = change.traces_before {
             sqlx::query("DELETE FROM trace WHERE stop < ?").bind(signed(before.0)).execute(&mut *work).await?;
+        }
+        for some in change.traces_gone.chunks(IDS_MAX) {
+            let places = vec!["?"; some.len()].join(",");
+            let text = format!("DELETE FROM trace WHERE trace_id IN ({places})");
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(text));
+            for id in some {
+                query = query.bind(id.0.to_vec());
+            }
+            query.execute(&mut *work).await?;
         }
         work.commit().await
     }

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::batch::Batch;
 use super::commit::Queue;
+use super::delete::Orders;
 use super::file::{Sheet, sweep};
 use super::journal::{Damage, Journal};
 use super::manifest::Manifest;
@@ -43,6 +44,8 @@ pub(crate) struct State {
     pub(crate) queries: Arc<Semaphore>,
     /// What all questions have read.
     pub(crate) cost: Arc<Cost>,
+    /// What is to be deleted.
+    pub(crate) orders: Orders,
     /// Wakes whoever writes files.
     pub(crate) wake: Notify,
     files: Mutex<HashMap<Signal, Arc<Vec<Arc<Sheet>>>>>,
@@ -130,6 +133,7 @@ impl State {
             pending: Mutex::new(pending),
             queries: Arc::new(Semaphore::new(config.queries_max.clamp(1, Semaphore::MAX_PERMITS))),
             cost: Arc::default(),
+            orders: Orders::default(),
             wake: Notify::new(),
             files: Mutex::new(files.into_iter().map(|(signal, sheets)| (signal, Arc::new(sheets))).collect()),
             forgotten: Mutex::default(),

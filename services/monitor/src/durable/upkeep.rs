@@ -44,7 +44,9 @@ pub(crate) fn start(state: Arc<State>, scope: &Scope) {
                 let outcome = upkeep.file().await;
                 upkeep.tell(outcome);
             }
+            upkeep.obey().await;
             if is_last {
+                upkeep.state.orders.close();
                 upkeep.state.manifest.close().await;
                 return;
             }
@@ -65,12 +67,14 @@ impl State {
     }
 }
 
-struct Upkeep {
-    state: Arc<State>,
+/// Whoever keeps the files up.
+pub(crate) struct Upkeep {
+    pub(crate) state: Arc<State>,
     /// Files that are written while it is not known whether the manifest has them.
     prepared: Option<Prepared>,
-    /// A file that others were put together into, while it is not known whether the manifest has it instead of them.
-    unsure: Option<(Entry, Vec<i64>)>,
+    /// A file that stands in for others, or none where nothing is left of them, while it is not known whether the manifest
+    /// has it instead of them.
+    unsure: Option<(Option<Entry>, Vec<i64>)>,
     is_told: bool,
 }
 
@@ -109,8 +113,18 @@ impl Upkeep {
         }
     }
 
+    /// Whether files are written of which it is not known whether they count.
+    pub(crate) const fn is_prepared(&self) -> bool {
+        self.prepared.is_some()
+    }
+
+    /// Says that a change of the manifest is begun: a file instead of others.
+    pub(crate) fn not_sure(&mut self, entry: Option<Entry>, removed: Vec<i64>) {
+        self.unsure = Some((entry, removed));
+    }
+
     /// Writes memory to files.
-    async fn file(&mut self) -> Result<(), Error> {
+    pub(crate) async fn file(&mut self) -> Result<(), Error> {
         let prepared = match self.prepared.take() {
             Some(prepared) => prepared,
             None => {
@@ -218,7 +232,7 @@ impl Upkeep {
         let entry = work.await.map_err(unreadable)?.map_err(|error| Error::Unwritable(Arc::new(error)))?;
         let removed: Vec<i64> = some.iter().map(|sheet| sheet.entry.id).collect();
         let change = Change { added: vec![entry.clone()], removed: removed.clone(), ..Change::default() };
-        self.unsure = Some((entry, removed));
+        self.not_sure(Some(entry), removed);
         let outcome = self.state.manifest.change(&change).await;
         let is_there = self.make_sure().await?;
         outcome.map_err(|error| Error::Unwritable(Arc::new(error)))?;
@@ -227,13 +241,18 @@ impl Upkeep {
 
     /// Finds out whether a transaction happened: one that seemed to fail may have, and if its files were put together
     /// once more their records would be there twice.
-    async fn make_sure(&mut self) -> Result<bool, Error> {
+    pub(crate) async fn make_sure(&mut self) -> Result<bool, Error> {
         let Some((entry, removed)) = &self.unsure else { return Ok(false) };
-        let is_there = self.state.manifest.has(entry.id).await.map_err(unreadable)?;
-        let sheet = Arc::new(Sheet::new(&self.state.folder, entry.clone()));
+        let has = async |id| self.state.manifest.has(id).await.map_err(unreadable);
+        let is_there = match (entry, removed.first()) {
+            (Some(entry), _) => has(entry.id).await?,
+            (None, Some(first)) => !has(*first).await?,
+            (None, None) => true,
+        };
+        let sheet = entry.clone().map(|entry| Arc::new(Sheet::new(&self.state.folder, entry)));
         if is_there {
-            self.state.list(&[sheet], removed);
-        } else {
+            self.state.list(&sheet.into_iter().collect::<Vec<_>>(), removed);
+        } else if let Some(sheet) = sheet {
             // Its file goes when it is dropped.
             sheet.retire();
         }

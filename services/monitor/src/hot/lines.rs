@@ -1,6 +1,6 @@
 //! Log lines in memory, by arrival, by time and by trace. Pure.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -17,6 +17,8 @@ pub(crate) struct Store {
     arrived: VecDeque<Arc<Kept>>,
     timed: BTreeMap<LineCursor, Arc<Kept>>,
     traced: HashMap<TraceId, VecDeque<Arc<Kept>>>,
+    /// Numbers of lines that were deleted; an empty line holds the place of each.
+    deleted: HashSet<u64>,
     newest: u64,
     /// Lines up to this number are in files, and may be forgotten here. All, where there are no files.
     filed: u64,
@@ -34,6 +36,7 @@ impl Store {
             arrived: VecDeque::new(),
             timed: BTreeMap::new(),
             traced: HashMap::new(),
+            deleted: HashSet::new(),
             newest: 0,
             filed: u64::MAX,
             bytes: 0,
@@ -97,6 +100,9 @@ impl Store {
     fn forget_oldest(&mut self) {
         let Some(kept) = self.arrived.pop_front() else { return };
         self.bytes -= cost(&kept.line);
+        if self.deleted.remove(&kept.sequence) {
+            return;
+        }
         self.tally.forgotten += 1;
         self.timed.remove(&cursor(&kept));
         if let Some(id) = kept.line.trace_id
@@ -108,6 +114,32 @@ impl Store {
                 self.traced.remove(&id);
             }
         }
+    }
+
+    /// Deletes the lines up to a sequence number that are meant; answers how many.
+    pub(crate) fn delete(&mut self, filter: &LineFilter, through: u64) -> u64 {
+        let mut count = 0;
+        for kept in self.arrived.iter_mut().take_while(|kept| kept.sequence <= through) {
+            if self.deleted.contains(&kept.sequence) || !filter.admits(&kept.line) {
+                continue;
+            }
+            self.timed.remove(&cursor(kept));
+            if let Some(id) = kept.line.trace_id
+                && let Some(of_trace) = self.traced.get_mut(&id)
+            {
+                of_trace.retain(|known| known.sequence != kept.sequence);
+                if of_trace.is_empty() {
+                    self.traced.remove(&id);
+                }
+            }
+            let empty = Kept { sequence: kept.sequence, line: Line::default() };
+            self.bytes = self.bytes - cost(&kept.line) + cost(&empty.line);
+            self.deleted.insert(kept.sequence);
+            *kept = Arc::new(empty);
+            count += 1;
+        }
+        self.tally.bytes = self.bytes as u64;
+        count
     }
 
     /// Looks at up to `step` lines, newest first, and puts those that are meant into `found`. Answers whether the search
@@ -185,7 +217,7 @@ impl Store {
         let mut bytes = 0;
         let skipped = usize::try_from(skipped).unwrap_or(usize::MAX).min(self.arrived.len());
         for kept in self.arrived.range(skipped..).take(step) {
-            if filter.admits(&kept.line) {
+            if !self.deleted.contains(&kept.sequence) && filter.admits(&kept.line) {
                 bytes += kept.line.bytes();
                 let is_full = followed.records.len() == limit.records_max || bytes > limit.bytes_max;
                 if is_full && !followed.records.is_empty() {
@@ -305,5 +337,21 @@ mod tests {
         assert_eq!((followed.missed, followed.through, followed.records.len()), (0, 7, 1));
         let at_the_end = store.follow(&LineFilter::default(), 8, ALL, 10);
         assert_eq!((at_the_end.missed, at_the_end.through, at_the_end.records.len()), (0, 8, 0));
+    }
+
+    #[test]
+    fn what_is_deleted_is_found_by_nobody_and_its_place_stays() {
+        let room = 8 * cost(&line(0, "xx"));
+        let mut store = Store::new(room);
+        store.append((1..=6).map(|time| line(time, if time % 2 == 0 { "ab" } else { "cd" })).collect());
+        let doomed = LineFilter { text: Some(crate::model::Needle::new("a")), ..LineFilter::default() };
+        assert_eq!((store.delete(&doomed, 4), store.delete(&doomed, 4)), (2, 0), "those up to the fourth, once");
+        assert_eq!(bodies(&store, &LineFilter::default()), ["ab", "cd", "cd", "cd"]);
+        assert_eq!(store.trace(TraceId::from_bytes(&[1; 16]).unwrap()).len(), 4);
+        let followed = store.follow(&LineFilter::default(), 0, ALL, 10);
+        assert_eq!((followed.missed, followed.through, followed.records.len()), (0, 6, 4));
+        store.append((7..=60).map(|time| line(time, "xx")).collect());
+        assert!(store.deleted.is_empty() && store.bytes <= room, "{} bytes", store.bytes);
+        assert_eq!(store.tally.forgotten + store.tally.records + 2, store.tally.received);
     }
 }

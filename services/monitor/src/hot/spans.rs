@@ -182,6 +182,23 @@ impl Store {
         }
     }
 
+    /// Deletes all spans of the traces that have one that is meant; answers how many. Not where spans are held.
+    pub(crate) fn delete(&mut self, is_meant: impl Fn(&Span) -> bool) -> u64 {
+        let meant = self.arrived.iter().filter(|span| is_meant(span));
+        let ids: HashSet<TraceId> = meant.map(|span| span.trace_id).collect();
+        let before = self.arrived.len();
+        self.arrived.retain(|span| !ids.contains(&span.trace_id));
+        for id in ids {
+            if let Some(entry) = self.traces.remove(&id) {
+                self.begun.remove(&TraceCursor { start: entry.start, trace_id: id });
+                self.bytes -= entry.spans.iter().map(|span| cost(span)).sum::<usize>();
+            }
+        }
+        self.tally.records = self.arrived.len() as u64;
+        self.tally.bytes = self.bytes as u64;
+        (before - self.arrived.len()) as u64
+    }
+
     /// What is kept of a trace, its spans as they came in.
     pub(crate) fn trace(&self, id: TraceId) -> Option<(Summary, Vec<Arc<Span>>)> {
         let entry = self.traces.get(&id)?;

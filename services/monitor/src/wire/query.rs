@@ -3,7 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ninefold::fault::Violation;
-use ninefold_proto::ninefold::monitor::v1::{CountLogsRequest, GetServiceGraphRequest, LogFilter, SearchTracesRequest};
+use ninefold_proto::ninefold::monitor::v1::{
+    CountLogsRequest, DeleteTracesRequest, GetServiceGraphRequest, LogFilter, SearchTracesRequest,
+};
 use prost_types::{Duration, Timestamp};
 
 use crate::context;
@@ -139,6 +141,38 @@ pub(crate) fn trace_filter(request: SearchTracesRequest) -> Result<TraceFilter, 
         operation: given(request.operation),
         attributes,
     })
+}
+
+/// Reads which lines are to be deleted; something must be said.
+///
+/// # Errors
+/// [`Error::QueryInvalid`].
+pub(crate) fn doomed_lines(filter: Option<LogFilter>) -> Result<LineFilter, Error> {
+    let filter = line_filter(filter)?;
+    let mut problems = Problems::default();
+    let says_nothing = filter.query.as_ref().is_none_or(|query| *query == Expression::All(Vec::new()));
+    if says_nothing && filter == (LineFilter { query: filter.query.clone(), ..LineFilter::default() }) {
+        problems.tell("filter", "must say which lines: all are not deleted at once");
+    }
+    problems.none()?;
+    Ok(filter)
+}
+
+/// Reads which traces are to be deleted; something must be said.
+///
+/// # Errors
+/// [`Error::QueryInvalid`].
+pub(crate) fn doomed_traces(request: DeleteTracesRequest) -> Result<(Option<TraceId>, TraceFilter), Error> {
+    let DeleteTracesRequest { service, operation, attributes, trace_id } = request;
+    let mut problems = Problems::default();
+    let id = given(trace_id).and_then(|text| problems.trace_id("trace_id", &text));
+    let says_nothing = id.is_none() && service.is_empty() && operation.is_empty() && attributes.is_empty();
+    let of = SearchTracesRequest { service, operation, attributes, ..SearchTracesRequest::default() };
+    if says_nothing && problems.0.is_empty() {
+        problems.tell("service", "must be given, or what else says which traces: all are not deleted at once");
+    }
+    problems.none()?;
+    Ok((id, trace_filter(of)?))
 }
 
 /// Reads a trace id.

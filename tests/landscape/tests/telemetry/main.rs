@@ -15,7 +15,8 @@ use futures_util::future::join_all;
 use ninefold::fault;
 use ninefold_proto::ninefold::monitor::v1::monitor_service_client::MonitorServiceClient;
 use ninefold_proto::ninefold::monitor::v1::{
-    CountLogsRequest, GetTraceRequest, LogFilter, SearchLogsRequest, SearchTracesRequest,
+    CountLogsRequest, DeleteLogsRequest, DeleteTracesRequest, GetTraceRequest, LogFilter, SearchLogsRequest,
+    SearchTracesRequest,
 };
 use rustix::process::Signal;
 use tests_landscape::{Landscape, is_alive, python, signal, tools, until};
@@ -303,6 +304,52 @@ async fn a_flood_of_one_service_starves_no_other() -> Result<()> {
     ensure!(refused > 10, "{refused} requests of the flood were refused");
     let kept = lines(&landscape, "service:small").await?;
     ensure!(kept.len() == 200, "{} of 200 lines of the other are there", kept.len());
+    landscape.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_deleted_is_gone_from_memory_files_and_journal_and_stays_gone() -> Result<()> {
+    let mut landscape = Landscape::up_with("[monitor]\nfile_every = \"20ms\"\ntidy_every = \"20ms\"\n").await?;
+    let mut sender = Sender::connect(&landscape.address("otlpGrpc")).await?;
+    for batch in 0..20 {
+        let person = if batch % 2 == 0 { "ada@example.org" } else { "bob@example.org" };
+        let bodies: Vec<String> = (0..5).map(|line| format!("{batch}.{line} for {person}")).collect();
+        sender.lines("pump", &bodies).await?;
+        sender.trace(trace_of(1, 1, batch), 3).await?;
+    }
+    let mut client = monitor(&landscape).await?;
+    let everything = DeleteLogsRequest { filter: Some(LogFilter::default()) };
+    let refusal = client.delete_logs(everything).await.err().context("all lines are not deleted at once")?;
+    ensure!(fault::reason(&refusal).as_deref() == Some("QUERY_INVALID"), "{refusal:?}");
+    let refusal = client.delete_traces(DeleteTracesRequest::default()).await.err().context("nor all traces")?;
+    ensure!(fault::reason(&refusal).as_deref() == Some("QUERY_INVALID"), "{refusal:?}");
+
+    let query = "ada@example.org".to_owned();
+    let of_ada = || DeleteLogsRequest {
+        filter: Some(LogFilter { query: query.clone(), service: "pump".to_owned(), ..LogFilter::default() }),
+    };
+    let deleted = client.delete_logs(of_ada()).await?.into_inner().lines;
+    ensure!(deleted == 50, "{deleted} of 50 lines were deleted");
+    ensure!(client.delete_logs(of_ada()).await?.into_inner().lines == 0, "they are deleted once");
+    let one = format!("{:032x}", trace_of(1, 1, 7));
+    let request = DeleteTracesRequest { trace_id: one.clone(), ..DeleteTracesRequest::default() };
+    ensure!(client.delete_traces(request).await?.into_inner().spans == 3, "a trace has three spans");
+    for _ in 0..2 {
+        let kept = lines(&landscape, "service:pump").await?;
+        ensure!(kept.len() == 50 && kept.keys().all(|body| body.contains("bob@")), "{kept:?}");
+        let mut client = monitor(&landscape).await?;
+        let gone = client.get_trace(GetTraceRequest { trace_id: one.clone() }).await.err().context("it is gone")?;
+        ensure!(gone.code() == Code::NotFound, "{gone:?}");
+        let asked =
+            SearchTracesRequest { service: "pump".to_owned(), page_size: 100, ..SearchTracesRequest::default() };
+        let traces = client.search_traces(asked).await?.into_inner().traces;
+        ensure!(traces.len() == 19, "{} of 19 traces are listed", traces.len());
+        // Nor does a death bring them back.
+        landscape = landscape.restart_after_kill().await?;
+    }
+    let of_service = DeleteTracesRequest { service: "pump".to_owned(), ..DeleteTracesRequest::default() };
+    let spans = monitor(&landscape).await?.delete_traces(of_service).await?.into_inner().spans;
+    ensure!(spans == 57, "{spans} of 57 spans were deleted");
     landscape.stop().await
 }
 
