@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use ninefold::connect::deadline;
 use ninefold::tonic::{Request, Response, Status};
 use ninefold::{Credentials, Link};
 use ninefold_proto::ninefold::access::v1::access_service_client::AccessServiceClient;
@@ -26,6 +27,7 @@ use ninefold_proto::ninefold::registry::v1::registry_service_client::RegistrySer
 use ninefold_proto::ninefold::registry::v1::{
     Event, Instance, ListEventsRequest, ListInstancesRequest, ListServicesRequest, Service, Staleness,
 };
+use tokio::time::Instant;
 
 use crate::exit::Failure;
 
@@ -33,6 +35,11 @@ use crate::exit::Failure;
 const ANSWER_BYTES_MAX: usize = 12 * 1024 * 1024;
 /// How long one question may take.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// How long a search through telemetry may take: longer than the monitor takes for one, and for one before it, so that it
+/// is the monitor who says that it is too slow.
+const SEARCH_DEADLINE: Duration = Duration::from_secs(25);
+/// How much longer than its deadline an answer is waited for: it may say more than that time is up.
+const GRACE: Duration = Duration::from_secs(1);
 /// Rows of one page.
 const PAGE: i32 = 1000;
 /// Most rows that a listing gathers.
@@ -169,8 +176,17 @@ impl Platform {
         self.ask_within(DEADLINE, call).await
     }
 
-    /// As [`Self::ask`], for a question that may take longer.
-    pub(crate) async fn ask_within<T>(
+    /// As [`Self::ask`], for a search through telemetry.
+    pub(crate) async fn search<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        // Told to the platform, too; without a word of ours it is five seconds.
+        let call = deadline::scope(Instant::now() + SEARCH_DEADLINE, call);
+        self.ask_within(SEARCH_DEADLINE + GRACE, call).await
+    }
+
+    async fn ask_within<T>(
         &self,
         wait: Duration,
         call: impl Future<Output = Result<Response<T>, Status>>,

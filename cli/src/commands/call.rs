@@ -33,6 +33,9 @@ pub(crate) async fn call(platform: &Platform, args: CallArgs, format: Format) ->
         ("list", _) => catalog.print(format),
         ("describe", Some(symbol)) => catalog.describe(platform, symbol, format).await,
         ("describe", None) => Err(Failure::Usage("describe what? `ninefold call list` names what there is".to_owned())),
+        (what, Some(more)) => Err(Failure::Usage(format!(
+            "{more:?} is one argument too many: the request of {what} goes behind -d, such as -d '{{}}'"
+        ))),
         _ => {
             let (target, method) = catalog.method(platform, &args.what, args.service.as_deref()).await?;
             let link = target.link(platform)?;

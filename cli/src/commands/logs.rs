@@ -30,7 +30,7 @@ pub(crate) async fn logs(platform: &Platform, args: LogsArgs, format: Format) ->
         context_lines: i32::from(args.context),
         ..SearchLogsRequest::default()
     };
-    let answer = platform.ask(platform.monitor().search_logs(request)).await?;
+    let answer = platform.search(platform.monitor().search_logs(request)).await?;
     let mut records = answer.records;
     records.truncate(usize::from(args.lines));
     records.reverse();
@@ -72,7 +72,7 @@ fn in_context(meant: &[LogRecord], around: &[LogRecord], format: Format) -> Resu
 
 async fn count(platform: &Platform, filter: LogFilter, fields: Vec<String>, format: Format) -> Result<(), Failure> {
     let request = CountLogsRequest { filter: Some(filter), fields, ..CountLogsRequest::default() };
-    let counted = platform.ask(platform.monitor().count_logs(request)).await?;
+    let counted = platform.search(platform.monitor().count_logs(request)).await?;
     output::print(format, &output::json("ninefold.monitor.v1.CountLogsResponse", &counted), || {
         let mut table = Table::new(&["FIELD", "VALUE", "LINES"]);
         for facet in &counted.facets {

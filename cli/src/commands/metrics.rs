@@ -37,7 +37,7 @@ pub(crate) async fn metrics(platform: &Platform, args: MetricsArgs, format: Form
     let start = args.since.map(|since| prost_types::Timestamp::from(SystemTime::now() - since));
     let step = args.step.and_then(|step| prost_types::Duration::try_from(step).ok());
     let request = QueryMetricsRequest { query, start_time: start, step, ..QueryMetricsRequest::default() };
-    let answer = platform.ask(platform.metrics().query_metrics(request)).await?;
+    let answer = platform.search(platform.metrics().query_metrics(request)).await?;
     for warning in &answer.warnings {
         output::talk(warning);
     }

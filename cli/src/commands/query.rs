@@ -11,9 +11,6 @@ use crate::client::Platform;
 use crate::exit::Failure;
 use crate::output::{self, Format, Table};
 
-/// How long an answer is waited for: what a question may take, and one before it.
-const WAIT: Duration = Duration::from_secs(25);
-
 /// What `query` takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct QueryArgs {
@@ -48,7 +45,7 @@ pub(crate) async fn query(platform: &Platform, args: QueryArgs, format: Format) 
         selector: args.samples,
         rows_max: i32::from(args.rows),
     };
-    let answer = platform.ask_within(WAIT, platform.sql().query_sql(request)).await?;
+    let answer = platform.search(platform.sql().query_sql(request)).await?;
     if answer.truncated {
         output::talk(format!("there are more rows than these {}", answer.rows.len()));
     }

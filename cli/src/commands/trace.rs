@@ -63,12 +63,12 @@ pub(crate) async fn trace(platform: &Platform, args: TraceArgs, format: Format) 
     if let Some(other) = args.compare {
         return beside::compare(platform, id.to_lowercase(), other.to_lowercase(), format).await;
     }
-    let trace = platform.ask(platform.monitor().get_trace(GetTraceRequest { trace_id: id.to_lowercase() })).await?;
+    let trace = platform.search(platform.monitor().get_trace(GetTraceRequest { trace_id: id.to_lowercase() })).await?;
     output::print_painted(format, &output::json("ninefold.monitor.v1.GetTraceResponse", &trace), || waterfall(&trace))
 }
 
 async fn graph(platform: &Platform, format: Format) -> Result<(), Failure> {
-    let graph = platform.ask(platform.monitor().get_service_graph(GetServiceGraphRequest::default())).await?;
+    let graph = platform.search(platform.monitor().get_service_graph(GetServiceGraphRequest::default())).await?;
     if graph.edges.is_empty() {
         output::talk("no calls in the last hour");
     }
@@ -102,7 +102,7 @@ async fn list(platform: &Platform, args: TraceArgs, format: Format) -> Result<()
         page_size: if args.service.is_empty() { SEARCHED } else { i32::from(args.lines) },
         ..SearchTracesRequest::default()
     };
-    let mut traces = platform.ask(platform.monitor().search_traces(request)).await?.traces;
+    let mut traces = platform.search(platform.monitor().search_traces(request)).await?.traces;
     traces.retain(is_wanted);
     traces.truncate(usize::from(args.lines));
     if traces.is_empty() {

@@ -315,7 +315,7 @@ impl Tier for Durable {
         let (asked, filter) = (hot, filter.clone());
         self.ask(move |question| {
             asked.iter().filter(|kept| kept.sequence >= below).for_each(|kept| tallies.add(&kept.line));
-            cold::count_lines(&sheets, &filter, below, tallies, question)
+            cold::count::lines(&sheets, &filter, below, tallies, question)
         })
         .await
     }
@@ -332,7 +332,7 @@ impl Tier for Durable {
         let (sheets, filter, parts) = (self.0.sheets(Signal::Logs), filter.clone(), parts.clone());
         self.ask(move |question| {
             hot.iter().filter(|kept| kept.sequence >= below).try_for_each(|kept| take(&kept.line))?;
-            cold::each::lines(&sheets, &filter, &parts, below, take, question)
+            cold::each::lines(&sheets, &filter, &parts, below, question, take)
         })
         .await
     }

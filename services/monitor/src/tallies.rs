@@ -58,24 +58,29 @@ impl Tallies {
 
     /// Counts a line.
     pub fn add(&mut self, line: &Line) {
-        self.lines += 1;
+        self.add_alike(line, 1);
+    }
+
+    /// Counts so many lines that have the step of time, the level and the values of all fields of this one.
+    pub fn add_alike(&mut self, line: &Line, lines: u64) {
+        self.lines += lines;
         if let Some(at) = line.time.0.checked_div(self.step) {
             let step = self.steps.entry(at).or_default();
-            step.lines += 1;
-            step.warnings += u64::from(line.level == Level::Warn);
-            step.errors += u64::from(line.level >= Level::Error);
+            step.lines += lines;
+            step.warnings += if line.level == Level::Warn { lines } else { 0 };
+            step.errors += if line.level >= Level::Error { lines } else { 0 };
             if self.steps.len() > STEPS_MAX {
                 self.coarsen();
             }
         }
         for (field, values, others) in &mut self.facets {
             for value in fields(line, field) {
-                if let Some(lines) = values.get_mut(value.as_ref()) {
-                    *lines += 1;
+                if let Some(known) = values.get_mut(value.as_ref()) {
+                    *known += lines;
                 } else if values.len() < VALUES_MAX {
-                    values.insert(value.into_owned(), 1);
+                    values.insert(value.into_owned(), lines);
                 } else {
-                    *others += 1;
+                    *others += lines;
                 }
             }
         }

@@ -34,7 +34,7 @@ pub(super) async fn tell(platform: &Platform, records: &[LogRecord], format: For
             time: record.time,
             trace_id: record.trace_id.clone(),
         };
-        let origin = platform.ask(platform.monitor().get_log_origin(request)).await?;
+        let origin = platform.search(platform.monitor().get_log_origin(request)).await?;
         told.push((record, instances.get(&record.instance_id), origin));
     }
     let values: Vec<Value> = told.iter().map(|(record, instance, origin)| value(record, *instance, origin)).collect();

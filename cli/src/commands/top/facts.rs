@@ -127,7 +127,7 @@ impl Facts {
 
 async fn values(platform: &Platform, question: &str) -> Result<Values, Failure> {
     let request = QueryMetricsRequest { query: question.to_owned(), ..QueryMetricsRequest::default() };
-    let answer = platform.ask(platform.metrics().query_metrics(request)).await?;
+    let answer = platform.search(platform.metrics().query_metrics(request)).await?;
     let value = |series: ninefold_proto::ninefold::monitor::v1::MetricSeries| {
         let label = |name: &str| series.labels.get(name).cloned().unwrap_or_default();
         match series.points.last()?.value.as_ref()? {

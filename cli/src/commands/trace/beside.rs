@@ -12,7 +12,7 @@ use crate::output::{self, Format, Table};
 /// Prints what two traces have of each step.
 pub(super) async fn compare(platform: &Platform, one: String, other: String, format: Format) -> Result<(), Failure> {
     let request = CompareTracesRequest { trace_id: one, other_trace_id: other };
-    let answer = platform.ask(platform.monitor().compare_traces(request)).await?;
+    let answer = platform.search(platform.monitor().compare_traces(request)).await?;
     if answer.truncated {
         output::talk("the traces are larger than is compared; the latest is left out");
     }

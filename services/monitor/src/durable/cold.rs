@@ -25,9 +25,9 @@ use crate::error::Error;
 use crate::grammar::{Expression, Part, Value};
 use crate::graph::Graph;
 use crate::model::{Kept, LineFilter, Nanos, Needle, Span, SpanId, TraceFilter, TraceId};
-use crate::tallies::Tallies;
 use crate::tier::{Limit, LineCursor};
 
+pub(crate) mod count;
 pub(crate) mod each;
 
 /// What one question may cost, and what it has cost.
@@ -393,38 +393,6 @@ fn of_expression(query: Expression, quick: &mut Vec<Condition>, slow: &mut Vec<C
             slow.push(rows_where(&columns, move |rows, row| Ok(other.admits(&line_in_part(rows, row, &parts)?))));
         }
     }
-}
-
-/// Counts lines with sequence numbers below one.
-pub(crate) fn count_lines(
-    sheets: &[Arc<Sheet>],
-    filter: &LineFilter,
-    below: u64,
-    mut tallies: Tallies,
-    question: &Question,
-) -> Result<Tallies, Error> {
-    let mut parts: BTreeSet<Part> = tallies.fields().map(Part::of_field).collect();
-    parts.extend([Part::Time, Part::Level]);
-    let mut columns = columns_of(&parts);
-    columns.push(SEQUENCE);
-    let pieces = pieces(sheets, filter, Range { before: None, floor: None, below }, question)?;
-    let mut next = 0;
-    while next < pieces.len() {
-        let run = run(&pieces[next..], STEP_MAX);
-        next += run.len();
-        let (sheet, some) = (run[0].0, run.iter().map(|(_, piece)| *piece).collect::<Vec<_>>());
-        question.look(some.iter().map(|piece| piece.rows as u64).sum())?;
-        let read = sheets[sheet].read(&some, Some(&columns), conditions(filter), &question.cost);
-        for batch in read.map_err(unreadable)? {
-            let rows = Rows::new(&batch).map_err(unreadable)?;
-            for row in 0..batch.num_rows() {
-                if rows.number(SEQUENCE, row).map_err(unreadable)? < below {
-                    tallies.add(&line_in_part(&rows, row, &parts).map_err(unreadable)?);
-                }
-            }
-        }
-    }
-    Ok(tallies)
 }
 
 /// The traces of spans that are looked for, of the newest files first; at most so many.

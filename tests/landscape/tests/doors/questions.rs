@@ -52,6 +52,13 @@ async fn sql(house: &Landscape) -> Result<()> {
         let said = house.run(&["query", statement]).await?;
         ensure!(said.code == 2 && said.stderr.contains(word), "{statement}: {said:?}");
     }
+    // One that would take for ever is stopped by the monitor, and its word for that reaches the person.
+    let said = house.run(&["query", "select count(*) from logs a, logs b, logs c, logs d, logs e"]).await?;
+    ensure!(said.code != 0 && said.stderr.contains("QUERY_TOO_"), "{said:?}");
+    // A request that is not behind -d is not silently left out.
+    let method = "ninefold.monitor.v1.MonitorService/DeleteLogs";
+    let said = house.run(&["call", method, r#"{"filter":{"service":"product"}}"#]).await?;
+    ensure!(said.code == 2 && said.stderr.contains("behind -d"), "{said:?}");
     let body = json!({ "statement": "select count(*) as n from logs", "query": "level>=info" });
     let address = house.address("platform");
     let answer = http::request(&address, "POST", "/v1/sql:query", &[], Some(body)).await?.json()?;

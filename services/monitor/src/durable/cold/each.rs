@@ -11,8 +11,8 @@ use super::super::unreadable;
 use super::{Question, Range, STEP_MAX, conditions, is_between, is_within, pieces, rows_where, run};
 use crate::error::Error;
 use crate::grammar::Part;
-use crate::model::{LineFilter, Nanos, SpanId, TraceId};
-use crate::tier::{TakeLine, TakeSpan};
+use crate::model::{Line, LineFilter, Nanos, SpanId, TraceId};
+use crate::tier::TakeSpan;
 
 /// Gives the lines with sequence numbers below one.
 pub(crate) fn lines(
@@ -20,11 +20,30 @@ pub(crate) fn lines(
     filter: &LineFilter,
     parts: &BTreeSet<Part>,
     below: u64,
-    mut take: TakeLine,
     question: &Question,
+    mut take: impl FnMut(&Line) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut columns = columns_of(parts);
     columns.push(SEQUENCE);
+    batches(sheets, filter, &columns, below, question, |rows| {
+        for (row, sequence) in rows.numbers(SEQUENCE).map_err(unreadable)?.iter().enumerate() {
+            if *sequence < below {
+                take(&line_in_part(rows, row, parts).map_err(unreadable)?)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Gives columns of all rows that are meant, and perhaps of some with sequence numbers that are not below.
+pub(super) fn batches(
+    sheets: &[Arc<Sheet>],
+    filter: &LineFilter,
+    columns: &[&str],
+    below: u64,
+    question: &Question,
+    mut give: impl FnMut(&Rows) -> Result<(), Error>,
+) -> Result<(), Error> {
     let pieces = pieces(sheets, filter, Range { before: None, floor: None, below }, question)?;
     let mut next = 0;
     while next < pieces.len() {
@@ -32,14 +51,9 @@ pub(crate) fn lines(
         next += run.len();
         let (sheet, some) = (run[0].0, run.iter().map(|(_, piece)| *piece).collect::<Vec<_>>());
         question.look(some.iter().map(|piece| piece.rows as u64).sum())?;
-        let read = sheets[sheet].read(&some, Some(&columns), conditions(filter), &question.cost);
+        let read = sheets[sheet].read(&some, Some(columns), conditions(filter), &question.cost);
         for batch in read.map_err(unreadable)? {
-            let rows = Rows::new(&batch).map_err(unreadable)?;
-            for row in 0..batch.num_rows() {
-                if rows.number(SEQUENCE, row).map_err(unreadable)? < below {
-                    take(&line_in_part(&rows, row, parts).map_err(unreadable)?)?;
-                }
-            }
+            give(&Rows::new(&batch).map_err(unreadable)?)?;
         }
     }
     Ok(())

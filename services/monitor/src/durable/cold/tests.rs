@@ -8,6 +8,7 @@ use super::*;
 use crate::durable::file::Writer;
 use crate::grammar::Expression;
 use crate::model::{Level, Line, Origin};
+use crate::tallies::Tallies;
 use crate::tier::Signal;
 
 const ROWS: usize = 700;
@@ -153,9 +154,15 @@ proptest! {
             let question = Question::new(u64::MAX, Duration::from_secs(60));
             let found = search_lines(&sheets, &filter, range, limit, &question).unwrap();
             prop_assert_eq!(sequences(&found), naive(&lines, &filter, limit), "{}", text);
-            let tallies = count_lines(&sheets, &filter, u64::MAX, Tallies::new(0, &[]), &question).unwrap();
-            let all = lines.iter().filter(|kept| filter.admits(&kept.line)).count();
-            prop_assert_eq!(tallies.lines, all as u64, "{}", text);
+            for (step, fields) in [(0, &[][..]), (700, &["service", "level"]), (700, &["instance", "level", "path"])] {
+                let fields: Vec<String> = fields.iter().map(|field| (*field).to_owned()).collect();
+                let (below, none) = (lines.len() as u64 - 3, Tallies::new(step, &fields));
+                let tallies = count::lines(&sheets, &filter, below, none.clone(), &question).unwrap();
+                let meant = lines.iter().filter(|kept| kept.sequence < below && filter.admits(&kept.line));
+                let mut expected = none;
+                meant.for_each(|kept| expected.add(&kept.line));
+                prop_assert_eq!(tallies, expected, "{}", text);
+            }
             let after = LineCursor { time: Nanos(1_003_000), sequence: 0 };
             let found = lines_after(&sheets, &filter, after, u64::MAX, limit, &question).unwrap();
             let mut expected: Vec<_> = lines
