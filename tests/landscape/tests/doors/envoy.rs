@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use ninefold::Credentials;
 use tests_landscape::{Landscape, ninefold, tools, until};
 use tokio::process::{Child, Command};
 
@@ -115,6 +116,26 @@ async fn an_envoy_follows_the_landscape_in_both_forms_and_refuses_nothing() -> R
         house.stop().await?;
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envoy_shows_the_token_of_its_bootstrap() -> Result<()> {
+    let house = Landscape::up(&["--auth", "token"]).await?;
+    let credentials = Credentials::default().with_token_in(house.admin_token().into());
+    let platform = ninefold::connect::platform_as(&[house.endpoint().parse()?], &credentials);
+    let pump = Backend::start_through(platform, "pump", "one", "").await?;
+    let stranger = Envoy::start(&house, &[]).await?;
+    let refused =
+        || async { Ok(stranger.stat("control_plane.connected_state").await? == 0 && !stranger.said().is_empty()) };
+    until("an Envoy without a token is refused", SOON, refused).await?;
+    let folder = tempfile::tempdir()?;
+    let token = folder.path().join("token").display().to_string();
+    house.ask(&["token", "create", "door", "--role", "read", "--write", &token]).await?;
+    let envoy = Envoy::start(&house, &["--with-token", &token]).await?;
+    answered_by(&envoy, &mut Client::plain(&envoy.listen, "pump")?, &["one"]).await?;
+    ensure!(envoy.refused().await?.is_empty(), "{:?}\n{}", envoy.refused().await?, envoy.said());
+    pump.die().await;
+    house.stop().await
 }
 
 async fn answered_by_while_calling(backend: &Backend) -> Result<()> {
