@@ -10,6 +10,7 @@ mod batch;
 mod cold;
 mod columns;
 mod commit;
+mod copy;
 mod delete;
 mod file;
 mod grams;

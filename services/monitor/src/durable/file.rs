@@ -17,7 +17,7 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{KeyValue, PageIndexPolicy};
+use parquet::file::metadata::{KeyValue, PageIndexPolicy, ParquetMetaData};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
@@ -31,7 +31,7 @@ use crate::model::Nanos;
 use crate::tier::Signal;
 
 /// Rows of a row group.
-const GROUP_ROWS: usize = 8 * BLOCK_ROWS;
+pub(crate) const GROUP_ROWS: usize = 8 * BLOCK_ROWS;
 /// Rows of a page: what is read of a group to find one row.
 const PAGE_ROWS: usize = BLOCK_ROWS;
 /// What the footer names the index by: where it begins, and how long it is.
@@ -62,6 +62,24 @@ impl Drop for Sheet {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// A file that is copied as it is.
+pub(crate) struct Whole {
+    /// Its bytes.
+    pub(crate) file: Counted,
+    /// What it says of its row groups.
+    pub(crate) footer: Arc<ParquetMetaData>,
+    /// Its index; measurements have none.
+    pub(crate) index: Option<WholeIndex>,
+}
+
+/// The index of a file, with its filters.
+pub(crate) struct WholeIndex {
+    /// What is known of the blocks.
+    pub(crate) blocks: Vec<Block>,
+    /// Their filters, one after the other.
+    pub(crate) filters: Vec<u8>,
 }
 
 /// The blocks of a file, and where their filters are.
@@ -130,6 +148,21 @@ impl Sheet {
         Ok(self.index.get_or_init(|| read).as_ref())
     }
 
+    /// All that is needed to copy it; `None` where it should have an index and has none.
+    pub(crate) fn whole(&self) -> Result<Option<Whole>, ParquetError> {
+        let file = self.open(&Arc::default())?;
+        let footer = self.footer(&file)?;
+        let mut index = None;
+        if self.entry.signal != Signal::Measurements {
+            let Some(Index { at, blocks }) = self.index(&file, &footer)? else { return Ok(None) };
+            let (from, length) = index::filters_of(blocks);
+            let mut filters = vec![0; length];
+            file.read_at(at + from, &mut filters)?;
+            index = Some(WholeIndex { blocks: blocks.clone(), filters });
+        }
+        Ok(Some(Whole { file, footer: footer.metadata().clone(), index }))
+    }
+
     /// The pieces of it that may hold what is needed, in their order: blocks, or whole row groups where it has no index.
     pub(crate) fn pieces(
         &self,
@@ -145,11 +178,19 @@ impl Sheet {
             return Ok(groups);
         };
         let mut pieces = Vec::new();
-        let mut row = 0;
+        // Blocks do not go over the ends of row groups.
+        let rows = footer.metadata().row_groups().iter().map(|group| usize::try_from(group.num_rows()).unwrap_or(0));
+        let (mut rows, mut group, mut row) = (rows.peekable(), 0, 0);
         for block in &index.blocks {
+            while rows.next_if(|rows| *rows <= row).is_some() {
+                (group, row) = (group + 1, 0);
+            }
+            if rows.peek().is_none() {
+                return Err(ParquetError::General("the index has more rows than the file".to_owned()));
+            }
             let piece = Piece {
-                group: row / GROUP_ROWS,
-                from: row % GROUP_ROWS,
+                group,
+                from: row,
                 rows: block.rows,
                 time_min: block.time_min,
                 time_max: block.time_max,
@@ -288,18 +329,7 @@ impl Writer {
         let path = path(folder, signal, id);
         let file = File::create(&path)?;
         let writer = ArrowWriter::try_new(file, schema(signal), Some(properties(signal)))?;
-        let entry = Entry {
-            id,
-            signal,
-            level,
-            first: u64::MAX,
-            last: 0,
-            time_min: Nanos(u64::MAX),
-            time_max: Nanos(0),
-            records: 0,
-            bytes: 0,
-            written,
-        };
+        let entry = Entry::empty(id, signal, level, written);
         let index = (signal != Signal::Measurements).then(index::Builder::default);
         Ok(Self { writer, index, entry, path, folder: folder.to_owned() })
     }
@@ -332,15 +362,8 @@ impl Writer {
     /// # Errors
     /// What the disk says; then the file is removed.
     pub(crate) fn finish(mut self) -> Result<Entry, ParquetError> {
-        let written = self.write_end().and_then(|()| Ok(self.writer.inner().sync_all()?));
-        let synced = written.and_then(|()| Ok(File::open(&self.folder)?.sync_all()?));
-        match synced.and_then(|()| Ok(std::fs::metadata(&self.path)?.len())) {
-            Ok(bytes) => Ok(Entry { bytes, ..self.entry }),
-            Err(failure) => {
-                let _ = std::fs::remove_file(&self.path);
-                Err(failure)
-            }
-        }
+        let written = self.write_end().and_then(|()| Ok(self.writer.inner().try_clone()?));
+        seal(&self.path, &self.folder, written).map(|bytes| Entry { bytes, ..self.entry })
     }
 
     /// Writes the index behind the last row group, and the footer that names it.
@@ -350,8 +373,7 @@ impl Writer {
             self.writer.flush()?;
             let at = self.writer.bytes_written();
             self.writer.write_all(&bytes)?;
-            let place = format!("{at}:{}", bytes.len());
-            self.writer.append_key_value_metadata(KeyValue::new(INDEX.to_owned(), place));
+            self.writer.append_key_value_metadata(name_index(at, bytes.len()));
         }
         self.writer.finish().map(drop)
     }
@@ -362,7 +384,27 @@ impl Writer {
     }
 }
 
-fn properties(signal: Signal) -> WriterProperties {
+/// What the footer says of an index that begins there and is so long.
+pub(crate) fn name_index(at: usize, length: usize) -> KeyValue {
+    KeyValue::new(INDEX.to_owned(), format!("{at}:{length}"))
+}
+
+/// Brings a file that was written to the disk, and its name; answers how long it is.
+///
+/// # Errors
+/// Why it was not written, or what the disk says; then the file is removed.
+pub(crate) fn seal(path: &Path, folder: &Path, written: Result<File, ParquetError>) -> Result<u64, ParquetError> {
+    let synced = written.and_then(|file| Ok(file.sync_all()?));
+    let synced = synced.and_then(|()| Ok(File::open(folder)?.sync_all()?));
+    let length = synced.and_then(|()| Ok(std::fs::metadata(path)?.len()));
+    if length.is_err() {
+        let _ = std::fs::remove_file(path);
+    }
+    length
+}
+
+/// How the files of a signal are written.
+pub(crate) fn properties(signal: Signal) -> WriterProperties {
     let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_2_0)
         .set_compression(Compression::ZSTD(ZstdLevel::default()))

@@ -121,6 +121,12 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Vec<Block>> {
     Some(blocks)
 }
 
+/// Where the filters of blocks begin in their index, and how long they are together.
+pub(crate) fn filters_of(blocks: &[Block]) -> (u64, usize) {
+    let from = BEGIN_BYTES + blocks.len() * HEAD_BYTES + SUM_BYTES;
+    (from as u64, blocks.iter().map(|block| block.lanes * LANE_BYTES).sum())
+}
+
 /// Makes the index of a file while its rows are written.
 #[derive(Debug, Default)]
 pub(crate) struct Builder {
@@ -188,6 +194,13 @@ impl Builder {
             }
         }
         Ok(())
+    }
+
+    /// Takes blocks of another file in as they are, with their filters.
+    pub(crate) fn copy(&mut self, blocks: &[Block], filters: &[u8]) {
+        self.close();
+        self.blocks.extend(blocks.iter().cloned());
+        self.filters.extend(filters);
     }
 
     fn close(&mut self) {

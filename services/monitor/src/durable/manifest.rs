@@ -80,6 +80,23 @@ pub(crate) struct Entry {
     pub(crate) written: Nanos,
 }
 
+impl Entry {
+    /// A file without a record yet.
+    pub(crate) const fn empty(id: i64, signal: Signal, level: i64, written: Nanos) -> Self {
+        let (time_min, time_max) = (Nanos(u64::MAX), Nanos(0));
+        Self { id, signal, level, first: u64::MAX, last: 0, time_min, time_max, records: 0, bytes: 0, written }
+    }
+
+    /// Says that all records of another file are in this one, too; of its size it says nothing.
+    pub(crate) fn take_in(&mut self, other: &Self) {
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+        self.time_min = self.time_min.min(other.time_min);
+        self.time_max = self.time_max.max(other.time_max);
+        self.records += other.records;
+    }
+}
+
 /// What changes at once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Change {

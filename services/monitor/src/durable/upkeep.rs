@@ -12,7 +12,7 @@ use super::file::{Sheet, Writer};
 use super::manifest::{Change, Entry};
 use super::state::{JOURNAL, Pending, State, lock};
 use super::summary::Part;
-use super::{columns, now, unreadable};
+use super::{columns, copy, now, unreadable};
 use crate::error::Error;
 use crate::model::Nanos;
 use crate::tier::Signal;
@@ -279,11 +279,15 @@ fn neighbours(sheets: &[Arc<Sheet>]) -> Option<Vec<Arc<Sheet>>> {
     None
 }
 
-/// Writes the rows of neighbours to one file.
+/// Puts neighbours into one file: copied where that serves, written anew where not.
 fn join(state: &State, signal: Signal, some: &[Arc<Sheet>]) -> Result<Entry, ParquetError> {
     let level = some.iter().map(|sheet| sheet.entry.level).max().unwrap_or(0) + 1;
     let written = some.iter().map(|sheet| sheet.entry.written).max().unwrap_or_default();
-    let mut writer = Writer::create(&state.folder, signal, state.new_file(), level, written)?;
+    let id = state.new_file();
+    if let Some(entry) = copy::copy(&state.folder, &Entry::empty(id, signal, level, written), some)? {
+        return Ok(entry);
+    }
+    let mut writer = Writer::create(&state.folder, signal, id, level, written)?;
     let copied = some.iter().try_for_each(|sheet| sheet.rows()?.try_for_each(|rows| writer.write(&rows?)));
     match copied {
         Ok(()) => writer.finish(),

@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 use proptest::prelude::*;
 
 use super::*;
+use crate::durable::copy;
 use crate::durable::file::Writer;
+use crate::durable::manifest::Entry;
 use crate::grammar::Expression;
 use crate::model::{Level, Line, Origin};
 use crate::tallies::Tallies;
@@ -140,7 +142,13 @@ proptest! {
         queries in prop::collection::vec((condition(), 1_usize..900, any::<bool>()), 20),
     ) {
         let lines = lines(seed);
-        let (_folder, sheets) = files(&lines);
+        let (folder, mut sheets) = files(&lines);
+        if seed % 2 == 0 {
+            let entry = Entry::empty(3, Signal::Logs, 1, Nanos(1));
+            let entry = copy::copy(folder.path(), &entry, &sheets).unwrap().expect("their groups are large enough");
+            prop_assert_eq!(entry.records, ROWS as u64);
+            sheets = vec![Arc::new(Sheet::new(folder.path(), entry))];
+        }
         for (text, records_max, is_narrow) in queries {
             let Ok(query) = Expression::parse(&text.replace("\"\"\"\"", "\"\"")) else { continue };
             let mut filter = LineFilter { query: Some(query), ..LineFilter::default() };
