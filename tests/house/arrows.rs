@@ -125,7 +125,6 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("zstd", &["ninefold-monitor"]),
     // Alerts alone write letters.
     ("lettre", &["ninefold-alert"]),
-    ("promql-parser", &["ninefold-promql"]),
     ("clickhouse", &["ninefold-monitor"]),
     ("sqlx", &["ninefold-monitor", "shop-backend", "shop-product", "shop-recommendation", "shop-review"]),
     // One statement of SQL, on the SQLite that sqlx brings: sqlx has no authorizer, and no limits.

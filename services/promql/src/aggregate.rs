@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 
-use promql_parser::parser::{AggregateExpr, LabelModifier};
-
 use crate::error::Error;
 use crate::eval::{Eval, Part, Row, joined};
 use crate::labels::{Labels, NAME};
 use crate::math::{self, least_first};
 use crate::model::{Point, show};
+use crate::syntax::{Fold as Written, Grouping};
 
 /// Rows that are taken together.
 struct Group {
@@ -17,14 +16,14 @@ struct Group {
 }
 
 impl Eval<'_> {
-    pub(crate) fn aggregate(&self, aggregate: &AggregateExpr) -> Result<Part, Error> {
-        let name = aggregate.op.to_string();
-        let rows = self.vector(&name, &aggregate.expr)?;
-        let groups = grouped(rows, aggregate.modifier.as_ref());
+    pub(crate) fn aggregate(&self, aggregate: &Written) -> Result<Part, Error> {
+        let name = aggregate.name.to_owned();
+        let rows = self.vector(&name, &aggregate.of)?;
+        let groups = grouped(rows, aggregate.grouping.as_ref());
         self.touch(groups.len().saturating_mul(self.steps()))?;
         let param = || {
             let missing = || Error::Argument { function: name.clone(), what: "lacks its parameter".to_owned() };
-            aggregate.param.as_deref().ok_or_else(missing)
+            aggregate.param.as_ref().ok_or_else(missing)
         };
         let rows = match name.as_str() {
             "topk" | "bottomk" | "limitk" | "limit_ratio" => {
@@ -88,11 +87,11 @@ fn is_label(name: &str) -> bool {
     !name.is_empty()
 }
 
-fn grouped(rows: Vec<Row>, modifier: Option<&LabelModifier>) -> Vec<Group> {
-    let labels = |row: &Row| match modifier {
+fn grouped(rows: Vec<Row>, grouping: Option<&Grouping>) -> Vec<Group> {
+    let labels = |row: &Row| match grouping {
         None => Labels::default(),
-        Some(LabelModifier::Include(by)) => row.labels.only(&by.labels),
-        Some(LabelModifier::Exclude(without)) => row.labels.without(&without.labels).without(&[NAME]),
+        Some(Grouping::Only(by)) => row.labels.only(by),
+        Some(Grouping::Without(without)) => row.labels.without(without).without(&[NAME]),
     };
     let mut places = HashMap::<Labels, usize>::new();
     let mut groups = Vec::<Group>::new();

@@ -2,12 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use promql_parser::parser::{BinModifier, BinaryExpr, LabelModifier, VectorMatchCardinality};
-
 use crate::error::Error;
 use crate::eval::{Eval, Part, Row, joined, wrong};
 use crate::labels::{Labels, NAME};
 use crate::model::Point;
+use crate::syntax::{Binary, Grouping, Many};
 
 /// An operator on numbers.
 #[derive(Clone, Copy)]
@@ -82,19 +81,17 @@ impl Apply<'_> {
 }
 
 impl Eval<'_> {
-    pub(crate) fn binary(&self, binary: &BinaryExpr) -> Result<Part, Error> {
-        let name = binary.op.to_string();
-        let (left, right) = (self.part(&binary.lhs)?, self.part(&binary.rhs)?);
-        let default = BinModifier::default();
-        let modifier = binary.modifier.as_ref().unwrap_or(&default);
-        if matches!(name.as_str(), "and" | "or" | "unless") {
+    pub(crate) fn binary(&self, binary: &Binary) -> Result<Part, Error> {
+        let name = binary.op;
+        let (left, right) = (self.part(&binary.left)?, self.part(&binary.right)?);
+        if matches!(name, "and" | "or" | "unless") {
             return match (left, right) {
-                (Part::Vector(left), Part::Vector(right)) => Ok(Part::Vector(set(&name, left, right, modifier))),
-                (Part::Vector(_), other) | (other, _) => Err(wrong(&name, "two instant vectors", &other)),
+                (Part::Vector(left), Part::Vector(right)) => Ok(Part::Vector(set(name, left, right, binary.matching.as_ref()))),
+                (Part::Vector(_), other) | (other, _) => Err(wrong(name, "two instant vectors", &other)),
             };
         }
-        let operator = operator(&name).ok_or_else(|| Error::Unsupported(name.clone()))?;
-        let apply = Apply { name: &name, operator, is_bool: modifier.return_bool };
+        let operator = operator(name).ok_or_else(|| Error::Unsupported(name.to_owned()))?;
+        let apply = Apply { name, operator, is_bool: binary.is_bool };
         match (left, right) {
             (Part::Scalar(left), Part::Scalar(right)) => {
                 // Between scalars a comparison always tells 0 or 1.
@@ -108,27 +105,20 @@ impl Eval<'_> {
             (Part::Scalar(values), Part::Vector(rows)) => Ok(Part::Vector(one_sided(rows, &values, apply, true))),
             (Part::Vector(left), Part::Vector(right)) => {
                 self.touch((left.len() + right.len()).saturating_mul(self.steps()))?;
-                Ok(Part::Vector(self.matched(left, right, modifier, apply)?))
+                Ok(Part::Vector(self.matched(left, right, binary, apply)?))
             }
-            (text @ Part::Text(_), _) | (_, text) => Err(wrong(&name, "scalars and instant vectors", &text)),
+            (text @ Part::Text(_), _) | (_, text) => Err(wrong(name, "scalars and instant vectors", &text)),
         }
     }
 
     /// Pairs rows of both sides by their labels.
-    fn matched(&self, left: Vec<Row>, right: Vec<Row>, by: &BinModifier, apply: Apply<'_>) -> Result<Vec<Row>, Error> {
+    fn matched(&self, left: Vec<Row>, right: Vec<Row>, by: &Binary, apply: Apply<'_>) -> Result<Vec<Row>, Error> {
         // "One" is the side with one row a group; the other has as many as it likes, if that was said.
-        let (is_left_one, extra) = match &by.card {
-            VectorMatchCardinality::OneToMany(extra) => (true, extra.labels.as_slice()),
-            VectorMatchCardinality::ManyToOne(extra) => (false, extra.labels.as_slice()),
-            VectorMatchCardinality::OneToOne | VectorMatchCardinality::ManyToMany => (false, &[][..]),
-        };
-        let is_one_to_one = matches!(by.card, VectorMatchCardinality::OneToOne | VectorMatchCardinality::ManyToMany);
+        let (is_left_one, extra) = (by.many == Many::Right, by.extra.as_slice());
+        let is_one_to_one = by.many == Many::Neither;
         let (one, many) = if is_left_one { (left, right) } else { (right, left) };
-        let (fill_one, fill_many) = if is_left_one {
-            (by.fill_values.lhs, by.fill_values.rhs)
-        } else {
-            (by.fill_values.rhs, by.fill_values.lhs)
-        };
+        let [left, right] = by.fill;
+        let (fill_one, fill_many) = if is_left_one { (left, right) } else { (right, left) };
         let mut groups = HashMap::<Labels, (Vec<&Row>, Vec<&Row>)>::new();
         let mut order = Vec::new();
         for (is_one, row) in many.iter().map(|row| (false, row)).chain(one.iter().map(|row| (true, row))) {
@@ -174,7 +164,7 @@ impl Eval<'_> {
 /// How a row of one side becomes one with a row of the other.
 struct Pairing<'p> {
     apply: Apply<'p>,
-    by: &'p BinModifier,
+    by: &'p Binary,
     extra: &'p [String],
     is_one_to_one: bool,
     is_left_one: bool,
@@ -189,8 +179,8 @@ impl Pairing<'_> {
         let mut labels = if self.apply.drops_name() { many.labels.without_name() } else { many.labels.clone() };
         if self.is_one_to_one {
             labels = match &self.by.matching {
-                Some(LabelModifier::Include(on)) => labels.only(&on.labels),
-                Some(LabelModifier::Exclude(ignoring)) => labels.without(&ignoring.labels),
+                Some(Grouping::Only(on)) => labels.only(on),
+                Some(Grouping::Without(ignoring)) => labels.without(ignoring),
                 None => labels,
             };
         }
@@ -208,10 +198,10 @@ impl Pairing<'_> {
 }
 
 /// What rows that belong together have in common.
-fn signature(labels: &Labels, matching: Option<&LabelModifier>) -> Labels {
+fn signature(labels: &Labels, matching: Option<&Grouping>) -> Labels {
     match matching {
-        Some(LabelModifier::Include(on)) => labels.only(&on.labels),
-        Some(LabelModifier::Exclude(ignoring)) => labels.without(&ignoring.labels).without(&[NAME]),
+        Some(Grouping::Only(on)) => labels.only(on),
+        Some(Grouping::Without(ignoring)) => labels.without(ignoring).without(&[NAME]),
         None => labels.without_name(),
     }
 }
@@ -241,12 +231,12 @@ fn one_sided(rows: Vec<Row>, values: &[f64], apply: Apply<'_>, is_scalar_left: b
 }
 
 /// `and`, `or`, `unless`: rows by whether the other side has any like them, at each step.
-fn set(name: &str, left: Vec<Row>, right: Vec<Row>, by: &BinModifier) -> Vec<Row> {
+fn set(name: &str, left: Vec<Row>, right: Vec<Row>, by: Option<&Grouping>) -> Vec<Row> {
     let steps = left.first().or(right.first()).map_or(0, |row| row.points.len());
     let there = |rows: &[Row]| {
         let mut steps = vec![HashSet::<Labels>::new(); steps];
         for row in rows {
-            let key = signature(&row.labels, by.matching.as_ref());
+            let key = signature(&row.labels, by);
             for (step, _) in row.points.iter().enumerate().filter(|(_, point)| point.is_some()) {
                 steps[step].insert(key.clone());
             }
@@ -255,7 +245,7 @@ fn set(name: &str, left: Vec<Row>, right: Vec<Row>, by: &BinModifier) -> Vec<Row
     };
     let filtered = |rows: Vec<Row>, others: &[HashSet<Labels>], wants: bool| {
         let of = |row: Row| {
-            let key = signature(&row.labels, by.matching.as_ref());
+            let key = signature(&row.labels, by);
             let points = row.points.into_iter().zip(others);
             let points = points.map(|(point, others)| point.filter(|_| others.contains(&key) == wants)).collect();
             Row { labels: row.labels, points }

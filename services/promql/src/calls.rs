@@ -1,8 +1,5 @@
 //! Functions.
 
-use promql_parser::label::MatchOp;
-use promql_parser::parser::{Call, Expr};
-
 use crate::buckets;
 use crate::error::Error;
 use crate::eval::{Eval, Part, Row, joined, mapped};
@@ -10,6 +7,7 @@ use crate::histogram::Histogram;
 use crate::labels::{Labels, NAME};
 use crate::math::{least_first, seconds};
 use crate::model::{Point, show};
+use crate::syntax::{self, Call, Expr, Sign};
 use crate::time;
 use crate::window::{self, Reader, Window};
 
@@ -57,8 +55,8 @@ fn of_histogram(name: &str) -> Option<fn(&Histogram) -> f64> {
 
 impl Eval<'_> {
     pub(crate) fn call(&self, call: &Call) -> Result<Part, Error> {
-        let name = call.func.name;
-        let args: Vec<&Expr> = call.args.args.iter().map(AsRef::as_ref).collect();
+        let name = call.name;
+        let args: Vec<&Expr> = call.args.iter().collect();
         if let Some((reader, keeps_name)) = window::reader(name) {
             return Ok(Part::Vector(self.over_ranges(name, reader, keeps_name, &args)?));
         }
@@ -145,7 +143,7 @@ impl Eval<'_> {
 
     /// A function of ranges. Its range may stand at any place among numbers.
     fn over_ranges(&self, name: &str, reader: Reader, keeps: bool, args: &[&Expr]) -> Result<Vec<Row>, Error> {
-        let is_range = |expr: &&&Expr| matches!(bare(expr), Expr::MatrixSelector(_) | Expr::Subquery(_));
+        let is_range = |expr: &&&Expr| matches!(expr.bare(), Expr::Range(_) | Expr::Subquery(_));
         let Some(of) = args.iter().find(is_range) else {
             return Err(Error::Type {
                 place: name.to_owned(),
@@ -276,17 +274,17 @@ impl Eval<'_> {
         if points.iter().all(Option::is_none) {
             return Vec::new();
         }
-        let selector = match bare(expr) {
-            Expr::VectorSelector(selector) => Some(selector),
-            Expr::MatrixSelector(selector) => Some(&selector.vs),
+        let selector = match expr.bare() {
+            Expr::Selector(selector) => Some(selector),
+            Expr::Range(range) => Some(&range.selector),
             _ => None,
         };
         let mut labels = Labels::default();
         if let Some(selector) = selector {
-            let matchers = &selector.matchers.matchers;
+            let matchers = &selector.matchers;
             for matcher in matchers {
                 let is_only = matchers.iter().filter(|other| other.name == matcher.name).count() == 1;
-                if is_only && matcher.name != NAME && matches!(matcher.op, MatchOp::Equal) {
+                if is_only && matcher.name != NAME && matcher.sign == Sign::Equal {
                     labels = labels.with(&matcher.name, &matcher.value);
                 }
             }
@@ -295,7 +293,7 @@ impl Eval<'_> {
     }
 
     fn timestamps(&self, expr: &Expr) -> Result<Vec<Row>, Error> {
-        if let Expr::VectorSelector(selector) = bare(expr) {
+        if let Expr::Selector(selector) = expr.bare() {
             let rows = self.latest(selector)?.into_iter().map(|(labels, samples)| Row {
                 labels: labels.without_name(),
                 points: samples.into_iter().map(|sample| Some(seconds(sample?.at).into())).collect(),
@@ -347,7 +345,7 @@ impl Eval<'_> {
         let rows = self.vector(ME, of)?;
         let (into, replacement) = (self.text(ME, into)?, self.text(ME, replacement)?);
         let (from, pattern) = (self.text(ME, from)?, self.text(ME, pattern)?);
-        let pattern = regex::Regex::new(&format!("^(?s:{pattern})$")).map_err(|error| wrong(error.to_string()))?;
+        let pattern = syntax::pattern(&pattern).map_err(wrong)?;
         if into.is_empty() {
             return Err(wrong("the label to write has no name".to_owned()));
         }
@@ -407,13 +405,6 @@ impl Eval<'_> {
         }
         answers.retain(|row| row.points.iter().any(Option::is_some));
         joined(answers)
-    }
-}
-
-fn bare(expr: &Expr) -> &Expr {
-    match expr {
-        Expr::Paren(paren) => bare(&paren.expr),
-        other => other,
     }
 }
 

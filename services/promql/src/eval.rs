@@ -3,12 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 
-use promql_parser::parser::{self, Expr, SubqueryExpr, VectorSelector};
-
 use crate::error::Error;
 use crate::labels::Labels;
 use crate::model::{Answer, Limits, Point, Sample, Series, Span, is_stale};
-use crate::scope::{Data, Scope, Selection, millis};
+use crate::scope::{Data, Scope, Selection};
+use crate::syntax::{self, Edges, Expr, Selector, Subquery};
 
 /// A query that could be read.
 #[derive(Clone, Debug)]
@@ -51,15 +50,16 @@ pub(crate) struct Ranges {
     pub(crate) range: i64,
     /// End of each step's range.
     pub(crate) ends: Vec<i64>,
+    pub(crate) edges: Edges,
 }
 
 impl Query {
     /// Reads a query.
     ///
     /// # Errors
-    /// [`Error::Syntax`] with what the text lacks and where.
+    /// [`Error::Syntax`] with what the text lacks and where; [`Error::Type`] and [`Error::Argument`] with what does not fit.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        Ok(Self { expr: parser::parse(text).map_err(Error::Syntax)? })
+        Ok(Self { expr: syntax::read(text)? })
     }
 
     /// Which series it needs, and from when.
@@ -78,11 +78,7 @@ impl Query {
 
     /// What it selects, if it is an instant selector and nothing else; without a time: whoever asks says it.
     pub fn selector(&self) -> Option<Selection> {
-        let mut bare = &self.expr;
-        while let Expr::Paren(paren) = bare {
-            bare = &paren.expr;
-        }
-        matches!(bare, Expr::VectorSelector(_))
+        matches!(self.expr.bare(), Expr::Selector(_))
             .then(|| self.needs(Span::instant(0), &Limits::default()).into_iter().next())?
     }
 
@@ -103,12 +99,10 @@ impl Query {
             remarks: &RefCell::default(),
         };
         eval.check_steps(span.steps())?;
-        let mut bare = &self.expr;
-        while let Expr::Paren(paren) = bare {
-            bare = &paren.expr;
-        }
+        syntax::check::lengths(&self.expr, span)?;
+        let bare = self.expr.bare();
         let answer = match bare {
-            Expr::MatrixSelector(_) | Expr::Subquery(_) if span.from == span.to => Answer::Raw(eval.raw(bare)?),
+            Expr::Range(_) | Expr::Subquery(_) if span.from == span.to => Answer::Raw(eval.raw(bare)?),
             _ => eval.whole(bare)?,
         };
         let remarks = eval.remarks.borrow().iter().cloned().collect();
@@ -186,20 +180,19 @@ impl<'a> Eval<'a> {
     /// Evaluates a part at all steps.
     pub(crate) fn part(&self, expr: &Expr) -> Result<Part, Error> {
         match expr {
-            Expr::Paren(paren) => self.part(&paren.expr),
-            Expr::NumberLiteral(number) => Ok(Part::Scalar(vec![number.val; self.steps()])),
-            Expr::StringLiteral(text) => Ok(Part::Text(text.val.clone())),
-            Expr::Unary(unary) => self.negated(&unary.expr),
+            Expr::Paren(inner) | Expr::Positive(inner) => self.part(inner),
+            Expr::Number(value) => Ok(Part::Scalar(vec![*value; self.steps()])),
+            Expr::Text(text) => Ok(Part::Text(text.clone())),
+            Expr::Negative(inner) => self.negated(inner),
             Expr::Binary(binary) => self.binary(binary),
-            Expr::Aggregate(aggregate) => self.aggregate(aggregate),
-            Expr::VectorSelector(selector) => Ok(Part::Vector(self.instant(selector)?)),
+            Expr::Fold(fold) => self.aggregate(fold),
+            Expr::Selector(selector) => Ok(Part::Vector(self.instant(selector)?)),
             Expr::Call(call) => self.call(call),
-            Expr::MatrixSelector(_) | Expr::Subquery(_) => Err(Error::Type {
+            Expr::Range(_) | Expr::Subquery(_) => Err(Error::Type {
                 place: expr.to_string(),
                 wanted: "an instant vector in its place",
                 given: "a range vector",
             }),
-            Expr::Extension(_) => Err(Error::Unsupported(expr.to_string())),
         }
     }
 
@@ -256,7 +249,7 @@ impl<'a> Eval<'a> {
         Ok(series)
     }
 
-    fn instant(&self, selector: &VectorSelector) -> Result<Vec<Row>, Error> {
+    fn instant(&self, selector: &Selector) -> Result<Vec<Row>, Error> {
         Ok(self
             .latest(selector)?
             .into_iter()
@@ -268,13 +261,13 @@ impl<'a> Eval<'a> {
     }
 
     /// The sample that speaks for each series at each step.
-    pub(crate) fn latest(&self, selector: &VectorSelector) -> Result<Vec<Latest>, Error> {
+    pub(crate) fn latest(&self, selector: &Selector) -> Result<Vec<Latest>, Error> {
         let all = self.selected(&self.scope.selection(selector, None))?;
         let mut rows = Vec::with_capacity(all.len());
         for series in all {
             let samples: Vec<Option<Sample>> = (0..self.steps())
                 .map(|step| {
-                    let time = self.scope.moved(selector.at.as_ref(), selector.offset.as_ref(), step);
+                    let time = self.scope.moved(&selector.when, step);
                     let at = series.samples.partition_point(|sample| sample.at <= time).checked_sub(1)?;
                     let sample = &series.samples[at];
                     let is_old = sample.at <= time.saturating_sub(self.scope.limits.lookback);
@@ -292,17 +285,17 @@ impl<'a> Eval<'a> {
     /// A range vector.
     pub(crate) fn ranges(&self, expr: &Expr) -> Result<Ranges, Error> {
         match expr {
-            Expr::Paren(paren) => self.ranges(&paren.expr),
-            Expr::MatrixSelector(selector) => {
-                let all = self.selected(&self.scope.selection(&selector.vs, Some(selector.range)))?;
+            Expr::Paren(inner) => self.ranges(inner),
+            Expr::Range(range) => {
+                let all = self.selected(&self.scope.selection(&range.selector, Some(&range.length)))?;
                 let living = |sample: &&Sample| !sample.point.float().is_some_and(is_stale);
                 let series = all.iter().map(|series| Series {
                     labels: series.labels.clone(),
                     samples: series.samples.iter().filter(living).cloned().collect(),
                 });
-                let (at, offset) = (selector.vs.at.as_ref(), selector.vs.offset.as_ref());
-                let ends = (0..self.steps()).map(|step| self.scope.moved(at, offset, step)).collect();
-                Ok(Ranges { series: series.collect(), range: millis(selector.range), ends })
+                let ends = (0..self.steps()).map(|step| self.scope.moved(&range.selector.when, step)).collect();
+                let edges = range.selector.edges;
+                Ok(Ranges { series: series.collect(), range: self.scope.millis(&range.length), ends, edges })
             }
             Expr::Subquery(sub) => self.subquery(sub),
             _ => Err(Error::Type {
@@ -313,12 +306,12 @@ impl<'a> Eval<'a> {
         }
     }
 
-    fn subquery(&self, sub: &SubqueryExpr) -> Result<Ranges, Error> {
+    fn subquery(&self, sub: &Subquery) -> Result<Ranges, Error> {
         let inner = Self { scope: self.scope.of_subquery(sub), ..*self };
         // Ranges may overlap a hundred times, yet each of their times is evaluated once.
         self.check_steps(inner.steps() / 10)?;
         let at = |step| inner.scope.span.at(step);
-        let rows = match inner.part(&sub.expr)? {
+        let rows = match inner.part(&sub.of)? {
             Part::Vector(rows) => rows,
             Part::Scalar(values) => {
                 let points = values.into_iter().map(|value| Some(Point::Float(value))).collect();
@@ -331,8 +324,9 @@ impl<'a> Eval<'a> {
             let samples = points.filter_map(|(step, point)| Some(Sample { at: at(step), point: point? })).collect();
             Series { labels: row.labels, samples }
         });
-        let ends = (0..self.steps()).map(|step| self.scope.moved(sub.at.as_ref(), sub.offset.as_ref(), step));
-        Ok(Ranges { series: series.collect(), range: millis(sub.range), ends: ends.collect() })
+        let ends = (0..self.steps()).map(|step| self.scope.moved(&sub.when, step)).collect();
+        let range = self.scope.millis(&sub.length);
+        Ok(Ranges { series: series.collect(), range, ends, edges: Edges::Open })
     }
 }
 

@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 
-use promql_parser::parser::{Call, Expr, VectorSelector};
-
 use crate::error::Error;
 use crate::eval::{Eval, Latest, Row};
 use crate::labels::{Labels, NAME};
 use crate::model::Point;
+use crate::syntax::{Call, Expr, Selector};
 
 /// The metric that tells what is known, where a query names none.
 const USUAL: &str = "target_info";
@@ -15,16 +14,16 @@ const USUAL: &str = "target_info";
 const WHO: [&str; 2] = ["instance", "job"];
 
 /// Which info metrics a call asks for.
-pub(crate) fn selector(call: &Call) -> Result<VectorSelector, Error> {
-    let mut selector = match call.args.args.get(1).map(AsRef::as_ref) {
-        Some(Expr::VectorSelector(selector)) => selector.clone(),
-        None => VectorSelector::from(USUAL),
+pub(crate) fn selector(call: &Call) -> Result<Selector, Error> {
+    let mut selector = match call.args.get(1) {
+        Some(Expr::Selector(selector)) => selector.clone(),
+        None => Selector { name: Some(USUAL.to_owned()), ..Selector::default() },
         Some(_) => {
             let what = "its second argument is a selector, such as {version=~\".+\"}".to_owned();
             return Err(Error::Argument { function: "info".to_owned(), what });
         }
     };
-    let is_named = selector.name.is_some() || selector.matchers.matchers.iter().any(|matcher| matcher.name == NAME);
+    let is_named = selector.name.is_some() || selector.matchers.iter().any(|matcher| matcher.name == NAME);
     if !is_named {
         selector.name = Some(USUAL.to_owned());
     }
@@ -36,16 +35,16 @@ impl Eval<'_> {
     pub(crate) fn info(&self, call: &Call) -> Result<Vec<Row>, Error> {
         let selector = selector(call)?;
         let known = self.latest(&selector)?;
-        let asked: Vec<&str> = selector.matchers.matchers.iter().map(|matcher| matcher.name.as_str()).collect();
+        let asked: Vec<&str> = selector.matchers.iter().map(|matcher| matcher.name.as_str()).collect();
         let asked: Vec<&str> = asked.into_iter().filter(|name| *name != NAME).collect();
-        let must = selector.matchers.matchers.iter().any(|one| one.name != NAME && !one.is_match(""));
+        let must = selector.matchers.iter().any(|one| one.name != NAME && !one.is_match(""));
         let mut by_who: HashMap<Labels, Vec<&Latest>> = HashMap::new();
         for one in &known {
             by_who.entry(one.0.only(&WHO)).or_default().push(one);
         }
         let mut answers: HashMap<Labels, Vec<Option<Point>>> = HashMap::new();
         let mut order: Vec<Labels> = Vec::new();
-        for row in self.vector("info", &call.args.args[0])? {
+        for row in self.vector("info", &call.args[0])? {
             let about = by_who.get(&row.labels.only(&WHO)).map_or(&[][..], Vec::as_slice);
             let is_info = known.iter().any(|(labels, _)| *labels == row.labels);
             for (step, point) in row.points.into_iter().enumerate() {

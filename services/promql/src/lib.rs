@@ -18,6 +18,7 @@ mod labels;
 mod math;
 mod model;
 mod scope;
+mod syntax;
 mod time;
 mod window;
 
@@ -26,4 +27,5 @@ pub use eval::Query;
 pub use histogram::{Bucket, CUSTOM, Histogram};
 pub use labels::{Labels, NAME};
 pub use model::{Answer, Limits, Point, STALE, Sample, Series, Span, is_stale, show};
-pub use scope::{Data, Selection, duration};
+pub use scope::{Data, Selection};
+pub use syntax::duration;

@@ -85,6 +85,11 @@ impl Span {
         usize::try_from(steps).map_or(0, |steps| steps.saturating_add(1))
     }
 
+    /// From one time to the next, in milliseconds; nothing where there is only one time.
+    pub(crate) const fn told_step(&self) -> i64 {
+        if self.from == self.to { 0 } else { self.step }
+    }
+
     /// The time of a step.
     pub(crate) fn at(&self, step: usize) -> i64 {
         let step = i64::try_from(step).unwrap_or(i64::MAX);

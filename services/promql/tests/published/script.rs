@@ -33,6 +33,9 @@ pub(crate) fn millis(text: &str) -> Option<i64> {
     if let Ok(seconds) = bare.parse::<f64>() {
         return format!("{}", (seconds * 1000.0).round()).parse::<i64>().ok().map(|value| sign * value);
     }
+    if bare.len() == 2 && bare.starts_with('0') {
+        return Some(0);
+    }
     duration(bare).ok().and_then(|length| i64::try_from(length.as_millis()).ok()).map(|value| sign * value)
 }
 
