@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use crate::error::Error;
-use crate::eval::{Eval, Part, Row, joined};
+use crate::eval::{Eval, Part, Row};
+use crate::histogram::Histogram;
 use crate::labels::{Labels, NAME};
 use crate::math::{self, least_first};
 use crate::model::{Point, show};
@@ -28,6 +29,9 @@ impl Eval<'_> {
         let rows = match name.as_str() {
             "topk" | "bottomk" | "limitk" | "limit_ratio" => {
                 let many = self.scalar(&name, param()?)?;
+                if many.iter().any(|many| many.is_nan()) {
+                    return Err(Error::Argument { function: name, what: "takes a number, not NaN".to_owned() });
+                }
                 groups.into_iter().flat_map(|group| chosen(&name, group, &many)).collect()
             }
             "count_values" => {
@@ -35,8 +39,7 @@ impl Eval<'_> {
                 if !is_label(&label) {
                     return Err(Error::Argument { function: name, what: format!("{label:?} is no name of a label") });
                 }
-                let rows = groups.iter().flat_map(|group| self.counted(group, &label)).collect();
-                joined(rows)?
+                self.counted(&groups, &label)
             }
             "quantile" => {
                 let q = self.scalar(&name, param()?)?;
@@ -66,18 +69,24 @@ impl Eval<'_> {
         groups.into_iter().map(of).collect()
     }
 
-    fn counted(&self, group: &Group, label: &str) -> Vec<Row> {
-        let mut rows = HashMap::<String, Vec<Option<Point>>>::new();
-        for step in 0..self.steps() {
-            for point in group.rows.iter().filter_map(|row| row.points[step].as_ref()) {
-                let Point::Float(value) = point else { continue };
-                let counts = rows.entry(show(*value)).or_insert_with(|| vec![None; self.steps()]);
-                let before = counts[step].as_ref().and_then(Point::float).unwrap_or_default();
-                counts[step] = Some((before + 1.0).into());
+    /// How often each value is there. The label that tells the value takes the place of one that groups.
+    fn counted(&self, groups: &[Group], label: &str) -> Vec<Row> {
+        let mut rows = HashMap::<Labels, Vec<Option<Point>>>::new();
+        for group in groups {
+            for step in 0..self.steps() {
+                for point in group.rows.iter().filter_map(|row| row.points[step].as_ref()) {
+                    let value = match point {
+                        Point::Float(value) => show(*value),
+                        Point::Histogram(histogram) => histogram.to_string(),
+                    };
+                    let labels = group.labels.with(label, &value);
+                    let counts = rows.entry(labels).or_insert_with(|| vec![None; self.steps()]);
+                    let before = counts[step].as_ref().and_then(Point::float).unwrap_or_default();
+                    counts[step] = Some((before + 1.0).into());
+                }
             }
         }
-        let mut rows: Vec<Row> =
-            rows.into_iter().map(|(value, points)| Row { labels: group.labels.with(label, &value), points }).collect();
+        let mut rows: Vec<Row> = rows.into_iter().map(|(labels, points)| Row { labels, points }).collect();
         rows.sort_by(|left, right| left.labels.cmp(&right.labels));
         rows
     }
@@ -110,21 +119,22 @@ fn floats(points: &[&Point]) -> Vec<f64> {
     points.iter().filter_map(|point| point.float()).collect()
 }
 
+/// All histograms, if all are.
+fn histograms<'p>(points: &[&'p Point]) -> Option<Vec<&'p Histogram>> {
+    let of = |point: &&'p Point| match point {
+        Point::Histogram(histogram) => Some(histogram.as_ref()),
+        Point::Float(_) => None,
+    };
+    points.iter().map(of).collect()
+}
+
 /// All points if all are floats, or all together if all are histograms. `None` of a mixture.
 fn total(points: &[&Point]) -> Option<Point> {
     let values = floats(points);
     if values.len() == points.len() {
         return Some(math::sum(values.into_iter()).into());
     }
-    let mut sum = None;
-    for point in points {
-        let Point::Histogram(histogram) = point else { return None };
-        sum = Some(match sum {
-            None => (**histogram).clone(),
-            Some(sum) => histogram.plus(&sum)?,
-        });
-    }
-    sum.map(Point::from)
+    Histogram::folded(&histograms(points)?, |values| math::sum(values.iter().copied())).map(Point::from)
 }
 
 /// How the points of a group at a step become one.
@@ -146,10 +156,7 @@ fn fold(name: &str) -> Option<Fold> {
             if values.len() == points.len() {
                 return Some(math::mean(&values).into());
             }
-            match total(points)? {
-                Point::Histogram(sum) => Some(sum.scaled(1.0 / math::count(points.len())).into()),
-                Point::Float(_) => None,
-            }
+            Histogram::folded(&histograms(points)?, math::mean).map(Point::from)
         },
         "count" => |points| Some(math::count(points.len()).into()),
         "group" => |_| Some(1.0.into()),

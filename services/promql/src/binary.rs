@@ -33,6 +33,8 @@ fn operator(name: &str) -> Option<Operator> {
         "%" => Operator::Math(|left, right| left % right),
         "^" => Operator::Math(f64::powf),
         "atan2" => Operator::Math(f64::atan2),
+        // Of numbers there is nothing to cut.
+        "</" | ">/" => Operator::Math(|_, _| f64::NAN),
         #[expect(clippy::float_cmp, reason = "PromQL compares exactly")]
         "==" => Operator::Compare(|left, right| left == right),
         #[expect(clippy::float_cmp, reason = "PromQL compares exactly")]
@@ -49,6 +51,7 @@ impl Apply<'_> {
     /// A comparison that drops keeps the point that is called `kept`.
     fn to(&self, left: &Point, right: &Point, kept: &Point) -> Option<Point> {
         match (left, right) {
+            (Point::Float(_), Point::Float(_)) if self.is_cut() => None,
             (Point::Float(left), Point::Float(right)) => match self.operator {
                 Operator::Math(math) => Some(math(*left, *right).into()),
                 Operator::Compare(holds) if self.is_bool => Some(f64::from(u8::from(holds(*left, *right))).into()),
@@ -65,7 +68,8 @@ impl Apply<'_> {
             },
             (Point::Histogram(histogram), Point::Float(value)) => match self.name {
                 "*" => Some(histogram.scaled(*value).into()),
-                "/" => Some(histogram.scaled(1.0 / value).into()),
+                "/" => Some(histogram.divided(*value).into()),
+                "</" | ">/" => Some(histogram.trimmed(*value, self.name == "</").into()),
                 _ => None,
             },
             (Point::Float(value), Point::Histogram(histogram)) => {
@@ -74,9 +78,13 @@ impl Apply<'_> {
         }
     }
 
+    fn is_cut(&self) -> bool {
+        matches!(self.name, "</" | ">/")
+    }
+
     /// Whether the name of the metric says no longer what the answer is.
-    const fn drops_name(&self) -> bool {
-        self.is_bool || matches!(self.operator, Operator::Math(_))
+    fn drops_name(&self) -> bool {
+        self.is_bool || matches!(self.operator, Operator::Math(_)) && !self.is_cut()
     }
 }
 

@@ -21,13 +21,14 @@ pub(crate) struct Group<'r> {
     rows: Vec<(f64, &'r Row)>,
 }
 
-/// Rows with a bound, by what else they are. Others are left out.
+/// Rows with a bound, by what else they are, the name of the metric too. Others are left out.
 pub(crate) fn groups(rows: &[Row]) -> Vec<Group<'_>> {
     let mut places = HashMap::<Labels, usize>::new();
     let mut groups = Vec::<Group<'_>>::new();
     for row in rows {
-        let Ok(bound) = row.labels.get(BOUND).replace("Inf", "inf").parse::<f64>() else { continue };
-        let labels = row.labels.without_name().without(&[BOUND]);
+        let bound = row.labels.get(BOUND).replace("Inf", "inf").parse::<f64>().ok().filter(|bound| !bound.is_nan());
+        let Some(bound) = bound else { continue };
+        let labels = row.labels.without(&[BOUND]);
         let at = *places.entry(labels.clone()).or_insert_with(|| {
             groups.push(Group { labels, rows: Vec::new() });
             groups.len() - 1
@@ -108,7 +109,9 @@ pub(crate) fn fraction(lower: f64, upper: f64, buckets: &[UpTo]) -> f64 {
         };
         match buckets.get(at) {
             None => last.count,
-            Some(bucket) if bucket.bound.is_infinite() || start.is_infinite() => below,
+            Some(_) if start.is_infinite() && value.is_infinite() => 0.0,
+            Some(bucket) if start.is_infinite() => bucket.count,
+            Some(bucket) if bucket.bound.is_infinite() => below,
             Some(bucket) => below + (bucket.count - below) * ((value - start) / (bucket.bound - start)),
         }
     };

@@ -78,7 +78,7 @@ impl Eval<'_> {
             "pi" => Ok(self.constant(std::f64::consts::PI)),
             "start" => Ok(self.constant(seconds(self.scope.whole.from))),
             "end" => Ok(self.constant(seconds(self.scope.whole.to))),
-            "step" => Ok(self.constant(seconds(self.scope.whole.step))),
+            "step" => Ok(self.constant(seconds(self.scope.whole.told_step()))),
             "range" => Ok(self.constant(seconds(self.scope.whole.to - self.scope.whole.from))),
             "scalar" => self.single(args[0]),
             "max_of" | "min_of" => self.one_of(name, &args),
@@ -131,7 +131,7 @@ impl Eval<'_> {
         for share in shares {
             let named = self.scalar(ME, share)?.first().copied().unwrap_or(f64::NAN);
             let rows = self.of_buckets("histogram_quantile", &[share, of])?;
-            let labelled = |row: Row| Row { labels: row.labels.with(&label, &show(named)), points: row.points };
+            let labelled = |row: Row| Row { labels: row.labels.with(&label, &told(named)), points: row.points };
             answers.extend(rows.into_iter().map(labelled));
         }
         joined(answers)
@@ -164,12 +164,10 @@ impl Eval<'_> {
             let mut points = Vec::with_capacity(ranges.ends.len());
             for (step, end) in ranges.ends.iter().enumerate() {
                 let start = end.saturating_sub(ranges.range);
-                let first = series.samples.partition_point(|sample| sample.at <= start);
-                let last = series.samples.partition_point(|sample| sample.at <= *end);
-                let samples = &series.samples[first..last];
+                let samples = self.within(series, ranges.edges, start, *end);
                 self.touch(samples.len())?;
                 values.iter_mut().zip(&more).for_each(|(value, of)| *value = of[step]);
-                let window = Window { samples, start, end: *end, asked: self.scope.span.at(step) };
+                let window = Window { samples, start, end: *end, asked: self.scope.span.at(step), edges: ranges.edges };
                 points.push(if samples.is_empty() { None } else { reader(&window, &values) });
             }
             if points.iter().any(Option::is_some) {
@@ -390,7 +388,7 @@ impl Eval<'_> {
                 }
                 Some(Point::Float(_)) | None => None,
             });
-            answers.push(Row { labels: row.labels.without_name(), points: points.collect() });
+            answers.push(Row { labels: row.labels.clone(), points: points.collect() });
         }
         for group in buckets::groups(&rows) {
             let points = (0..self.steps()).map(|step| {
@@ -401,11 +399,27 @@ impl Eval<'_> {
                     buckets::fraction(numbers[0][step], numbers[1][step], &buckets)
                 }))
             });
-            answers.push(Row { points: points.collect(), labels: group.labels });
+            let mut row = Row { points: points.collect(), labels: group.labels };
+            // Where both kinds say something of the same, nobody knows which is meant.
+            for other in answers.iter_mut().filter(|other| other.labels == row.labels) {
+                for (left, right) in other.points.iter_mut().zip(&mut row.points) {
+                    if left.is_some() && right.is_some() {
+                        (*left, *right) = (None, None);
+                    }
+                }
+            }
+            answers.push(row);
         }
         answers.retain(|row| row.points.iter().any(Option::is_some));
+        answers.iter_mut().for_each(|row| row.labels = row.labels.without_name());
         joined(answers)
     }
+}
+
+/// A share as the value of a label, as OpenMetrics writes numbers: with a point.
+fn told(share: f64) -> String {
+    let text = show(share);
+    if share.is_finite() && !text.contains('.') { format!("{text}.0") } else { text }
 }
 
 /// Orders texts as people do: digits within them by the number they are.

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 
+use crate::edges;
 use crate::error::Error;
 use crate::labels::Labels;
 use crate::model::{Answer, Limits, Point, Sample, Series, Span, is_stale};
@@ -170,8 +171,13 @@ impl<'a> Eval<'a> {
         let ranges = self.ranges(expr)?;
         let end = ranges.ends.last().copied().unwrap_or_default();
         let mut all = ranges.series;
+        let start = end.saturating_sub(ranges.range);
         for series in &mut all {
-            series.samples.retain(|sample| sample.at > end.saturating_sub(ranges.range) && sample.at <= end);
+            if ranges.edges == Edges::Open {
+                series.samples.retain(|sample| sample.at > start && sample.at <= end);
+            } else {
+                series.samples = self.edged(series, ranges.edges, start, end);
+            }
         }
         all.retain(|series| !series.samples.is_empty());
         Ok(all)
@@ -250,6 +256,14 @@ impl<'a> Eval<'a> {
     }
 
     fn instant(&self, selector: &Selector) -> Result<Vec<Row>, Error> {
+        match selector.edges {
+            Edges::Open => {}
+            Edges::Smoothed => return self.smoothed(selector),
+            Edges::Anchored => {
+                let (place, given) = (Expr::Selector(selector.clone()).to_string(), "a selector without a range");
+                return Err(Error::Type { place, wanted: "a range", given });
+            }
+        }
         Ok(self
             .latest(selector)?
             .into_iter()
@@ -260,14 +274,43 @@ impl<'a> Eval<'a> {
             .collect())
     }
 
-    /// The sample that speaks for each series at each step.
-    pub(crate) fn latest(&self, selector: &Selector) -> Result<Vec<Latest>, Error> {
+    /// What lies between the samples around each step.
+    fn smoothed(&self, selector: &Selector) -> Result<Vec<Row>, Error> {
         let all = self.selected(&self.scope.selection(selector, None))?;
         let mut rows = Vec::with_capacity(all.len());
         for series in all {
-            let samples: Vec<Option<Sample>> = (0..self.steps())
-                .map(|step| {
-                    let time = self.scope.moved(&selector.when, step);
+            let living = |sample: &&Sample| !sample.point.float().is_some_and(is_stale);
+            let samples = series.samples.iter().filter(living).cloned().collect();
+            let series = Series { labels: series.labels.clone(), samples };
+            let at = |step| {
+                let time = self.scope.moved(&selector.when, step);
+                edges::smoothed(self.within(&series, Edges::Smoothed, time, time), time)
+            };
+            let points: Vec<Option<Point>> = (0..self.steps()).map(at).collect();
+            self.touch(points.len())?;
+            rows.push(Row { labels: series.labels, points });
+        }
+        rows.retain(|row| row.points.iter().any(Option::is_some));
+        Ok(rows)
+    }
+
+    /// The sample that speaks for each series at each step.
+    pub(crate) fn latest(&self, selector: &Selector) -> Result<Vec<Latest>, Error> {
+        let times: Vec<i64> = (0..self.steps()).map(|step| self.scope.moved(&selector.when, step)).collect();
+        self.latest_of(self.selected(&self.scope.selection(selector, None))?, &times)
+    }
+
+    /// The sample that speaks for each series at times of its own, one for each step.
+    pub(crate) fn latest_at(&self, selector: &Selector, times: &[i64]) -> Result<Vec<Latest>, Error> {
+        self.latest_of(self.selected(&self.scope.selection_at(selector, times))?, times)
+    }
+
+    fn latest_of(&self, all: &[Series], times: &[i64]) -> Result<Vec<Latest>, Error> {
+        let mut rows = Vec::with_capacity(all.len());
+        for series in all {
+            let samples: Vec<Option<Sample>> = { times.iter() }
+                .map(|time| {
+                    let time = *time;
                     let at = series.samples.partition_point(|sample| sample.at <= time).checked_sub(1)?;
                     let sample = &series.samples[at];
                     let is_old = sample.at <= time.saturating_sub(self.scope.limits.lookback);

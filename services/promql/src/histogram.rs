@@ -2,6 +2,9 @@
 //!
 //! As Prometheus 3 defines them: bucket `i` of a schema `s` ends at `2^(i · 2^-s)`, its end included.
 
+mod gather;
+mod trim;
+
 use std::collections::BTreeMap;
 
 /// Schema of histograms whose bounds are told.
@@ -87,27 +90,33 @@ impl Histogram {
         scaled
     }
 
-    /// Both together. `None` if one has bounds of its own and the other has not the same.
+    /// Everything divided. By zero, no bucket stays: nobody knows what was in it.
+    #[must_use]
+    pub fn divided(&self, by: f64) -> Self {
+        let mut divided = self.clone();
+        divided.zero_count /= by;
+        divided.count /= by;
+        divided.sum /= by;
+        if by == 0.0 {
+            divided.positive.clear();
+            divided.negative.clear();
+        }
+        divided.positive.values_mut().chain(divided.negative.values_mut()).for_each(|count| *count /= by);
+        divided
+    }
+
+    /// Both together, in buckets that both have. `None` if only one has bounds of its own.
     pub fn plus(&self, other: &Self) -> Option<Self> {
         self.joined(other, 1.0)
     }
 
-    /// This without another. `None` if one has bounds of its own and the other has not the same.
+    /// This without another, in buckets that both have. `None` if only one has bounds of its own.
     pub fn minus(&self, other: &Self) -> Option<Self> {
         self.joined(other, -1.0)
     }
 
     fn joined(&self, other: &Self, sign: f64) -> Option<Self> {
-        if self.is_custom() != other.is_custom() || self.bounds != other.bounds {
-            return None;
-        }
-        let schema = self.schema.min(other.schema);
-        let threshold = self.zero_threshold.max(other.zero_threshold);
-        let mut sum = self.coarser(schema, threshold);
-        let other = other.coarser(schema, sum.zero_threshold);
-        if other.zero_threshold > sum.zero_threshold {
-            sum = sum.coarser(schema, other.zero_threshold);
-        }
+        let [mut sum, other]: [Self; 2] = gather::aligned(&[self, other])?.try_into().ok()?;
         sum.zero_count += sign * other.zero_count;
         sum.count += sign * other.count;
         sum.sum += sign * other.sum;
@@ -160,11 +169,15 @@ impl Histogram {
 
     /// Whether this cannot be what became of `before` without a reset in between.
     pub fn was_reset_since(&self, before: &Self) -> bool {
-        if self.count < before.count || self.is_custom() != before.is_custom() || self.bounds != before.bounds {
+        if self.count < before.count || self.is_custom() != before.is_custom() {
             return true;
         }
         if self.schema > before.schema || self.zero_threshold < before.zero_threshold {
             return true;
+        }
+        if self.bounds != before.bounds {
+            let both = gather::aligned(&[self, before]);
+            return both.is_none_or(|both| both[0].was_reset_since(&both[1]));
         }
         let before = before.coarser(self.schema, self.zero_threshold);
         let less = |now: &BTreeMap<i32, f64>, then: &BTreeMap<i32, f64>| {
@@ -186,14 +199,22 @@ impl Histogram {
         if self.count == 0.0 || q.is_nan() {
             return f64::NAN;
         }
-        let buckets = self.buckets();
-        let rank = q * self.count;
-        let mut below = 0.0;
+        let mut buckets = self.buckets();
+        // From the nearer end, so that the least is lost by adding up. What is no number counts, but lies in no bucket: then
+        // from below, and what is above all buckets is no number.
+        let is_from_below = self.sum.is_nan() || q < 0.5;
+        let rank = if is_from_below { q } else { 1.0 - q } * self.count;
+        if !is_from_below {
+            buckets.reverse();
+        }
+        let mut passed = 0.0;
         for (at, bucket) in buckets.iter().enumerate() {
-            if below + bucket.count >= rank || at + 1 == buckets.len() {
-                return self.within(bucket, ((rank - below) / bucket.count).clamp(0.0, 1.0));
+            let is_last = at + 1 == buckets.len() && !self.sum.is_nan();
+            if passed + bucket.count >= rank || is_last {
+                let share = ((rank - passed) / bucket.count).clamp(0.0, 1.0);
+                return self.within(bucket, if is_from_below { share } else { 1.0 - share });
             }
-            below += bucket.count;
+            passed += bucket.count;
         }
         f64::NAN
     }
@@ -201,13 +222,11 @@ impl Histogram {
     /// Edges between which values of a bucket can be: the zero bucket of a histogram without values on one side has none there.
     fn sides(&self, bucket: &Bucket) -> (f64, f64) {
         let spans_zero = bucket.lower < 0.0 && bucket.upper > 0.0;
-        if spans_zero && !self.is_custom() {
+        if spans_zero && !self.is_custom() && self.negative.is_empty() != self.positive.is_empty() {
             if self.negative.is_empty() {
                 return (0.0, bucket.upper);
             }
-            if self.positive.is_empty() {
-                return (bucket.lower, 0.0);
-            }
+            return (bucket.lower, 0.0);
         }
         if self.is_custom() && bucket.lower == f64::NEG_INFINITY {
             return (if bucket.upper <= 0.0 { bucket.upper } else { 0.0 }, bucket.upper);
@@ -230,6 +249,13 @@ impl Histogram {
 
     /// Which share of a bucket is below a value.
     fn share(&self, bucket: &Bucket, value: f64) -> f64 {
+        // Nobody knows where in a bucket without an end a value lies: all are at its inner edge.
+        if bucket.upper == f64::INFINITY {
+            return f64::from(u8::from(value == f64::INFINITY));
+        }
+        if bucket.lower == f64::NEG_INFINITY && bucket.upper <= 0.0 {
+            return f64::from(u8::from(value > f64::NEG_INFINITY));
+        }
         let (lower, upper) = self.sides(bucket);
         if value >= upper {
             return 1.0;

@@ -10,6 +10,7 @@ mod aggregate;
 mod binary;
 mod buckets;
 mod calls;
+mod edges;
 mod error;
 mod eval;
 mod histogram;

@@ -73,6 +73,10 @@ pub(crate) fn quantile(q: f64, values: &mut [f64]) -> f64 {
     let low = whole(rank.floor());
     let high = (low + 1).min(values.len() - 1);
     let weight = rank - rank.floor();
+    // Nothing of a neighbour that is infinite would be no number.
+    if weight == 0.0 {
+        return values[low];
+    }
     values[low] * (1.0 - weight) + values[high] * weight
 }
 

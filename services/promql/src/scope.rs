@@ -47,8 +47,17 @@ impl Scope<'_> {
 
     /// What is looked at for a time: the time that `@` says, or the step's own, moved by the offset.
     pub(crate) fn moved(&self, when: &When, step: usize) -> i64 {
+        self.from(when, self.span.at(step))
+    }
+
+    /// The same for many times.
+    pub(crate) fn moved_from(&self, when: &When, times: &[i64]) -> Vec<i64> {
+        times.iter().map(|time| self.from(when, *time)).collect()
+    }
+
+    fn from(&self, when: &When, time: i64) -> i64 {
         let time = match when.at {
-            None => self.span.at(step),
+            None => time,
             Some(At::Start) => self.whole.from,
             Some(At::End) => self.whole.to,
             Some(At::Time(time)) => time,
@@ -76,6 +85,15 @@ impl Scope<'_> {
         }
     }
 
+    /// What a selector needs that is looked at at times of its own.
+    pub(crate) fn selection_at(&self, selector: &Selector, times: &[i64]) -> Selection {
+        Selection {
+            selector: Selector { when: When::default(), edges: Edges::Open, ..selector.clone() },
+            from: times.iter().min().copied().unwrap_or_default().saturating_sub(self.limits.lookback),
+            to: times.iter().max().copied().unwrap_or_default(),
+        }
+    }
+
     /// The times of a subquery: whole multiples of its step, after the earliest range begins.
     pub(crate) fn of_subquery(&self, sub: &Subquery) -> Self {
         let step = sub.step.as_ref().map_or(self.limits.subquery_step, |step| self.millis(step)).max(1);
@@ -95,7 +113,8 @@ impl Scope<'_> {
             // What is known of others is asked for by its name, which the query need not say.
             Expr::Call(call) if call.name == "info" => {
                 self.needs(&call.args[0], into);
-                into.extend(info::selector(call).ok().map(|selector| self.selection(&selector, None)));
+                let times = self.known_at(call);
+                into.extend(info::selector(call).ok().map(|selector| self.selection_at(&selector, &times)));
             }
             other => other.parts().into_iter().for_each(|part| self.needs(part, into)),
         }

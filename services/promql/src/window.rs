@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::histogram::Histogram;
 use crate::math::{self, seconds};
 use crate::model::{Point, Sample};
+use crate::syntax::Edges;
 
 /// Samples within a range, open to the left.
 pub(crate) struct Window<'s> {
@@ -15,6 +16,8 @@ pub(crate) struct Window<'s> {
     pub(crate) end: i64,
     /// For when the question is asked: the end without the selector's offset, in milliseconds since 1970.
     pub(crate) asked: i64,
+    /// What stands at its edges; if anything does, there are samples around the range too.
+    pub(crate) edges: Edges,
 }
 
 /// How a function reads a window.
@@ -43,6 +46,7 @@ pub(crate) fn reader(name: &str) -> Option<(Reader, bool)> {
         "quantile_over_time" => plain(|w, more| w.over(|values| math::quantile(more[0], values))),
         "stddev_over_time" => plain(|w, _| w.over(|values| math::variance(values).sqrt())),
         "stdvar_over_time" => plain(|w, _| w.over(|values| math::variance(values))),
+        "integral" => plain(|w, more| w.integral(more.first().copied().unwrap_or(2.0))),
         "mad_over_time" => plain(|w, _| w.over(deviation)),
         "first_over_time" => Some((|w, _| w.samples.first().map(|sample| sample.point.clone()), true)),
         "last_over_time" => Some((|w, _| w.samples.last().map(|sample| sample.point.clone()), true)),
@@ -56,6 +60,9 @@ pub(crate) fn reader(name: &str) -> Option<(Reader, bool)> {
 
 /// Half of all values are not further from their middle than this.
 fn deviation(values: &mut [f64]) -> f64 {
+    if values.iter().any(|value| value.is_nan()) {
+        return f64::NAN;
+    }
     let middle = math::quantile(0.5, values);
     values.iter_mut().for_each(|value| *value = (*value - middle).abs());
     math::quantile(0.5, values)
@@ -95,7 +102,7 @@ impl Window<'_> {
 
     fn mean(&self) -> Option<Point> {
         if let Some(all) = self.only_histograms() {
-            return Some(added(&all)?.scaled(1.0 / math::count(all.len())).into());
+            return Histogram::folded(&all, math::mean).map(Point::from);
         }
         self.only_floats()?;
         self.over(|values| math::mean(values))
@@ -103,7 +110,7 @@ impl Window<'_> {
 
     fn total(&self) -> Option<Point> {
         if let Some(all) = self.only_histograms() {
-            return added(&all).map(Point::from);
+            return Histogram::folded(&all, |values| math::sum(values.iter().copied())).map(Point::from);
         }
         self.only_floats()?;
         self.over(|values| math::sum(values.iter().copied()))
@@ -125,8 +132,9 @@ impl Window<'_> {
             },
             _ => true,
         };
-        let many = self.samples.iter().zip(self.samples.iter().skip(1)).filter(|pair| changed(*pair)).count();
-        (!self.samples.is_empty()).then(|| math::count(many).into())
+        let samples = if self.edges == Edges::Open { self.samples } else { self.anchored()? };
+        let many = samples.iter().zip(samples.iter().skip(1)).filter(|pair| changed(*pair)).count();
+        (!samples.is_empty()).then(|| math::count(many).into())
     }
 
     /// The difference of the last two samples, of a counter by second.
@@ -154,6 +162,9 @@ impl Window<'_> {
 
     /// The growth from the first to the last sample, drawn out to the edges of the range where samples come near them.
     fn extrapolated(&self, is_counter: bool, is_rate: bool) -> Option<Point> {
+        if self.edges != Edges::Open {
+            return self.from_edge_to_edge(is_counter, is_rate);
+        }
         let [first, .., last] = self.samples else { return None };
         let sampled = seconds(last.at - first.at);
         if sampled == 0.0 {
@@ -198,8 +209,17 @@ impl Window<'_> {
             let lost: f64 = if is_counter { resets.map(|(before, _)| before.1).sum() } else { 0.0 };
             return Some((last - first + lost).into());
         }
-        let all = self.only_histograms()?;
-        let mut growth = all.last()?.minus(all.first()?)?;
+        let mut all = self.only_histograms()?;
+        // A reset right behind the first sample leaves nothing of it but that it was there.
+        let nothing;
+        if let [first, second, ..] = all[..]
+            && is_counter
+            && second.was_reset_since(first)
+        {
+            nothing = Histogram { is_gauge: false, ..second.scaled(0.0) };
+            all[0] = &nothing;
+        }
+        let mut growth = all.last()?.minus(all[0])?;
         if is_counter {
             for (before, after) in all.iter().zip(all.iter().skip(1)) {
                 if after.was_reset_since(before) {
@@ -209,6 +229,25 @@ impl Window<'_> {
         }
         growth.is_gauge = true;
         Some(growth.into())
+    }
+
+    /// The area below the floats: by the value left of each step (0), right of it (1), or the line between them (2).
+    fn integral(&self, strategy: f64) -> Option<Point> {
+        let points: Vec<(i64, f64)> =
+            self.floats().map(|(at, value)| (at, if value.is_nan() { 0.0 } else { value })).collect();
+        points.first()?;
+        // Both halves of a line are added by themselves, so that a great one takes nothing from the small ones.
+        let (left_share, right_share) = match strategy {
+            0.0 => (1.0, 0.0),
+            1.0 => (0.0, 1.0),
+            _ => (0.5, 0.5),
+        };
+        let areas = points.iter().zip(points.iter().skip(1)).flat_map(|((before, left), (after, right))| {
+            let length = seconds(after - before);
+            let part = |value: f64, share: f64| if share == 0.0 { 0.0 } else { value * share * length };
+            [part(*left, left_share), part(*right, right_share)]
+        });
+        Some(math::sum(areas).into())
     }
 
     fn points_from(&self, zero: i64) -> Vec<(f64, f64)> {
@@ -238,10 +277,4 @@ impl Window<'_> {
         }
         Some(now.into())
     }
-}
-
-/// Histograms together. `None` if they do not fit each other.
-fn added(all: &[&Histogram]) -> Option<Histogram> {
-    let (first, rest) = all.split_first()?;
-    rest.iter().try_fold((*first).clone(), |sum, next| sum.plus(next))
 }

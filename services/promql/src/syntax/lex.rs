@@ -107,7 +107,7 @@ impl Lexer<'_> {
             self.number()?
         } else if ['"', '\'', '`'].contains(&first) {
             Token::Text(self.quoted(first)?)
-        } else if first.is_ascii_alphabetic() || first == '_' || first == ':' && self.is_name_colon(second) {
+        } else if first.is_alphabetic() || first == '_' || first == ':' && self.is_name_colon(second) {
             self.word()
         } else {
             self.sign()?
@@ -121,7 +121,7 @@ impl Lexer<'_> {
 
     fn word(&mut self) -> Token {
         let has_colons = self.brackets == 0 && !self.in_braces;
-        let fits = |sign: char| sign.is_ascii_alphanumeric() || sign == '_' || has_colons && sign == ':';
+        let fits = |sign: char| is_of_name(sign) || has_colons && sign == ':';
         let length = self.rest().find(|sign| !fits(sign)).unwrap_or(self.rest().len());
         let word = self.rest()[..length].to_owned();
         self.at += length;
@@ -229,6 +229,11 @@ fn escape(quote: char, signs: &mut std::str::CharIndices<'_>, into: &mut Vec<u8>
     };
     into.push(simple);
     Some(())
+}
+
+/// Whether a sign may stand in a name that is not in quotes: letters and digits of any script, and points.
+fn is_of_name(sign: char) -> bool {
+    sign.is_alphanumeric() || sign == '_' || sign == '.'
 }
 
 fn number(word: &str) -> Option<f64> {

@@ -457,7 +457,11 @@ impl Reader<'_> {
 
     fn length(&mut self, least: u8) -> Result<Length, Error> {
         self.deeper(|reader| {
-            let mut left = reader.length_signed()?;
+            let mut left = if reader.takes("-") {
+                Length::Negative(Box::new(reader.length(POWER)?))
+            } else {
+                reader.length_signed()?
+            };
             while let Some((op, binds)) = reader.peek().and_then(operator).filter(|(_, binds)| *binds >= least.max(3)) {
                 if op == "atan2" {
                     break;

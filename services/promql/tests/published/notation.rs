@@ -4,20 +4,8 @@ use std::collections::BTreeMap;
 
 use ninefold_promql::{Histogram, Labels, NAME, Point, STALE};
 
-/// A value, or none. Histograms say whether their hint was written.
-#[derive(Clone, Debug)]
-pub(crate) struct Value {
-    pub(crate) point: Option<Point>,
-    pub(crate) is_gauge_told: bool,
-}
-
-impl Value {
-    const NONE: Self = Self { point: None, is_gauge_told: false };
-
-    fn float(value: f64) -> Self {
-        Self { point: Some(Point::Float(value)), is_gauge_told: false }
-    }
-}
+/// A value, or none.
+pub(crate) type Value = Option<Point>;
 
 /// Labels, and the rest of the line.
 pub(crate) fn labels(line: &str) -> Option<(Labels, &str)> {
@@ -99,22 +87,26 @@ pub(crate) fn values(line: &str) -> Option<Vec<Value>> {
     Some(all)
 }
 
+fn float(value: f64) -> Value {
+    Some(Point::Float(value))
+}
+
 fn expand(item: &str, into: &mut Vec<Value>) -> Option<()> {
     if item.starts_with("{{") {
         return expand_histograms(item, into);
     }
     if let Some(times) = item.strip_prefix('_') {
         let times = times.strip_prefix('x').map_or(Some(1), |times| times.parse().ok())?;
-        into.extend(std::iter::repeat_n(Value::NONE, times));
+        into.extend(std::iter::repeat_n(None, times));
         return Some(());
     }
     if let Some(times) = item.strip_prefix("stale") {
         let times = times.strip_prefix('x').map_or(Some(1), |times| times.parse().ok())?;
-        into.extend(std::iter::repeat_n(Value::float(f64::from_bits(STALE)), times));
+        into.extend(std::iter::repeat_n(float(f64::from_bits(STALE)), times));
         return Some(());
     }
-    let Some((first, times)) = item.rsplit_once('x').filter(|(first, _)| !first.is_empty() && *first != "0") else {
-        into.push(Value::float(number(item)?));
+    let Some((first, times)) = item.rsplit_once('x') else {
+        into.push(float(number(item)?));
         return Some(());
     };
     let times: u32 = times.parse().ok()?;
@@ -130,7 +122,7 @@ fn expand(item: &str, into: &mut Vec<Value>) -> Option<()> {
     };
     let mut value = first;
     for _ in 0..=times {
-        into.push(Value::float(value));
+        into.push(float(value));
         value += step;
     }
     Some(())
@@ -154,10 +146,8 @@ pub(crate) fn number(text: &str) -> Option<f64> {
 fn expand_histograms(item: &str, into: &mut Vec<Value>) -> Option<()> {
     let end = item.find("}}")? + 2;
     let (first, rest) = item.split_at(end);
-    let (first, is_gauge_told) = histogram(first)?;
-    let mut push = |histogram: &Histogram| {
-        into.push(Value { point: Some(Point::from(histogram.clone())), is_gauge_told });
-    };
+    let first = histogram(first)?;
+    let mut push = |histogram: &Histogram| into.push(Some(Point::from(histogram.clone())));
     push(&first);
     if rest.is_empty() {
         return Some(());
@@ -168,7 +158,7 @@ fn expand_histograms(item: &str, into: &mut Vec<Value>) -> Option<()> {
     }
     let (sign, rest) = rest.split_at(1);
     let (step, times) = rest.split_at(rest.find("}}")? + 2);
-    let (step, _) = histogram(step)?;
+    let step = histogram(step)?;
     let mut sum = first;
     for _ in 0..times.strip_prefix('x')?.parse::<usize>().ok()? {
         sum = if sign == "-" { sum.minus(&step)? } else { sum.plus(&step)? };
@@ -181,10 +171,9 @@ fn list(text: &str) -> Option<Vec<f64>> {
     text.split_whitespace().map(number).collect()
 }
 
-fn histogram(text: &str) -> Option<(Histogram, bool)> {
+fn histogram(text: &str) -> Option<Histogram> {
     let mut histogram = Histogram::default();
     let (mut positive, mut negative, mut offset, mut negative_offset) = (Vec::new(), Vec::new(), 0, 0);
-    let mut is_gauge_told = false;
     let mut rest = text.strip_prefix("{{")?.strip_suffix("}}")?.trim();
     while !rest.is_empty() {
         let (key, after) = rest.split_once(':')?;
@@ -206,10 +195,7 @@ fn histogram(text: &str) -> Option<(Histogram, bool)> {
             "offset" => offset = value.parse().ok()?,
             "n_offset" => negative_offset = value.parse().ok()?,
             "custom_values" => histogram.bounds = list(value)?,
-            "counter_reset_hint" => {
-                is_gauge_told = true;
-                histogram.is_gauge = value == "gauge";
-            }
+            "counter_reset_hint" => histogram.is_gauge = value == "gauge",
             _ => return None,
         }
     }
@@ -219,5 +205,5 @@ fn histogram(text: &str) -> Option<(Histogram, bool)> {
     };
     histogram.positive = indexed(positive, offset);
     histogram.negative = indexed(negative, negative_offset);
-    Some((histogram, is_gauge_told))
+    Some(histogram)
 }

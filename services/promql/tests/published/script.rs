@@ -1,6 +1,6 @@
 //! Scripts: what is loaded, what is asked, what is expected.
 
-use ninefold_promql::{Labels, Point, Sample, Series, Span, duration};
+use ninefold_promql::{Labels, Sample, Series, Span, duration};
 
 use crate::notation::{self, Value};
 
@@ -78,12 +78,12 @@ fn load(line: &str, body: &[&str]) -> Option<Vec<Series>> {
     for line in body {
         let (labels, values) = notation::labels(line)?;
         if values.starts_with('@') {
-            // When a counter began is not kept: see `NOT_KEPT`.
+            // When a counter began is not kept: see `APART`.
             continue;
         }
         let points = notation::values(values)?.into_iter().enumerate();
         let sample = |(place, value): (usize, Value)| {
-            Some(Sample { at: i64::try_from(place).ok()? * step, point: value.point? })
+            Some(Sample { at: i64::try_from(place).ok()? * step, point: value? })
         };
         all.push(Series { labels, samples: points.filter_map(sample).collect() });
     }
@@ -160,15 +160,13 @@ pub(crate) fn add(all: &mut Vec<Series>, more: Vec<Series>) {
         match all.iter_mut().find(|other| other.labels == series.labels) {
             None => all.push(series),
             Some(other) => {
-                other.samples.extend(series.samples);
-                other.samples.sort_by_key(|sample| sample.at);
-                other.samples.dedup_by_key(|sample| sample.at);
+                // What is loaded later counts.
+                let mut samples = series.samples;
+                samples.append(&mut other.samples);
+                samples.sort_by_key(|sample| sample.at);
+                samples.dedup_by_key(|sample| sample.at);
+                other.samples = samples;
             }
         }
     }
-}
-
-/// The number of a point, for what expects one.
-pub(crate) fn float(point: &Point) -> Option<f64> {
-    point.float()
 }
