@@ -168,29 +168,31 @@ fn made(random: &mut fastrand::Rng, depth: u8) -> String {
     ];
     let over =
         if selector.starts_with("requests") && pick(&["a", "b"]) == "a" { pick(&of_counters) } else { pick(&of_all) };
+    let number = pick(&["2", "0.5", "-3", "20"]);
     let range = pick(&["2m1ms", "5m1ms", "11m1ms"]);
     if depth == 0 {
-        return match random.u8(0..4) {
+        return match random.u8(0..6) {
             0 => format!("{selector}{moved}"),
-            // Only of what was measured: a remainder makes of the last digit of a sum, which no two engines add up in the same
-            // order, a jump from one end to the other.
-            1 => format!("{selector}{moved} % {}", pick(&["2", "0.5", "-3", "20"])),
+            // What jumps is asked only of what was measured, and not of what was added up, or compared with what was: no two
+            // engines add up in the same order, and the last digit of a sum would become a jump.
+            1 => format!("{}({selector}{moved})", pick(&["ceil", "floor", "sgn"])),
+            2 => format!("{selector}{moved} {} {selector}", pick(&["> bool", "== bool", "!= bool", "<", ">="])),
+            3 => format!("{selector}{moved} % {number}"),
             _ => format!("{over}({selector}[{range}]{moved})"),
         };
     }
     let fold = pick(&["sum", "avg", "min", "max", "count", "group"]);
     let by = pick(&["", " by (service)", " without (instance)", " by (service, code, room)"]);
-    let plain = pick(&["abs", "ceil", "floor", "sgn", "-", "exp", "sqrt"]);
-    let sign = pick(&["+", "-", "*", "/", ">", "<=", "== bool", "!= bool", "> bool", "and", "or", "unless"]);
-    let number = pick(&["2", "0.5", "-3", "20"]);
+    let plain = pick(&["abs", "-", "exp", "sqrt"]);
+    let sign = pick(&["+", "-", "*", "/", "and", "or", "unless"]);
+    let compared = pick(&["+", "*", ">", "<=", "== bool", "!= bool", "> bool"]);
+    let odd = pick(&["2.0001", "0.50003", "-3.1", "20.007"]);
     let step = pick(&["43s", "1m7s"]);
     match random.u8(0..6) {
         0 => format!("{fold}{by} ({})", made(random, depth - 1)),
         1 => format!("{plain}({})", made(random, depth - 1)),
         2 => format!("({}) {sign} ({})", made(random, depth - 1), made(random, depth - 1)),
-        3 if !["and", "or", "unless"].contains(&sign.as_str()) => {
-            format!("({}) {sign} {number}", made(random, depth - 1))
-        }
+        3 => format!("({}) {compared} {odd}", made(random, depth - 1)),
         4 => format!("max_over_time(({})[{range}:{step}])", made(random, depth - 1)),
         _ => format!("{fold}{by} ({}) {sign} {fold}{by} ({})", made(random, depth - 1), made(random, depth - 1)),
     }
