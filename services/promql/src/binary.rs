@@ -94,7 +94,9 @@ impl Eval<'_> {
         let (left, right) = (self.part(&binary.left)?, self.part(&binary.right)?);
         if matches!(name, "and" | "or" | "unless") {
             return match (left, right) {
-                (Part::Vector(left), Part::Vector(right)) => Ok(Part::Vector(set(name, left, right, binary.matching.as_ref()))),
+                (Part::Vector(left), Part::Vector(right)) => {
+                    Ok(Part::Vector(set(name, left, right, binary.matching.as_ref())))
+                }
                 (Part::Vector(_), other) | (other, _) => Err(wrong(name, "two instant vectors", &other)),
             };
         }

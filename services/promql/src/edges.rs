@@ -84,7 +84,9 @@ impl Window<'_> {
         };
         let last = end.checked_sub(1).map(|at| &self.samples[at]);
         let right = match (last, self.samples.get(end)) {
-            (Some(last), Some(after)) if is_smoothed && last.at < self.end => between(last, after, self.end, is_counter)?,
+            (Some(last), Some(after)) if is_smoothed && last.at < self.end => {
+                between(last, after, self.end, is_counter)?
+            }
             (Some(last), _) => last.point.clone(),
             (None, Some(after)) => after.point.clone(),
             (None, None) => return None,
@@ -96,7 +98,7 @@ impl Window<'_> {
     }
 
     /// The growth from edge to edge.
-    pub(crate) fn from_edge_to_edge(&self, is_counter: bool, is_rate: bool) -> Option<Point> {
+    pub(crate) fn grown_by_edges(&self, is_counter: bool, is_rate: bool) -> Option<Point> {
         let edged = self.edged(is_counter)?;
         let length = seconds(self.end - self.start);
         match (&edged.left.point, &edged.right.point) {
@@ -139,9 +141,10 @@ impl Window<'_> {
         });
         // The line to the left edge may have taken a reset into account: then its end is where counting goes on.
         let first = self.samples.partition_point(|sample| sample.at <= self.start);
-        let crossed = first.checked_sub(1).map(|at| &self.samples[at]).filter(|sample| {
-            self.edges == Edges::Smoothed && sample.at < self.start
-        });
+        let crossed = first
+            .checked_sub(1)
+            .map(|at| &self.samples[at])
+            .filter(|sample| self.edges == Edges::Smoothed && sample.at < self.start);
         if let (Some(Point::Histogram(outside)), Some(Point::Histogram(next))) =
             (crossed.map(|sample| &sample.point), self.samples.get(first).map(|sample| &sample.point))
             && next.was_reset_since(outside)

@@ -29,7 +29,9 @@ pub(crate) fn selector(call: &Call) -> Result<Selector, Error> {
     let names: Vec<&Matcher> = selector.matchers.iter().filter(|matcher| matcher.name == NAME).collect();
     if selector.name.is_none() && names.is_empty() {
         selector.name = Some(USUAL.to_owned());
-    } else if selector.name.is_none() && names.iter().all(|matcher| matches!(matcher.sign, Sign::NotEqual | Sign::NotLike)) {
+    } else if selector.name.is_none()
+        && names.iter().all(|matcher| matches!(matcher.sign, Sign::NotEqual | Sign::NotLike))
+    {
         selector.matchers.push(Matcher::new(NAME.to_owned(), Sign::Like, ALL.to_owned())?);
     }
     Ok(selector)

@@ -163,7 +163,7 @@ impl Window<'_> {
     /// The growth from the first to the last sample, drawn out to the edges of the range where samples come near them.
     fn extrapolated(&self, is_counter: bool, is_rate: bool) -> Option<Point> {
         if self.edges != Edges::Open {
-            return self.from_edge_to_edge(is_counter, is_rate);
+            return self.grown_by_edges(is_counter, is_rate);
         }
         let [first, .., last] = self.samples else { return None };
         let sampled = seconds(last.at - first.at);

@@ -35,7 +35,11 @@ fn samples(seed: u64, reset_to: f64) -> Vec<Series> {
             let labels = [(NAME, "requests_total"), ("service", service), ("instance", instance), ("code", code)];
             series(&labels, &mut |n| {
                 // A reset beside a gap would be drawn out to zero by the one and not by the other.
-                value = if random.u32(0..60) == 0 && instance == "a" { reset_to } else { value + f64::from(random.u32(0..20)) };
+                value = if random.u32(0..60) == 0 && instance == "a" {
+                    reset_to
+                } else {
+                    value + f64::from(random.u32(0..20))
+                };
                 let is_gap = instance == "b" && (40..70).contains(&n);
                 (!is_gap && (code == "200" || n > 20)).then_some(value)
             });
@@ -141,11 +145,14 @@ fn a_real_prometheus_answers_the_same() {
 fn apart(theirs: &Result<Vec<Told>, String>, mine: &Result<Vec<Told>, String>) -> (String, String) {
     let (Ok(left), Ok(right)) = (theirs, mine) else { return (format!("{theirs:.3?}"), format!("{mine:.3?}")) };
     let only = |some: &[Told], others: &[Told]| {
-        let differs = |told: &&Told| !others.iter().any(|other| same(std::slice::from_ref(told), std::slice::from_ref(other)));
+        let differs =
+            |told: &&Told| !others.iter().any(|other| same(std::slice::from_ref(told), std::slice::from_ref(other)));
         let shown = some.iter().filter(differs).map(|told| {
             let others = others.iter().find(|other| other.labels == told.labels);
             let same = |value: &&(i64, f64)| {
-                others.is_some_and(|other| other.values.iter().any(|other| other.0 == value.0 && is_near(other.1, value.1)))
+                others.is_some_and(|other| {
+                    other.values.iter().any(|other| other.0 == value.0 && is_near(other.1, value.1))
+                })
             };
             let values: Vec<_> = told.values.iter().filter(|value| !same(value)).collect();
             format!("{:?} {values:?}", told.labels)

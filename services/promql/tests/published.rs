@@ -29,9 +29,8 @@ fn folder() -> Option<PathBuf> {
     Some(tools.join("promqltest")).filter(|folder| folder.is_dir())
 }
 
-/// Says what is left out, for the end of ./check too.
+/// Says what is left out, for the end of ./check.
 fn skip(what: &str) {
-    println!("skipped: {what}");
     if let Some(tools) = std::env::var_os("NINEFOLD_TOOLS") {
         let skips = PathBuf::from(tools).join("skips");
         let file = std::fs::File::options().create(true).append(true).open(skips);
@@ -63,9 +62,7 @@ fn fits(wanted: &Value, given: Option<&Point>) -> bool {
     match (wanted, given) {
         (None, None) => true,
         (Some(Point::Float(wanted)), Some(Point::Float(given))) => near(*wanted, *given),
-        (Some(Point::Histogram(wanted)), Some(Point::Histogram(given))) => {
-            near_histogram(wanted, given)
-        }
+        (Some(Point::Histogram(wanted)), Some(Point::Histogram(given))) => near_histogram(wanted, given),
         _ => false,
     }
 }
@@ -95,7 +92,8 @@ fn difference(question: &Question, all: &[Series]) -> Option<String> {
         }
         Answer::Text(text) => return Some(format!("a text: {text}")),
     };
-    let same_order = |given: &[Series]| given.iter().map(|one| &one.labels).eq(question.series.iter().map(|one| &one.0));
+    let same_order =
+        |given: &[Series]| given.iter().map(|one| &one.labels).eq(question.series.iter().map(|one| &one.0));
     let is_wrong = given.len() != question.series.len()
         || question.is_ordered && !same_order(&given)
         || question.series.iter().any(|(labels, values)| {
@@ -132,7 +130,10 @@ fn answer(question: &Question, all: &[Series]) -> Result<Answer, String> {
 #[test]
 fn the_published_scripts_are_answered_as_they_say() {
     let Some(folder) = folder() else {
-        skip("promql: the scripts that Prometheus publishes: ./check fetches them, with a Go that can read their module");
+        let what =
+            "promql: the scripts that Prometheus publishes: ./check fetches them, with a Go that can read their module";
+        println!("skipped: {what}");
+        skip(what);
         return;
     };
     let mut names: Vec<PathBuf> =

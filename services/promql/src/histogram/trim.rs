@@ -32,7 +32,8 @@ impl Histogram {
             let whole = Bucket { lower: -self.zero_threshold, upper: self.zero_threshold, count: trimmed.zero_count };
             let (lower, upper) = self.sides(&whole);
             // Around zero all lies evenly.
-            let (low, high) = if keeps_lower { (lower, at.clamp(lower, upper)) } else { (at.clamp(lower, upper), upper) };
+            let (low, high) =
+                if keeps_lower { (lower, at.clamp(lower, upper)) } else { (at.clamp(lower, upper), upper) };
             let kept = whole.count * if upper > lower { (high - low) / (upper - lower) } else { 0.0 };
             count += kept;
             sum += kept * f64::midpoint(low, high);
@@ -86,7 +87,13 @@ impl Histogram {
     /// The middle between two edges: on the scale of the buckets.
     fn middle(&self, lower: f64, upper: f64) -> f64 {
         if lower == f64::NEG_INFINITY {
-            return if upper == f64::INFINITY { 0.0 } else if upper > 0.0 { upper / 2.0 } else { upper };
+            return if upper == f64::INFINITY {
+                0.0
+            } else if upper > 0.0 {
+                upper / 2.0
+            } else {
+                upper
+            };
         }
         if upper == f64::INFINITY {
             return lower;

@@ -38,7 +38,11 @@ pub(crate) fn check(expr: &Expr) -> Result<(), Error> {
         Expr::Number(_) | Expr::Text(_) | Expr::Paren(_) => {}
         Expr::Negative(inner) | Expr::Positive(inner) => {
             if !matches!(kind(inner), Kind::Scalar | Kind::Vector) {
-                return Err(Error::Type { place: "-".to_owned(), wanted: "a number or a vector", given: kind(inner).name() });
+                return Err(Error::Type {
+                    place: "-".to_owned(),
+                    wanted: "a number or a vector",
+                    given: kind(inner).name(),
+                });
             }
         }
         Expr::Binary(binary) => operator(binary)?,

@@ -5,7 +5,9 @@
 
 use super::functions;
 use super::lex::{Token, lex, place};
-use super::{At, Binary, Call, Edges, Expr, Fold, Grouping, Length, Many, Matcher, Range, Selector, Sign, Subquery, When, check};
+use super::{
+    At, Binary, Call, Edges, Expr, Fold, Grouping, Length, Many, Matcher, Range, Selector, Sign, Subquery, When, check,
+};
 use crate::error::Error;
 use crate::labels::NAME;
 
@@ -347,10 +349,8 @@ impl Reader<'_> {
             self.at -= 1;
             return Err(self.wrong(&format!("wanted a text, found {}", self.found())));
         };
-        if name == NAME && sign == Sign::Equal && !value.is_empty() {
-            if into.name.is_some() {
-                return self.named(value, into);
-            }
+        if name == NAME && sign == Sign::Equal && into.name.is_some() {
+            return self.named(value, into);
         }
         into.matchers.push(Matcher::new(name, sign, value)?);
         Ok(())

@@ -156,7 +156,11 @@ impl Display for Length {
 }
 
 fn written(seconds: f64) -> String {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates; written durations are not negative")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates; written durations are not negative"
+    )]
     let mut millis = (seconds * 1000.0).round() as u64;
     if millis == 0 {
         return "0s".to_owned();

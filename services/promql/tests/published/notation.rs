@@ -111,13 +111,12 @@ fn expand(item: &str, into: &mut Vec<Value>) -> Option<()> {
     };
     let times: u32 = times.parse().ok()?;
     // The sign of the step: not the first one, nor that of an exponent.
-    let sign = first.char_indices().skip(1).find(|(at, sign)| {
-        ['+', '-'].contains(sign) && !first[..*at].ends_with(['e', 'E'])
-    });
+    let sign = first
+        .char_indices()
+        .skip(1)
+        .find(|(at, sign)| ['+', '-'].contains(sign) && !first[..*at].ends_with(['e', 'E']));
     let (first, step) = match sign {
-        Some((at, sign)) => {
-            (number(&first[..at])?, number(&first[at + 1..])? * if sign == '-' { -1.0 } else { 1.0 })
-        }
+        Some((at, sign)) => (number(&first[..at])?, number(&first[at + 1..])? * if sign == '-' { -1.0 } else { 1.0 }),
         None => (number(first)?, 0.0),
     };
     let mut value = first;

@@ -41,7 +41,8 @@ pub(crate) fn millis(text: &str) -> Option<i64> {
 
 /// Reads a whole script.
 pub(crate) fn read(text: &str) -> Vec<Command> {
-    let lines: Vec<&str> = text.lines().map(str::trim).map(|line| if line.starts_with('#') { "" } else { line }).collect();
+    let lines: Vec<&str> =
+        text.lines().map(str::trim).map(|line| if line.starts_with('#') { "" } else { line }).collect();
     let mut commands = Vec::new();
     let mut at = 0;
     while at < lines.len() {
@@ -82,9 +83,8 @@ fn load(line: &str, body: &[&str]) -> Option<Vec<Series>> {
             continue;
         }
         let points = notation::values(values)?.into_iter().enumerate();
-        let sample = |(place, value): (usize, Value)| {
-            Some(Sample { at: i64::try_from(place).ok()? * step, point: value? })
-        };
+        let sample =
+            |(place, value): (usize, Value)| Some(Sample { at: i64::try_from(place).ok()? * step, point: value? });
         all.push(Series { labels, samples: points.filter_map(sample).collect() });
     }
     if verb == "load_with_nhcb" {
