@@ -19,6 +19,10 @@ use crate::args::{Cli, Command, RouteCommand, XdsCommand};
 use crate::client::Platform;
 use crate::exit::Failure;
 
+// Telemetry is many small texts on several threads: docs/decisions/0128.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = args::parse();
     // A dead reader of stdout is noticed by the write, not by a signal; Rust ignores SIGPIPE by default.

@@ -50,7 +50,7 @@ impl Replay {
             Poll::Pending => return Self::spoken(source, Vec::new(), None, bytes_max),
         };
         match look(&mut source).await {
-            Poll::Ready(None) if first.len() <= bytes_max => Self::Whole(first),
+            Poll::Ready(None) if first.len() <= bytes_max => Self::Whole(slim(first)),
             Poll::Ready(None) => Self::Once(Arc::new(Mutex::new(Some(first)))),
             Poll::Ready(Some(second)) => Self::spoken(source, vec![first], Some(second), bytes_max),
             Poll::Pending => Self::spoken(source, vec![first], None, bytes_max),
@@ -126,6 +126,12 @@ impl Replay {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets go of the buffer in which a short message was encoded: tonic's has 8 KiB, which would be held as long as the call.
+fn slim(data: Bytes) -> Bytes {
+    const SHORT: usize = 2 * 1024;
+    if data.len() <= SHORT { Bytes::copy_from_slice(&data) } else { data }
 }
 
 /// Polls a body once.

@@ -42,24 +42,34 @@ impl Batch {
         }
     }
 
-    /// Writes it.
+    /// Writes it, as a message without copies of what is in the records.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut origins = Origins::default();
-        let message = match self {
-            Self::Lines(records) => {
-                let lines = records.iter().map(|line| origins.line(line)).collect();
-                BatchMessage { lines, ..BatchMessage::default() }
+        let (mut origins, mut out, mut record) = (Origins::default(), Out::default(), Out::default());
+        match self {
+            Self::Lines(lines) => {
+                for line in lines {
+                    record.line(line, origins.place(&line.origin));
+                    out.take(2, &mut record);
+                }
             }
-            Self::Spans(records) => {
-                let spans = records.iter().map(|span| origins.span(span)).collect();
-                BatchMessage { spans, ..BatchMessage::default() }
+            Self::Spans(spans) => {
+                for span in spans {
+                    record.span(span, origins.place(&span.origin));
+                    out.take(3, &mut record);
+                }
             }
-            Self::Measurements(records) => {
-                let measurements = records.iter().map(measurement).collect();
-                BatchMessage { measurements, ..BatchMessage::default() }
+            Self::Measurements(measurements) => {
+                for measured in measurements {
+                    record.measurement(measured);
+                    out.take(4, &mut record);
+                }
             }
-        };
-        BatchMessage { origins: origins.messages, ..message }.encode_to_vec()
+        }
+        for origin in &origins.known {
+            record.origin(origin);
+            out.take(1, &mut record);
+        }
+        out.0
     }
 
     /// Reads what [`Batch::encode`] wrote; `None` where it is something else. A batch without records is one of lines.
@@ -176,76 +186,129 @@ struct MeasurementMessage {
 
 /// The origins of a batch, each once. Records of one sender follow each other, so the last is looked at first.
 #[derive(Default)]
-struct Origins {
-    places: HashMap<Arc<Origin>, u32>,
-    last: Option<(Arc<Origin>, u32)>,
-    messages: Vec<OriginMessage>,
+struct Origins<'a> {
+    places: HashMap<&'a Origin, u32>,
+    last: Option<(&'a Arc<Origin>, u32)>,
+    known: Vec<&'a Origin>,
 }
 
-impl Origins {
-    fn place(&mut self, origin: &Arc<Origin>) -> u32 {
-        if let Some((last, place)) = &self.last
+impl<'a> Origins<'a> {
+    fn place(&mut self, origin: &'a Arc<Origin>) -> u32 {
+        if let Some((last, place)) = self.last
             && Arc::ptr_eq(last, origin)
         {
-            return *place;
+            return place;
         }
-        let next = u32::try_from(self.messages.len()).unwrap_or(u32::MAX);
-        let place = *self.places.entry(origin.clone()).or_insert(next);
+        let next = u32::try_from(self.known.len()).unwrap_or(u32::MAX);
+        let place = *self.places.entry(origin).or_insert(next);
         if place == next {
-            self.messages.push(OriginMessage {
-                service: origin.service.clone(),
-                instance_id: origin.instance_id.clone(),
-                attributes: flat(&origin.attributes),
-            });
+            self.known.push(origin);
         }
-        self.last = Some((origin.clone(), place));
+        self.last = Some((origin, place));
         place
-    }
-
-    fn line(&mut self, line: &Line) -> LineMessage {
-        LineMessage {
-            time: line.time.0,
-            origin: self.place(&line.origin),
-            level: level_number(line.level),
-            body: line.body.clone(),
-            trace_id: line.trace_id.map(|id| id.0.to_vec()).unwrap_or_default(),
-            span_id: line.span_id.map(|id| id.0.to_vec()).unwrap_or_default(),
-            attributes: flat(&line.attributes),
-        }
-    }
-
-    fn span(&mut self, span: &Span) -> SpanMessage {
-        SpanMessage {
-            trace_id: span.trace_id.0.to_vec(),
-            span_id: span.span_id.0.to_vec(),
-            parent: span.parent.map(|id| id.0.to_vec()).unwrap_or_default(),
-            name: span.name.clone(),
-            origin: self.place(&span.origin),
-            kind: kind_number(span.kind),
-            start: span.start.0,
-            end: span.end.0,
-            failed: span.failed,
-            status_message: span.status_message.clone(),
-            attributes: flat(&span.attributes),
-        }
     }
 }
 
-fn measurement(measured: &Measurement) -> MeasurementMessage {
-    MeasurementMessage {
-        metric: measured.key.metric.clone(),
-        service: measured.key.service.clone(),
-        instance_id: measured.key.instance_id.clone(),
-        labels: flat(&measured.key.labels),
-        temporality: match measured.temporality {
-            Temporality::Gauge => 0,
-            Temporality::Cumulative => 1,
-            Temporality::Delta => 2,
-        },
-        value: measured.value,
-        count: measured.count,
-        start: measured.start.0,
-        time: measured.time.0,
+/// A message while it is written: the fields of the messages above, whose tags are below 16. Nothing is written for what
+/// is empty, but for parts of a list.
+#[derive(Default)]
+struct Out(Vec<u8>);
+
+impl Out {
+    fn line(&mut self, line: &Line, origin: u32) {
+        self.fixed(1, line.time.0);
+        self.number(2, u64::from(origin));
+        self.number(3, u64::from(level_number(line.level)));
+        self.bytes(4, line.body.as_bytes());
+        self.bytes(5, line.trace_id.as_ref().map_or(&[], |id| &id.0));
+        self.bytes(6, line.span_id.as_ref().map_or(&[], |id| &id.0));
+        self.attributes(7, &line.attributes);
+    }
+
+    fn span(&mut self, span: &Span, origin: u32) {
+        self.bytes(1, &span.trace_id.0);
+        self.bytes(2, &span.span_id.0);
+        self.bytes(3, span.parent.as_ref().map_or(&[], |id| &id.0));
+        self.bytes(4, span.name.as_bytes());
+        self.number(5, u64::from(origin));
+        self.number(6, u64::from(kind_number(span.kind)));
+        self.fixed(7, span.start.0);
+        self.fixed(8, span.end.0);
+        self.number(9, u64::from(span.failed));
+        self.bytes(10, span.status_message.as_bytes());
+        self.attributes(11, &span.attributes);
+    }
+
+    fn measurement(&mut self, measured: &Measurement) {
+        self.bytes(1, measured.key.metric.as_bytes());
+        self.bytes(2, measured.key.service.as_bytes());
+        self.bytes(3, measured.key.instance_id.as_bytes());
+        self.attributes(4, &measured.key.labels);
+        self.number(
+            5,
+            match measured.temporality {
+                Temporality::Gauge => 0,
+                Temporality::Cumulative => 1,
+                Temporality::Delta => 2,
+            },
+        );
+        self.fixed(6, measured.value.to_bits());
+        self.number(7, measured.count);
+        self.fixed(8, measured.start.0);
+        self.fixed(9, measured.time.0);
+    }
+
+    fn origin(&mut self, origin: &Origin) {
+        self.bytes(1, origin.service.as_bytes());
+        self.bytes(2, origin.instance_id.as_bytes());
+        self.attributes(3, &origin.attributes);
+    }
+
+    /// Writes another message, which is empty after that.
+    fn take(&mut self, tag: u8, message: &mut Self) {
+        self.part(tag, &message.0);
+        message.0.clear();
+    }
+
+    fn attributes(&mut self, tag: u8, attributes: &Attributes) {
+        for (name, value) in attributes {
+            self.part(tag, name.as_bytes());
+            self.part(tag, value.as_bytes());
+        }
+    }
+
+    fn bytes(&mut self, tag: u8, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.part(tag, bytes);
+        }
+    }
+
+    fn part(&mut self, tag: u8, bytes: &[u8]) {
+        self.0.push(tag << 3 | 2);
+        self.varint(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn fixed(&mut self, tag: u8, number: u64) {
+        if number != 0 {
+            self.0.push(tag << 3 | 1);
+            self.0.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+
+    fn number(&mut self, tag: u8, number: u64) {
+        if number != 0 {
+            self.0.push(tag << 3);
+            self.varint(number);
+        }
+    }
+
+    fn varint(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.0.push(number.to_le_bytes()[0] | 0x80);
+            number >>= 7;
+        }
+        self.0.push(number.to_le_bytes()[0]);
     }
 }
 
@@ -308,10 +371,6 @@ impl From<MeasurementMessage> for Measurement {
             time: Nanos(message.time),
         }
     }
-}
-
-fn flat(attributes: &Attributes) -> Vec<String> {
-    attributes.iter().flat_map(|(name, value)| [name.clone(), value.clone()]).collect()
 }
 
 fn pairs(flat: Vec<String>) -> Attributes {

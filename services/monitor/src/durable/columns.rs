@@ -106,9 +106,9 @@ pub(crate) fn of_lines(lines: &[Arc<Kept>]) -> Result<RecordBatch, ArrowError> {
         columns.word(3, &line.origin.instance_id);
         columns.word(4, line.level.word());
         columns.text(5, &line.body);
-        columns.text(6, &line.trace_id.map(|id| id.to_string()).unwrap_or_default());
-        columns.text(7, &line.span_id.map(|id| id.to_string()).unwrap_or_default());
-        columns.text(8, &object(&line.attributes));
+        columns.id(6, line.trace_id.as_ref().map_or(&[], |id| &id.0));
+        columns.id(7, line.span_id.as_ref().map_or(&[], |id| &id.0));
+        columns.object(8, &line.attributes);
         columns.word(9, resources.text(&line.origin));
     }
     columns.batch(Signal::Logs)
@@ -122,16 +122,16 @@ pub(crate) fn of_spans(spans: &[Arc<Span>], first: u64) -> Result<RecordBatch, A
         columns.number(0, sequence);
         columns.time(1, span.start);
         columns.time(2, span.end);
-        columns.text(3, &span.trace_id.to_string());
-        columns.text(4, &span.span_id.to_string());
-        columns.text(5, &span.parent.map(|id| id.to_string()).unwrap_or_default());
+        columns.id(3, &span.trace_id.0);
+        columns.id(4, &span.span_id.0);
+        columns.id(5, span.parent.as_ref().map_or(&[], |id| &id.0));
         columns.word(6, &span.name);
         columns.word(7, &span.origin.service);
         columns.word(8, &span.origin.instance_id);
         columns.word(9, kind_word(span.kind));
         columns.flag(10, span.failed);
         columns.text(11, &span.status_message);
-        columns.text(12, &object(&span.attributes));
+        columns.object(12, &span.attributes);
         columns.word(13, resources.text(&span.origin));
     }
     columns.batch(Signal::Spans)
@@ -166,14 +166,18 @@ enum Column {
 }
 
 #[derive(Default)]
-struct Columns(Vec<Column>);
+struct Columns {
+    columns: Vec<Column>,
+    /// Room for a text that is made for its column.
+    text: String,
+}
 
 impl Columns {
     fn at(&mut self, place: usize, make: impl FnOnce() -> Column) -> &mut Column {
-        if self.0.len() == place {
-            self.0.push(make());
+        if self.columns.len() == place {
+            self.columns.push(make());
         }
-        &mut self.0[place]
+        &mut self.columns[place]
     }
 
     fn number(&mut self, place: usize, value: u64) {
@@ -206,6 +210,27 @@ impl Columns {
         }
     }
 
+    /// An id, in hex.
+    fn id(&mut self, place: usize, bytes: &[u8]) {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        for byte in bytes {
+            text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+            text.push(char::from(DIGITS[usize::from(byte & 15)]));
+        }
+        self.text(place, &text);
+        self.text = text;
+    }
+
+    fn object(&mut self, place: usize, attributes: &Attributes) {
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        put_object(attributes, &mut text);
+        self.text(place, &text);
+        self.text = text;
+    }
+
     fn flag(&mut self, place: usize, value: bool) {
         if let Column::Flag(column) = self.at(place, || Column::Flag(BooleanBuilder::new())) {
             column.append_value(value);
@@ -214,7 +239,7 @@ impl Columns {
 
     fn batch(self, signal: Signal) -> Result<RecordBatch, ArrowError> {
         let schema = schema(signal);
-        if self.0.is_empty() {
+        if self.columns.is_empty() {
             return Ok(RecordBatch::new_empty(schema));
         }
         let finish = |column: Column| -> ArrayRef {
@@ -227,7 +252,7 @@ impl Columns {
                 Column::Flag(mut column) => Arc::new(column.finish()),
             }
         };
-        RecordBatch::try_new(schema, self.0.into_iter().map(finish).collect())
+        RecordBatch::try_new(schema, self.columns.into_iter().map(finish).collect())
     }
 }
 
@@ -442,24 +467,33 @@ impl Origins {
 
 /// Attributes as a JSON object, in their order.
 pub(crate) fn object(attributes: &Attributes) -> String {
-    if attributes.is_empty() {
-        return "{}".to_owned();
-    }
-    let mut text = String::from("{");
-    for (place, (name, value)) in attributes.iter().enumerate() {
-        if place > 0 {
-            text.push(',');
-        }
-        text.push_str(&quoted(name));
-        text.push(':');
-        text.push_str(&quoted(value));
-    }
-    text.push('}');
+    let mut text = String::new();
+    put_object(attributes, &mut text);
     text
 }
 
-fn quoted(text: &str) -> String {
-    serde_json::to_string(text).expect("a text is JSON")
+fn put_object(attributes: &Attributes, out: &mut String) {
+    out.push('{');
+    for (place, (name, value)) in attributes.iter().enumerate() {
+        if place > 0 {
+            out.push(',');
+        }
+        put_quoted(name, out);
+        out.push(':');
+        put_quoted(value, out);
+    }
+    out.push('}');
+}
+
+fn put_quoted(text: &str, out: &mut String) {
+    // Most texts are written as they are.
+    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        out.push_str(&serde_json::to_string(text).expect("a text is JSON"));
+    }
 }
 
 /// Reads what [`object`] wrote.
