@@ -2,7 +2,7 @@
 
 mod admit;
 pub(crate) mod bindings;
-mod connect;
+pub(crate) mod connect;
 mod cors;
 mod documents;
 mod grpc;

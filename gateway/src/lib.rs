@@ -27,6 +27,8 @@ mod edge;
 mod error;
 mod explain;
 mod frames;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod guard;
 mod journal;
 mod limit;

@@ -154,7 +154,8 @@ where
     }
 }
 
-fn builder(config: &Config) -> Builder<TokioExecutor> {
+/// How connections are served.
+pub(crate) fn builder(config: &Config) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()

@@ -6,8 +6,8 @@
 //! all of it is gRPC. Messages in Protobuf pass as bytes; those in JSON are read and written as for REST.
 
 mod answers;
-mod envelopes;
-mod words;
+pub(crate) mod envelopes;
+pub(crate) mod words;
 
 use bytes::Bytes;
 use http::request::Parts;

@@ -62,13 +62,26 @@ impl Inspector {
         state.violation.filter(|(at, _)| *at <= request).map(|(_, why)| why)
     }
 
+    /// The first request that breaks a rule, and how.
+    #[cfg(any(test, feature = "fuzz"))]
+    pub(crate) fn first_violation(&self) -> Option<(u64, &'static str)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).violation
+    }
+
+    /// How many heads were begun.
+    #[cfg(any(test, feature = "fuzz"))]
+    pub(crate) fn heads(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).heads
+    }
+
     /// Whether anything has arrived.
     pub(crate) fn has_heard(&self) -> bool {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         !matches!(&state.phase, Phase::Start(seen) if seen.is_empty())
     }
 
-    fn take(&self, bytes: &[u8]) {
+    /// Takes bytes as they arrive.
+    pub(crate) fn take(&self, bytes: &[u8]) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take(bytes);
     }
 }
@@ -373,8 +386,7 @@ mod tests {
             for piece in pieces {
                 inspector.take(piece);
             }
-            let state = inspector.0.lock().unwrap();
-            state.violation
+            inspector.first_violation()
         };
         let whole = seen(vec![bytes.as_bytes()]);
         assert_eq!(whole, seen(bytes.as_bytes().chunks(1).collect()), "in pieces");

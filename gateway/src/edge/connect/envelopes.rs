@@ -15,7 +15,7 @@ const PREFIX: usize = 5;
 
 /// Reads the messages of a request, one at a time: more of the body is read only when the service takes more.
 #[derive(Debug)]
-pub(super) struct Envelopes {
+pub(crate) struct Envelopes {
     body: Body,
     buffer: BytesMut,
     packing: Packing,
@@ -25,7 +25,7 @@ pub(super) struct Envelopes {
 
 impl Envelopes {
     /// Reads messages of at most `bytes_max`, which come with pauses of at most `pause`.
-    pub(super) fn new(body: Body, packing: Packing, bytes_max: usize, pause: Option<Duration>) -> Self {
+    pub(crate) fn new(body: Body, packing: Packing, bytes_max: usize, pause: Option<Duration>) -> Self {
         Self { body, buffer: BytesMut::new(), packing, bytes_max, pause }
     }
 
@@ -34,7 +34,7 @@ impl Envelopes {
     /// # Errors
     /// [`Error::BodyTooLarge`], [`Error::BodyBroken`], [`Error::BodyTimeout`], and [`Error::RequestInvalid`] for what is no
     /// envelope.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             if let Some(message) = self.buffered()? {
                 return Ok(Some(message));

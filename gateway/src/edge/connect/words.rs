@@ -102,7 +102,7 @@ pub(super) fn translate_timeout(headers: &mut HeaderMap) -> Result<(), Error> {
 
 /// What the query of a GET says.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     pub(super) written: Written,
     pub(super) message: Bytes,
     pub(super) packing: Packing,
@@ -110,7 +110,7 @@ pub(super) struct Asked {
 
 impl Asked {
     /// Reads a query. Its parameters may come in any order, each once; those of others are not looked at.
-    pub(super) fn of(query: &str) -> Result<Self, Error> {
+    pub(crate) fn of(query: &str) -> Result<Self, Error> {
         let [mut version, mut encoding, mut message, mut base64, mut compression] = [const { None }; 5];
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, text) = parameter.split_once('=').unwrap_or((parameter, ""));
