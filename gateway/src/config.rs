@@ -29,6 +29,9 @@ pub struct Config {
     /// Longest pause while a body arrives.
     #[serde(with = "duration")]
     pub body_timeout: Duration,
+    /// Longest time for which a client may take nothing of an answer that waits for it.
+    #[serde(with = "duration")]
+    pub answer_timeout: Duration,
     /// Most bytes of a REST body, and of one gRPC message.
     pub body_bytes_max: usize,
     /// Most bytes of one message of an answer that is turned into JSON.
@@ -156,6 +159,7 @@ impl Default for Config {
             deadline: Duration::from_secs(15),
             headers_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
+            answer_timeout: Duration::from_secs(30),
             body_bytes_max: 4 << 20,
             answer_bytes_max: 16 << 20,
             headers_bytes_max: 32 << 10,
@@ -232,6 +236,7 @@ impl Config {
             ("deadline", self.deadline),
             ("headers_timeout", self.headers_timeout),
             ("body_timeout", self.body_timeout),
+            ("answer_timeout", self.answer_timeout),
             ("heartbeat", self.heartbeat),
         ] {
             if duration.is_zero() {

@@ -22,6 +22,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use ninefold::connect::{Among, deadline};
 use ninefold::lifecycle::Stop;
@@ -40,6 +41,7 @@ use crate::guard::limits::Limits;
 use crate::guard::{self, Doorkeeper, Known, Origin, inspector::Inspector};
 use crate::journal::Journal;
 use crate::limit::{self, Limiter};
+use crate::patience::Answers;
 use crate::proxy::{self, Proxies};
 use crate::reply;
 use crate::routes::{Route, Routes};
@@ -79,6 +81,8 @@ pub(crate) struct Client {
     pub(crate) peer: Option<Peer>,
     /// What goes on with the connection when it is no longer one of HTTP.
     conversation: Mutex<Option<BoxFuture<'static, ()>>>,
+    /// Its answers by HTTP/2 that are under way.
+    pub(crate) answers: Answers,
 }
 
 impl std::fmt::Debug for Client {
@@ -91,7 +95,15 @@ impl Client {
     /// Somebody who has just come.
     pub(crate) fn new(address: SocketAddr, inspector: Inspector, peer: Option<Peer>) -> Self {
         let name = HeaderValue::try_from(address.ip().to_canonical().to_string()).ok();
-        Self { address, name, inspector, requests: AtomicU64::new(0), peer, conversation: Mutex::default() }
+        Self {
+            address,
+            name,
+            inspector,
+            requests: AtomicU64::new(0),
+            peer,
+            conversation: Mutex::default(),
+            answers: Answers::default(),
+        }
     }
 
     /// Whether a request of HTTP/1 has come.
@@ -184,6 +196,7 @@ impl Edge {
     /// Answers a request. Whatever happens becomes an answer.
     pub(crate) async fn serve(&self, request: Request<Incoming>, client: &Client) -> Response<Body> {
         let (mut head, body) = request.into_parts();
+        let is_http2 = head.version == Version::HTTP_2;
         if let Some(peer) = &client.peer {
             head.extensions.insert(peer.clone());
         }
@@ -206,7 +219,8 @@ impl Edge {
         });
         limit::tell(&record.verdicts, answer.headers_mut());
         cors.permit(answer.headers_mut());
-        record.follow(answer)
+        let answer = record.follow(answer);
+        if is_http2 && !answer.body().is_end_stream() { answer.map(|body| client.answers.hold(body)) } else { answer }
     }
 
     async fn answer(

@@ -35,6 +35,7 @@ mod limit;
 mod live;
 mod openapi;
 mod path;
+mod patience;
 mod pattern;
 mod proxy;
 mod reply;

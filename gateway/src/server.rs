@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::edge::{Client, Edge};
 use crate::guard::inspector::{Inspected, Inspector};
+use crate::patience::Patient;
 
 /// Pause after the system refused to accept a connection, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -105,7 +106,7 @@ where
     let is_behind_tls = peer.is_some();
     let client = Arc::new(Client::new(address, inspector.clone(), peer));
     let stop = edge.stop.clone();
-    let headers_timeout = edge.config.headers_timeout;
+    let (headers_timeout, answer_timeout) = (edge.config.headers_timeout, edge.config.answer_timeout);
     let builder = builder(&edge.config);
     let asked = client.clone();
     let service = service_fn(move |request| {
@@ -127,12 +128,13 @@ where
             std::future::pending::<()>().await;
         }
     };
-    let stream = TokioIo::new(Inspected::new(stream, inspector));
+    let stream = TokioIo::new(Inspected::new(Patient::new(stream, answer_timeout), inspector));
     let mut served = pin!(builder.serve_connection_with_upgrades(stream, service));
     let outcome = tokio::select! {
         outcome = &mut served => outcome,
         // Behind TLS nobody can look at the first word without taking it.
         () = silence => return,
+        never = client.answers.look_after(answer_timeout) => match never {},
         () = stop.asked() => {
             // HTTP/1 cannot say of a request that nobody looked at it. So a quiet connection is not closed at once, in the
             // face of a client that just begins to send, but with the next answer.

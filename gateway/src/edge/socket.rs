@@ -161,7 +161,7 @@ impl Edge {
             upstream: Upstream { answer: Some(answer.boxed()), frames: None, bytes_max: self.config.answer_bytes_max },
             end: time.map(|time| Instant::now() + time),
             message_bytes_max: self.config.body_bytes_max,
-            patience: self.config.body_timeout,
+            patience: self.config.answer_timeout,
             heartbeat: self.config.heartbeat,
             stop: self.stop.clone(),
             record: record.hand_over(),

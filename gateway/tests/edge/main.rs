@@ -40,6 +40,8 @@ mod shapes;
 #[cfg(test)]
 mod steering;
 #[cfg(test)]
+mod stopped;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod talk;

@@ -1,5 +1,8 @@
 //! Services that speak plain HTTP, by prefix: what passes, what does not, and that one of two may die.
 
+#[cfg(test)]
+mod inside;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,6 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use ninefold::proto::ninefold::gateway::v1::{ListRoutesRequest, MatchRouteRequest, RouteProtocol};
 use ninefold::proto::ninefold::registry::v1 as registry;
+use ninefold::tls::ServerTls;
 use ninefold_gateway::Config;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -42,10 +46,11 @@ fn whole(text: impl Into<Bytes>) -> Body {
 
 impl Site {
     async fn join(house: &Landscape, id: &str) -> Self {
-        Self::join_as(house, id, false).await
+        Self::join_as(house, id, false, None, "").await
     }
 
-    async fn join_as(house: &Landscape, id: &str, is_h2c: bool) -> Self {
+    async fn join_as(house: &Landscape, id: &str, is_h2c: bool, tls: Option<ServerTls>, version: &str) -> Self {
+        let asks_for_tls = tls.is_some();
         let site = Self { id: id.to_owned(), ..Self::default() };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -56,20 +61,22 @@ impl Site {
                     accepted = listener.accept() => accepted.unwrap(),
                     () = stop.asked() => return,
                 };
-                let site = own.clone();
+                let (site, tls) = (own.clone(), tls.clone());
                 #[expect(clippy::disallowed_methods, reason = "ends with its connection")]
                 tokio::spawn(async move {
                     let answer = service_fn(move |request| {
                         let site = site.clone();
                         async move { site.answer(request).await }
                     });
-                    let stream = TokioIo::new(stream);
+                    let http1 = hyper::server::conn::http1::Builder::new();
                     if is_h2c {
-                        let executor = hyper_util::rt::TokioExecutor::new();
-                        _ = hyper::server::conn::http2::Builder::new(executor).serve_connection(stream, answer).await;
+                        let http2 = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+                        _ = http2.serve_connection(TokioIo::new(stream), answer).await;
+                    } else if let Some(tls) = tls {
+                        let Ok((stream, _)) = tls.accept(stream).await else { return };
+                        _ = http1.serve_connection(TokioIo::new(stream), answer).with_upgrades().await;
                     } else {
-                        let server = hyper::server::conn::http1::Builder::new();
-                        _ = server.serve_connection(stream, answer).with_upgrades().await;
+                        _ = http1.serve_connection(TokioIo::new(stream), answer).with_upgrades().await;
                     }
                 });
             }
@@ -80,6 +87,8 @@ impl Site {
             addresses: vec![registry::Address { host: "127.0.0.1".to_owned(), port: port.into() }],
             labels: if is_h2c { [("http".to_owned(), "h2c".to_owned())].into() } else { Default::default() },
             protocol: registry::Protocol::Http.into(),
+            version: version.to_owned(),
+            tls: asks_for_tls,
             state: registry::InstanceState::Serving.into(),
             ..registry::Instance::default()
         });
@@ -382,7 +391,7 @@ async fn free_port() -> u16 {
 #[tokio::test]
 async fn an_instance_may_speak_http2_if_it_says_so() {
     let house = Landscape::start_with(config(&json!({}))).await;
-    Site::join_as(&house, "two", true).await;
+    Site::join_as(&house, "two", true, None, "").await;
     let told = ask(house.edge, "GET", "/blog/x", "").await.json();
     assert_eq!((told["version"].as_str(), told["authority"].as_str()), (Some("HTTP/2.0"), Some("edge.example")));
 }

@@ -411,3 +411,22 @@ async fn json_is_read_and_written_as_the_contract_asks() {
     refused(&house, "POST", "/loose/7?number=x", "{}").await;
     refused(&house, "POST", "/loose/7", r#"{"size": "x"}"#).await;
 }
+
+#[tokio::test]
+async fn a_message_of_more_fields_than_marks_goes_both_ways_whole() {
+    let (house, _) = edge().await;
+    let mut wide = serde_json::Map::new();
+    for number in 1..=150 {
+        // As JSON has them: 64 bits are a text.
+        let name = if number > 1 && number % 3 == 0 { format!("number{number}") } else { format!("text{number}") };
+        wide.insert(name, json!(number.to_string()));
+    }
+    let mut whole = wide.clone();
+    whole.insert("wides".to_owned(), json!([wide, {}, wide]));
+    let whole = Json::Object(whole);
+    assert_eq!(said(&house, "POST", "/wide/1", &whole.to_string()).await, whole);
+    assert_eq!(said(&house, "POST", "/wide/1", r#"{"text149": "x"}"#).await, json!({"text1": "1", "text149": "x"}));
+    assert!(refused(&house, "POST", "/wide/2", &whole.to_string()).await.contains("differs"));
+    assert!(refused(&house, "POST", "/wide/1", r#"{"text149": "x", "text_149": "y"}"#).await.contains("149"));
+    assert!(refused(&house, "POST", "/wide/1", r#"{"text151": "x"}"#).await.contains("text151"));
+}

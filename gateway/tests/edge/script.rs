@@ -41,6 +41,8 @@ pub(crate) struct Script {
     pub(crate) headers: Arc<std::sync::Mutex<HeaderMap>>,
     /// The answers that go on.
     pub(crate) answers: Arc<Answers>,
+    /// Bytes that a flood could give to the connection.
+    pub(crate) given: Arc<std::sync::atomic::AtomicU64>,
     /// Ends every connection, as a process does that dies.
     dies: Arc<Notify>,
     /// How many calls came.
@@ -175,10 +177,11 @@ impl Script {
                 grpc(StreamBody::new(all).boxed_unsync())
             }
             "flood" => {
-                let held = self.answers.0.clone();
+                let (held, given) = (self.answers.0.clone(), self.given.clone());
                 let said = [body.as_ref(); 64].concat();
                 let endless = futures_util::stream::repeat_with(move || {
                     let _ = &held;
+                    given.fetch_add(said.len() as u64, std::sync::atomic::Ordering::Relaxed);
                     data(&said)
                 });
                 grpc(StreamBody::new(endless).boxed_unsync())

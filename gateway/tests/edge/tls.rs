@@ -16,13 +16,14 @@ use tokio::net::TcpStream;
 
 use crate::landscape::Landscape;
 
-struct Authority {
+/// Who vouches for certificates.
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: tempfile::TempDir,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -31,11 +32,11 @@ impl Authority {
         authority
     }
 
-    fn ca(&self) -> PathBuf {
+    pub(crate) fn ca(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
-    fn sign(&self, name: &str, host: &str) -> Certificate {
+    pub(crate) fn sign(&self, name: &str, host: &str) -> Certificate {
         let key = KeyPair::generate().unwrap();
         let cert = CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
         let at = |ending: &str| self.folder.path().join(format!("{name}.{ending}"));

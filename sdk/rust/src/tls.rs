@@ -122,11 +122,19 @@ impl ClientTls {
     /// # Errors
     /// When the server does not prove who it is, or does not answer in time.
     pub async fn connect_http1(&self, host: &str, stream: TcpStream) -> io::Result<Stream> {
+        Ok(Either::Right(Box::new(self.secure_http1(host, stream).await?)))
+    }
+
+    /// As [`connect_http1`](Self::connect_http1), over any stream of bytes.
+    pub(crate) async fn secure_http1<S>(&self, host: &str, stream: S) -> io::Result<tokio_rustls::client::TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let mut config = rustls::ClientConfig::clone(&self.0.current());
         config.alpn_protocols = vec![ALPN_HTTP1.to_vec()];
         let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
-        Ok(Either::Right(Box::new(tokio::time::timeout(HANDSHAKE_MAX, connecting).await??)))
+        Ok(tokio::time::timeout(HANDSHAKE_MAX, connecting).await??)
     }
 
     /// As [`connect`](Self::connect), over any stream of bytes.

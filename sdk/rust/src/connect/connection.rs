@@ -114,7 +114,7 @@ impl Line {
         ended: Arc<Notify>,
     ) -> Result<SendRequest<Body>, Cause> {
         let handshake = async {
-            let stream = way.dialer.dial(way.service, address, way.is_tls).await?;
+            let stream = way.dialer.dial(&way, address).await?;
             // A task for each call, which ends with its connection; the connection's own task has the owner.
             http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::connect::connection::{Version, Way};
 use crate::connect::error::Cause;
 use crate::connect::landscape::Address;
 use crate::tls::ClientTls;
@@ -59,9 +60,9 @@ impl Dialer {
         self
     }
 
-    /// Connects. Where the instance asks for TLS, it has to prove that it keeps `service`: the name stands in its
+    /// Connects. Where the instance asks for TLS, it has to prove that it keeps the service: the name stands in its
     /// certificate as a DNS name.
-    pub(crate) async fn dial(&self, service: &str, address: &Address, is_tls: bool) -> Result<Box<dyn Io>, Cause> {
+    pub(crate) async fn dial(&self, way: &Way<'_>, address: &Address) -> Result<Box<dyn Io>, Cause> {
         let failed = |error| Cause::Io(Arc::new(error));
         let stream: Box<dyn Io> = match &self.connect {
             Some(connect) => connect(address.clone()).await.map_err(failed)?,
@@ -71,12 +72,15 @@ impl Dialer {
                 Box::new(stream)
             }
         };
-        match (&self.tls, is_tls) {
+        match (&self.tls, way.is_tls) {
             (_, false) => Ok(stream),
             (None, true) => Err(Cause::TlsMissing),
             (Some(tls), true) => {
-                let secured = tls.secure(service, stream).await.map_err(|error| Cause::Tls(Arc::new(error)))?;
-                Ok(Box::new(secured))
+                let secured = match way.version {
+                    Version::One => tls.secure_http1(way.service, stream).await,
+                    Version::Two => tls.secure(way.service, stream).await,
+                };
+                Ok(Box::new(secured.map_err(|error| Cause::Tls(Arc::new(error)))?))
             }
         }
     }

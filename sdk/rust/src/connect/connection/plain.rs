@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 use tonic::body::Body;
 
-use super::{CONNECT_WAIT, SendError, Way};
+use super::{CONNECT_WAIT, SendError, Version, Way};
 use crate::connect::dialer::Dialer;
 use crate::connect::error::Cause;
 use crate::connect::landscape::Address;
@@ -69,7 +69,9 @@ impl Plain {
 
     async fn connect(&self) -> Result<SendRequest<Body>, Cause> {
         let handshake = async {
-            let stream = self.dialer.dial(&self.service, &self.address, self.is_tls).await?;
+            let way =
+                Way { dialer: &self.dialer, service: &self.service, is_tls: self.is_tls, version: Version::One };
+            let stream = self.dialer.dial(&way, &self.address).await?;
             http1::Builder::new()
                 .max_buf_size(BUFFER_BYTES)
                 .handshake(TokioIo::new(stream))
