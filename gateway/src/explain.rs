@@ -21,6 +21,7 @@ use crate::routes::Route;
 use crate::table::Found;
 use crate::traffic::{Asker, Claims, Steered};
 use crate::transcode;
+use crate::transcode::notation::Notation;
 
 /// Most routes that are told for why they are not the one.
 const NEAR_MAX: usize = 5;
@@ -111,7 +112,7 @@ pub(crate) fn explain(
     } else {
         answer.route = Some(route.words());
     }
-    match message(route, &path, &supposed) {
+    match message(route, &path, &supposed, edge.traffic.all.notation(route)) {
         Ok(json) if plain.is_none() => answer.request = json,
         Ok(_) => {}
         Err(error) => answer.refusal = fault::chain(&error),
@@ -135,11 +136,11 @@ pub(crate) fn explain(
 }
 
 /// The message that a request becomes, as JSON. Empty for gRPC, whose message is its body.
-fn message(route: &Route, path: &Path, supposed: &Supposed) -> Result<String, Error> {
+fn message(route: &Route, path: &Path, supposed: &Supposed, notation: Notation) -> Result<String, Error> {
     let Some(binding) = &route.binding else { return Ok(String::new()) };
     let query = supposed.target.split_once('?').map_or("", |(_, query)| query.split('#').next().unwrap_or_default());
     let body = supposed.body.clone().into();
-    let parts = transcode::Parts { path, query, headers: &supposed.headers, body };
+    let parts = transcode::Parts { path, query, headers: &supposed.headers, body, notation };
     let raw = transcode::request(&route.method, binding, &parts)?;
     let read = DynamicMessage::decode(route.method.input.clone(), &*raw);
     let read = read.map_err(|error| Error::invalid("", error.to_string()))?;
@@ -169,6 +170,9 @@ fn effects(edge: &Edge, view: &LandscapeView, route: &Route, steered: &Steered) 
     }
     for (kind, text) in edge.traffic.rules(route).map(|rules| rules.words()).unwrap_or_default() {
         add(kind, text);
+    }
+    if let Some(text) = route.binding.as_ref().and_then(|_| edge.traffic.all.notation(route).words()) {
+        add("json", text);
     }
     match steered.canary {
         Some(number) => add("falls to", format!("canary {number}")),

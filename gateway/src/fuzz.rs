@@ -133,7 +133,7 @@ pub fn query(ground: &Ground, bytes: &[u8]) {
     let _ = Asked::of(query);
     let Some((method, binding, path)) = ground.route("GET", path) else { return };
     let headers = HeaderMap::new();
-    let parts = Parts { path: &path, query, headers: &headers, body: Bytes::new() };
+    let parts = Parts { path: &path, query, headers: &headers, body: Bytes::new(), notation: method.notation };
     let read = || {
         let wire = transcode::request(method, binding, &parts).ok()?;
         Some(DynamicMessage::decode(method.input.clone(), wire).expect("what the edge writes can be read"))
@@ -174,11 +174,12 @@ pub fn json(ground: &Ground, bytes: &[u8]) {
         assert_eq!(spelled(&quick), spelled(slow), "the two ways read otherwise");
     }
     let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-    let parts = Parts { path: &path, query: "", headers: &headers, body: Bytes::copy_from_slice(bytes) };
+    let body = Bytes::copy_from_slice(bytes);
+    let parts = Parts { path: &path, query: "", headers: &headers, body, notation: method.notation };
     let Ok(wire) = transcode::request(method, binding, &parts) else { return };
     let message = DynamicMessage::decode(method.input.clone(), wire.clone()).expect("it can be read");
     assert_eq!(message.get_field_by_name("id").and_then(|id| id.as_str().map(str::to_owned)).as_deref(), Some("7"));
-    let Ok(answer) = transcode::answer(method, binding, wire) else { return };
+    let Ok(answer) = transcode::answer(method, binding, method.notation, wire) else { return };
     let again = transcode::read_whole(&method.input, &answer.body).expect("what the edge writes it can read");
     assert_eq!(spelled(&again), spelled(&message), "what was written is read otherwise");
 }
@@ -192,7 +193,7 @@ pub fn answer(ground: &Ground, bytes: &[u8]) {
         let slow = DynamicMessage::decode(method.output.clone(), bytes).expect("only the quick way takes it");
         assert_eq!(Some(quick), spelled(&slow), "the two ways write otherwise");
     }
-    if let Ok(answer) = transcode::answer(method, binding, Bytes::copy_from_slice(bytes)) {
+    if let Ok(answer) = transcode::answer(method, binding, method.notation, Bytes::copy_from_slice(bytes)) {
         let _: Json = serde_json::from_slice(&answer.body).expect("what the edge writes is JSON");
     }
 }
@@ -385,11 +386,7 @@ struct Said {
 }
 
 impl AsyncRead for Said {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         let length = self.size.min(self.bytes.len()).min(buffer.remaining());
         buffer.put_slice(&self.bytes.split_to(length));
         Poll::Ready(Ok(()))

@@ -74,7 +74,8 @@ pub use journal::Config as AccessLog;
 pub use limit::{By, Counters, Limit, Per};
 pub use proxy::Prefix;
 pub use traffic::{
-    Canary, Condition, Instances, Maintenance, Method as MethodTraffic, Mirror, Service as ServiceTraffic, Source,
+    Canary, Condition, Instances, Json, Maintenance, Method as MethodTraffic, Mirror, Service as ServiceTraffic,
+    Source, Unknown,
 };
 
 use contracts::{Follower, Published};

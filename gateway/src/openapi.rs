@@ -18,6 +18,7 @@ pub(crate) use page::Piece;
 use crate::binding::{Binding, Body, FieldPath};
 use crate::pattern::Segment;
 use crate::routes::{Route, Routes};
+use crate::traffic::All;
 use crate::transcode::notation::Notation;
 use crate::transcode::{answers_http_body, is_http_body};
 use crate::value;
@@ -35,7 +36,14 @@ const VERBS: [&str; 8] = ["GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PA
 
 /// The documents of one set of routes, each made when it is first asked for.
 #[derive(Debug, Default)]
-pub(crate) struct Documents(Mutex<HashMap<String, Document>>);
+pub(crate) struct Documents(Mutex<Made>);
+
+/// Documents, and the settings by which JSON is written that they tell of.
+#[derive(Debug, Default)]
+struct Made {
+    by: Option<All>,
+    documents: HashMap<String, Document>,
+}
 
 /// A document, and a mark that changes with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,12 +56,17 @@ pub(crate) struct Document {
 
 impl Documents {
     /// The document at a path. `None` for what is no path of a document, or names a package without routes.
-    pub(crate) fn at(&self, path: &str, routes: &Routes) -> Option<Document> {
+    pub(crate) fn at(&self, path: &str, routes: &Routes, declared: &All) -> Option<Document> {
         let package = match path {
             WHOLE => "",
             _ => path.strip_prefix(OF_PACKAGE.0)?.strip_suffix(OF_PACKAGE.1)?,
         };
-        let mut documents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Made { by, documents } = &mut *made;
+        if !by.as_ref().is_some_and(|by| by.is(declared)) {
+            documents.clear();
+            *by = Some(declared.clone());
+        }
         if let Some(document) = documents.get(package) {
             return Some(document.clone());
         }
@@ -61,7 +74,8 @@ impl Documents {
         if !package.is_empty() && !packages(routes).contains(package) {
             return None;
         }
-        let body = Bytes::from(serde_json::to_vec(&whole(routes, package)).unwrap_or_default());
+        let body = serde_json::to_vec(&whole(routes, package, declared)).unwrap_or_default();
+        let body = Bytes::from(body);
         let mark = format!("\"{:016x}\"", mark(&body)).into();
         let document = Document { body, mark };
         documents.insert(package.to_owned(), document.clone());
@@ -83,7 +97,7 @@ fn packages(routes: &Routes) -> BTreeSet<&str> {
 }
 
 /// The document of a package, or of all.
-fn whole(routes: &Routes, of: &str) -> Json {
+fn whole(routes: &Routes, of: &str, declared: &All) -> Json {
     let mut told: Vec<&Arc<Route>> =
         routes.rest_routes().iter().filter(|route| of.is_empty() || package(route) == of).collect();
     told.sort_by(|one, two| (one.template(), &one.method.name).cmp(&(two.template(), &two.method.name)));
@@ -91,7 +105,7 @@ fn whole(routes: &Routes, of: &str) -> Json {
     let mut schemas = Schemas::default();
     let mut tags: BTreeMap<String, String> = BTreeMap::new();
     for route in told {
-        paths.add(route, &mut schemas);
+        paths.add(route, declared.notation(route), &mut schemas);
         tags.entry(route.method.protobuf_service.clone()).or_insert_with(|| {
             let service = route.method.input.parent_pool().get_service_by_name(&route.method.protobuf_service);
             service.map(|service| comment(&service.parent_file(), service.path())).unwrap_or_default()
@@ -151,7 +165,7 @@ struct Wildcard<'b> {
 }
 
 impl Paths {
-    fn add(&mut self, route: &Route, schemas: &mut Schemas) {
+    fn add(&mut self, route: &Route, notation: Notation, schemas: &mut Schemas) {
         let Some(binding) = &route.binding else { return };
         let Some(verb) = VERBS.iter().find(|verb| **verb == binding.verb) else { return };
         let (shape, wildcards) = wildcards(binding);
@@ -179,7 +193,7 @@ impl Paths {
         if let Some(body) = body(route, binding, schemas) {
             operation.insert("requestBody".to_owned(), body);
         }
-        operation.insert("responses".to_owned(), responses(route, binding, schemas));
+        operation.insert("responses".to_owned(), responses(route, binding, notation, schemas));
         let item = self.told.entry(path).or_insert_with(|| json!({}));
         item[verb.to_ascii_lowercase()] = Json::Object(operation);
     }
@@ -352,9 +366,9 @@ fn body(route: &Route, binding: &Binding, schemas: &mut Schemas) -> Option<Json>
     Some(json!({"content": content, "required": true}))
 }
 
-fn responses(route: &Route, binding: &Binding, schemas: &mut Schemas) -> Json {
+fn responses(route: &Route, binding: &Binding, notation: Notation, schemas: &mut Schemas) -> Json {
     let output = &route.method.output;
-    schemas.speak(route.method.notation);
+    schemas.speak(notation);
     let schema = match &binding.response_body {
         Some(field) => schemas.of(field),
         None => schemas.of_message(output),
@@ -403,9 +417,10 @@ mod tests {
         let routes = Routes::build(&[kept], &Routes::default());
         assert_eq!(routes.refusals, Vec::new());
         let documents = Documents::default();
-        let whole = documents.at("/openapi.json", &routes).unwrap();
-        assert_eq!(documents.at("/openapi/pump.v1.json", &routes).map(|of| of.mark != whole.mark), Some(true));
-        assert!(documents.at("/openapi/valve.v1.json", &routes).is_none());
+        let of = |path: &str| documents.at(path, &routes, &All::default());
+        let whole = of("/openapi.json").unwrap();
+        assert_eq!(of("/openapi/pump.v1.json").map(|of| of.mark != whole.mark), Some(true));
+        assert!(of("/openapi/valve.v1.json").is_none());
         serde_json::from_slice(&whole.body).unwrap()
     }
 

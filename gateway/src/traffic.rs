@@ -17,17 +17,22 @@ use ninefold::connect::{Channel, Discovery, Policy, Selector, Subset};
 
 use crate::guard::{Promise, Requirement, limits};
 use crate::routes::Route;
+use crate::transcode::notation::Notation;
 use mirror::Mirrors;
 pub(crate) use plan::{Asker, Claims};
-pub use settings::{Canary, Condition, Instances, Maintenance, Method, Mirror, Service, Source};
+pub use settings::{Canary, Condition, Instances, Json, Maintenance, Method, Mirror, Service, Source, Unknown};
 
 /// All that is declared, as requests look it up. Clones are the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Traffic {
-    services: Arc<HashMap<String, Declared>>,
+    pub(crate) all: All,
     pub(crate) mirrors: Mirrors,
     discovery: Discovery,
 }
+
+/// What is declared for all services. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct All(Arc<HashMap<String, Declared>>);
 
 /// What is declared for one service.
 #[derive(Debug)]
@@ -47,6 +52,7 @@ pub(crate) struct Rules {
     maintenance: Option<Maintenance>,
     canaries: Vec<Aimed>,
     mirror: Option<Mirror>,
+    json: Option<Json>,
     heard_by: Option<Heard>,
     /// Those that only get what is sent to them in particular.
     set_apart: Arc<[Selector]>,
@@ -79,12 +85,14 @@ pub(crate) struct Steered {
     pub(crate) promise: Option<Promise>,
     /// Number of the canary that it goes to, from one.
     pub(crate) canary: Option<usize>,
+    /// How its JSON is read and written.
+    pub(crate) notation: Notation,
 }
 
 impl Traffic {
     /// Nothing declared.
     pub(crate) fn new(mirrors: Mirrors, discovery: Discovery) -> Self {
-        Self { services: Arc::default(), mirrors, discovery }
+        Self { all: All::default(), mirrors, discovery }
     }
 
     /// The same with other declarations.
@@ -99,12 +107,31 @@ impl Traffic {
             };
             (name.clone(), Declared::new(name, service, &channel))
         });
-        Self { services: Arc::new(services.collect()), ..self.clone() }
+        Self { all: All(Arc::new(services.collect())), ..self.clone() }
     }
 
     /// What is declared for a route, by settings.
     pub(crate) fn rules(&self, route: &Route) -> Option<&Arc<Rules>> {
-        let declared = self.services.get(&*route.service)?;
+        self.all.rules(route)
+    }
+
+    /// Where a request goes.
+    ///
+    /// # Errors
+    /// What is declared instead of an answer.
+    pub(crate) fn steer(&self, route: &Route, asker: &Asker<'_>) -> Result<Steered, Maintenance> {
+        let declared = Steered { timeout: route.method.timeout, notation: route.method.notation, ..Steered::default() };
+        match self.rules(route) {
+            None => Ok(declared),
+            Some(rules) => rules.steer(asker, Steered { notation: rules.notation(route), ..declared }),
+        }
+    }
+}
+
+impl All {
+    /// What is declared for a route, by settings.
+    fn rules(&self, route: &Route) -> Option<&Arc<Rules>> {
+        let declared = self.0.get(&*route.service)?;
         let name = route.method.name.as_str();
         let is_meant = |wanted: &str| {
             let rest = name.strip_suffix(wanted);
@@ -114,16 +141,14 @@ impl Traffic {
         Some(own.map_or(&declared.whole, |(_, rules)| rules))
     }
 
-    /// Where a request goes.
-    ///
-    /// # Errors
-    /// What is declared instead of an answer.
-    pub(crate) fn steer(&self, route: &Route, asker: &Asker<'_>) -> Result<Steered, Maintenance> {
-        let declared = route.method.timeout;
-        match self.rules(route) {
-            None => Ok(Steered { timeout: declared, ..Steered::default() }),
-            Some(rules) => rules.steer(asker, declared),
-        }
+    /// How the JSON of a route is read and written.
+    pub(crate) fn notation(&self, route: &Route) -> Notation {
+        self.rules(route).map_or(route.method.notation, |rules| rules.notation(route))
+    }
+
+    /// Whether the same is declared, by the same settings.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
@@ -146,7 +171,7 @@ impl Declared {
 
 impl Rules {
     fn new(method: Method, service: &str, limits_at: String, channel: &dyn Fn(&str) -> Channel) -> Self {
-        let Method { timeout, requirement, limits: _, maintenance, canaries, mirror } = method;
+        let Method { timeout, requirement, limits: _, maintenance, canaries, mirror, json } = method;
         let aimed = |canary: Canary| Aimed { selector: Arc::new(canary.to.clone().into()), canary };
         let canaries: Vec<Aimed> = canaries.unwrap_or_default().into_iter().map(aimed).collect();
         let shadow = mirror.as_ref().filter(|mirror| mirror.service.is_none()).map(|mirror| mirror.to.clone().into());
@@ -156,16 +181,16 @@ impl Rules {
             subset: Subset { only: Some(Arc::new(mirror.to.clone().into())), is_strict: true, ..Subset::default() },
         });
         let requirement = requirement.map(Arc::new);
-        Self { timeout, requirement, limits_at, maintenance, canaries, mirror, heard_by, set_apart }
+        Self { timeout, requirement, limits_at, maintenance, canaries, mirror, json, heard_by, set_apart }
     }
 
-    fn steer(&self, asker: &Asker<'_>, declared: Option<Duration>) -> Result<Steered, Maintenance> {
+    fn steer(&self, asker: &Asker<'_>, declared: Steered) -> Result<Steered, Maintenance> {
         if let Some(maintenance) = &self.maintenance
             && !maintenance.except.iter().any(|condition| asker.meets(condition))
         {
             return Err(maintenance.clone());
         }
-        let mut steered = Steered { timeout: self.timeout.or(declared), ..Steered::default() };
+        let mut steered = Steered { timeout: self.timeout.or(declared.timeout), ..declared };
         let chosen = self.canaries.iter().enumerate().find(|(number, aimed)| asker.falls_to(&aimed.canary, *number));
         if let Some((number, aimed)) = chosen {
             let only = Some(aimed.selector.clone());
@@ -178,6 +203,11 @@ impl Rules {
             steered.mirror.clone_from(&self.heard_by);
         }
         Ok(steered)
+    }
+
+    fn notation(&self, route: &Route) -> Notation {
+        let by_contract = route.method.notation;
+        self.json.as_ref().map_or(by_contract, |said| by_contract.with(said, route.method.is_server_streaming))
     }
 
     /// Where its limits stand in the settings.

@@ -54,6 +54,8 @@ pub(crate) struct Parts<'r> {
     pub(crate) headers: &'r HeaderMap,
     /// The body.
     pub(crate) body: Bytes,
+    /// How what is unknown is read.
+    pub(crate) notation: Notation,
 }
 
 /// Makes the message of a request.
@@ -70,7 +72,7 @@ pub(crate) fn request(method: &Method, binding: &Binding, parts: &Parts<'_>) -> 
         return Ok(message);
     }
     let message = read_body(method, &binding.body, parts)?;
-    bind(method, message, binding, &binding.body, parts)
+    bind(message, binding, &binding.body, parts)
 }
 
 /// Makes one message of a stream of requests out of its JSON. Where the binding names no place for a body, which only
@@ -83,7 +85,7 @@ pub(crate) fn element(method: &Method, binding: &Binding, parts: &Parts<'_>) -> 
         return request(method, binding, parts);
     }
     let message = read_body(method, &Body::Whole, parts)?;
-    bind(method, message, binding, &Body::Whole, parts)
+    bind(message, binding, &Body::Whole, parts)
 }
 
 /// Makes one message of a stream of requests out of a whole message, to which the path has to agree.
@@ -93,20 +95,14 @@ pub(crate) fn element(method: &Method, binding: &Binding, parts: &Parts<'_>) -> 
 pub(crate) fn whole_element(method: &Method, binding: &Binding, parts: &Parts<'_>) -> Result<Bytes, Error> {
     let message = DynamicMessage::decode(method.input.clone(), parts.body.clone())
         .map_err(|error| Error::invalid("", format!("is no {}: {error}", method.input.full_name())))?;
-    bind(method, message, binding, &Body::Whole, parts)
+    bind(message, binding, &Body::Whole, parts)
 }
 
 /// Sets what path and query say, and which fields a PATCH is about; `body` is where the body went.
-fn bind(
-    method: &Method,
-    mut message: DynamicMessage,
-    binding: &Binding,
-    body: &Body,
-    parts: &Parts<'_>,
-) -> Result<Bytes, Error> {
+fn bind(mut message: DynamicMessage, binding: &Binding, body: &Body, parts: &Parts<'_>) -> Result<Bytes, Error> {
     let mut violations = Vec::new();
     let bound = bind_path(binding, parts.path, &mut violations);
-    let ground = query::Ground { body, bound: &bound, passes_unknown: method.notation.passes_parameters() };
+    let ground = query::Ground { body, bound: &bound, passes_unknown: parts.notation.passes_parameters() };
     query::apply(&mut message, &ground, parts.query, &mut violations);
     for (field, bound) in bound {
         match value::at(&message, field) {
@@ -177,7 +173,7 @@ pub(crate) fn bind_path<'b>(
 }
 
 fn read_body(method: &Method, rule: &Body, parts: &Parts<'_>) -> Result<DynamicMessage, Error> {
-    let (input, reading) = (&method.input, method.notation.reading());
+    let (input, reading) = (&method.input, parts.notation.reading());
     let empty = || DynamicMessage::new(input.clone());
     match rule {
         Body::Nowhere if parts.body.is_empty() => Ok(empty()),
@@ -339,7 +335,12 @@ pub(crate) fn answers_http_body(output: &MessageDescriptor, binding: &Binding) -
 ///
 /// # Errors
 /// What is wrong with the message, as a sentence fragment.
-pub(crate) fn answer(method: &Method, binding: &Binding, message: Bytes) -> Result<Answer, &'static str> {
+pub(crate) fn answer(
+    method: &Method,
+    binding: &Binding,
+    notation: Notation,
+    message: Bytes,
+) -> Result<Answer, &'static str> {
     const UNREADABLE: &str = "its answer cannot be decoded";
     let output = &method.output;
     if answers_http_body(output, binding) {
@@ -358,7 +359,7 @@ pub(crate) fn answer(method: &Method, binding: &Binding, message: Bytes) -> Resu
         let content_type = if content_type.is_empty() { OCTETS } else { content_type.into() };
         return Ok(Answer { content_type, body: data });
     }
-    if let (Some(plan), None, true) = (&method.writing, &binding.response_body, method.notation.is_usual()) {
+    if let (Some(plan), None, true) = (&method.writing, &binding.response_body, notation.is_usual()) {
         let mut body = Vec::with_capacity(message.len() * 2 + 16);
         if plan.write(&message, &mut body).is_ok() {
             return Ok(Answer { content_type: JSON, body: body.into() });
@@ -366,8 +367,8 @@ pub(crate) fn answer(method: &Method, binding: &Binding, message: Bytes) -> Resu
     }
     let message = DynamicMessage::decode(output.clone(), message).map_err(|_| UNREADABLE)?;
     let body = match &binding.response_body {
-        None => json(&message, method.notation),
-        Some(field) => json_of_field(&message, field, method.notation),
+        None => json(&message, notation),
+        Some(field) => json_of_field(&message, field, notation),
     };
     let body = body.map_err(|_| "its answer has no JSON form")?;
     Ok(Answer { content_type: JSON, body: body.into() })

@@ -95,10 +95,12 @@ impl Inner {
         let binding = route.binding.as_deref().expect("routes in the REST table have a binding");
         rest::check_encoding(&head.headers)?;
         let time = self.time_for(route, &head);
-        let (message, upload) = rest::message(&self.config, route, &path, &head, body, None).await?;
+        let notation = route.method.notation;
+        let read_by = rest::Reading { route, path: &path, notation, promise: None };
+        let (message, upload) = rest::message(&self.config, &read_by, &head, body).await?;
         let end = time.map(|time| (time, Instant::now() + time));
         let patience = Patience { deadline: self.config.deadline, end, upload };
-        let call = Call { route, binding, outcome: Outcome::default(), upload: patience.upload.clone() };
+        let call = Call { route, binding, notation, outcome: Outcome::default(), upload: patience.upload.clone() };
         let answer = match patience.within(self.link.clone().oneshot(request(&head, route, message, time))).await? {
             Ok(answer) => answer,
             Err(error) => return call.failed(&Status::from_error(error)),

@@ -17,7 +17,9 @@ impl Edge {
     pub(super) fn is_documented(&self, head: &Parts, published: &Published) -> bool {
         let path = head.uri.path();
         let is_told = self.config.openapi && head.method == Method::GET;
-        is_told && (Piece::at(path).is_some() || published.documents.at(path, &published.routes).is_some())
+        is_told
+            && (Piece::at(path).is_some()
+                || published.documents.at(path, &published.routes, &self.traffic.all).is_some())
     }
 
     /// The document or the page that a request asks for. `None` where it asks for something else, or none is to be told.
@@ -39,7 +41,7 @@ impl Edge {
             headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
             return Some(answer);
         }
-        let document = published.documents.at(path, &published.routes)?;
+        let document = published.documents.at(path, &published.routes, &self.traffic.all)?;
         record.routed("/openapi.json", "", "edge");
         let mark = HeaderValue::try_from(&*document.mark).ok()?;
         let known = head.headers.get_all(header::IF_NONE_MATCH).into_iter();

@@ -68,7 +68,8 @@ impl Pieces {
         let binding = self.route.binding.as_ref().expect("routes in the REST table have a binding");
         let found = match next {
             Ok(Some(message)) => {
-                transcode::answer(&self.route.method, binding, message).map(Some).map_err(Broken::Protocol)
+                let answer = transcode::answer(&self.route.method, binding, self.route.method.notation, message);
+                answer.map(Some).map_err(Broken::Protocol)
             }
             Ok(None) => match self.frames.status() {
                 status if status.code() == Code::Ok => Ok(None),

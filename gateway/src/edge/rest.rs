@@ -30,6 +30,7 @@ use crate::guard::Promise;
 use crate::path::Path;
 use crate::routes::Route;
 use crate::table::Found;
+use crate::transcode::notation::Notation;
 use crate::transcode::stream::{Encoder, Form};
 use crate::transcode::{self, status};
 use crate::{guard, reply};
@@ -59,6 +60,8 @@ const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-en
 pub(super) struct Call<'r> {
     pub(super) route: &'r Route,
     pub(super) binding: &'r Binding,
+    /// How its answer is written.
+    pub(super) notation: Notation,
     pub(super) outcome: Outcome,
     /// What is still being said.
     pub(super) upload: Option<Upload>,
@@ -96,7 +99,8 @@ impl Edge {
         check_encoding(&head.headers)?;
         let time = self.time_for(route, &head.headers, &steered);
         let body = record.received.counting(Body::new(body));
-        let (mut message, upload) = message(&self.config, route, &path, &head, body, steered.promise.as_ref()).await?;
+        let read = Reading { route, path: &path, notation: steered.notation, promise: steered.promise.as_ref() };
+        let (mut message, upload) = message(&self.config, &read, &head, body).await?;
         let mut call = self.call((&head, &OF_THE_BODY), route, client, &steered, record);
         speak_grpc(call.headers_mut(), time);
         if let Some(copy) = self.copied(&steered, &call, route) {
@@ -109,7 +113,8 @@ impl Edge {
         }
         let patience =
             Patience { deadline: self.config.deadline, end: time.map(|time| (time, Instant::now() + time)), upload };
-        let call = Call { route, binding, outcome: record.outcome.clone(), upload: patience.upload.clone() };
+        let (outcome, upload) = (record.outcome.clone(), patience.upload.clone());
+        let call = Call { route, binding, notation: steered.notation, outcome, upload };
         let answer = self.send(channel, request, &patience, record).await?;
         let (answer, mut body) = answer.into_parts();
         if self.sampler.draws() {
@@ -178,19 +183,28 @@ impl Patience {
     }
 }
 
+/// By what a request is read.
+pub(super) struct Reading<'r> {
+    pub(super) route: &'r Route,
+    /// The path, without the template's custom verb.
+    pub(super) path: &'r Path,
+    pub(super) notation: Notation,
+    /// What its message must hold to.
+    pub(super) promise: Option<&'r Promise>,
+}
+
 /// The body of the call that a request becomes: one message, which is held to a promise, or a stream of them.
 pub(super) async fn message<B>(
     config: &Config,
-    route: &Route,
-    path: &Path,
+    read_by: &Reading<'_>,
     head: &Parts,
     body: B,
-    promise: Option<&Promise>,
 ) -> Result<(Body, Option<Upload>), Error>
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
+    let Reading { route, path, notation, promise } = *read_by;
     let binding = route.binding.as_deref().expect("routes in the REST table have a binding");
     let query = head.uri.query().unwrap_or_default();
     if route.method.is_client_streaming {
@@ -199,12 +213,13 @@ where
             path: path.clone(),
             query: query.to_owned(),
             headers: head.headers.clone(),
+            notation,
         };
         let (body, upload) = upload::start(config, around, Body::new(body))?;
         return Ok((body, Some(upload)));
     }
     let body = read(config, body).await?;
-    let parts = transcode::Parts { path, query, headers: &head.headers, body };
+    let parts = transcode::Parts { path, query, headers: &head.headers, body, notation };
     let message = transcode::request(&route.method, binding, &parts)?;
     if let Some(promise) = promise {
         promise.check(&route.method, &message)?;
@@ -293,6 +308,7 @@ pub(super) async fn stream(
         encoder: Encoder::new(form),
         form,
         route: call.route.clone(),
+        notation: call.notation,
         outcome: call.outcome.clone(),
         upload: call.upload.clone(),
         pace,
@@ -331,7 +347,7 @@ impl Call<'_> {
             return self.failed(&status);
         }
         let message = message.ok_or_else(|| broken("it answers with no message where one is promised"))?;
-        let answer = transcode::answer(&self.route.method, self.binding, message).map_err(broken)?;
+        let answer = transcode::answer(&self.route.method, self.binding, self.notation, message).map_err(broken)?;
         self.outcome.set(Code::Ok);
         let mut response = Response::new(reply::body(answer.body));
         let kind = match answer.content_type {
@@ -372,6 +388,7 @@ struct Writer {
     encoder: Encoder,
     form: Form,
     route: Route,
+    notation: Notation,
     outcome: Outcome,
     upload: Option<Upload>,
     pace: Pace,
@@ -414,7 +431,7 @@ impl Writer {
 
     fn write(&mut self, message: Bytes) -> Result<Bytes, &'static str> {
         let binding = self.route.binding.as_ref().expect("routes in the REST table have a binding");
-        let answer = transcode::answer(&self.route.method, binding, message)?;
+        let answer = transcode::answer(&self.route.method, binding, self.notation, message)?;
         Ok(self.encoder.message(&answer.body))
     }
 

@@ -41,6 +41,7 @@ use crate::guard::Promise;
 use crate::path::Path;
 use crate::routes::Route;
 use crate::table::Found;
+use crate::transcode::notation::Notation;
 use crate::transcode::{self, Parts as Said, status};
 
 /// Messages of the caller that wait for the service; then the socket is not read.
@@ -155,6 +156,7 @@ impl Edge {
             query: head.uri.query().unwrap_or_default().to_owned(),
             written,
             promise: steered.promise.clone(),
+            notation: steered.notation,
             sender: Some(sender),
         };
         let conversation = Conversation {
@@ -191,6 +193,7 @@ struct Caller {
     written: Written,
     /// What each message must hold to.
     promise: Option<Promise>,
+    notation: Notation,
     /// Where messages go; none when the caller has said all.
     sender: Option<mpsc::Sender<Result<Frame<Bytes>, Status>>>,
 }
@@ -256,7 +259,7 @@ impl Caller {
         let method = &self.route.method;
         let binding = self.route.binding.as_ref().expect("routes in the REST table have a binding");
         let headers = HeaderMap::new();
-        let said = Said { path: &self.path, query: &self.query, headers: &headers, body };
+        let said = Said { path: &self.path, query: &self.query, headers: &headers, body, notation: self.notation };
         let made = match self.written {
             _ if !method.is_client_streaming && self.is_said_by_path() => transcode::request(method, binding, &said),
             Written::Json => transcode::element(method, binding, &said),
@@ -324,7 +327,7 @@ impl Conversation {
             .write_buffer_size(0);
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
         let (mut sink, stream) = socket.split();
-        let (route, written) = (caller.route.clone(), caller.written);
+        let (route, written) = (caller.route.clone(), (caller.written, caller.notation));
         let ending = {
             let heard = AtomicBool::new(true);
             let hearing = caller.hear(stream, &heard);
@@ -336,7 +339,7 @@ impl Conversation {
             let _ = sender.try_send(Err(Status::cancelled("the caller has left")));
         }
         drop(self.upstream);
-        let goodbye = goodbye(&mut sink, ending, &route, written, &self.record);
+        let goodbye = goodbye(&mut sink, ending, &route, written.0, &self.record);
         let _ = timeout(GOODBYE_MAX, goodbye).await;
         self.record.finish();
     }
@@ -348,7 +351,7 @@ impl Conversation {
         hearing: impl Future<Output = Ending>,
         heard: &AtomicBool,
         route: &Route,
-        written: Written,
+        written: (Written, Notation),
     ) -> Ending {
         let mut hearing = std::pin::pin!(hearing);
         let mut beat = tokio::time::interval(self.heartbeat);
@@ -390,12 +393,16 @@ fn malformed(route: &Route, what: &'static str) -> Status {
     fault::status(&Error::AnswerMalformed { service: route.service.to_string(), what })
 }
 
-fn written_as(route: &Route, written: Written, message: Bytes) -> Result<Message, &'static str> {
+fn written_as(
+    route: &Route,
+    (written, notation): (Written, Notation),
+    message: Bytes,
+) -> Result<Message, &'static str> {
     if written == Written::Proto {
         return Ok(Message::Binary(message));
     }
     let binding = route.binding.as_ref().expect("routes in the REST table have a binding");
-    let answer = transcode::answer(&route.method, binding, message)?;
+    let answer = transcode::answer(&route.method, binding, notation, message)?;
     if transcode::answers_http_body(&route.method.output, binding) {
         return Ok(Message::Binary(answer.body));
     }

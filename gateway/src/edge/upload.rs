@@ -26,6 +26,7 @@ use crate::frames::framed;
 use crate::path::Path;
 use crate::routes::Route;
 use crate::transcode::elements::{Broken, Cutter, Shape};
+use crate::transcode::notation::Notation;
 use crate::transcode::{self, is_http_body};
 
 /// Largest piece of a body of a type of its own.
@@ -58,12 +59,13 @@ pub(super) struct Around {
     pub(super) path: Path,
     pub(super) query: String,
     pub(super) headers: HeaderMap,
+    pub(super) notation: Notation,
 }
 
 impl Around {
     fn message(&self, headers: &HeaderMap, body: Bytes) -> Result<Bytes, Error> {
         let binding = self.route.binding.as_ref().expect("routes in the REST table have a binding");
-        let parts = transcode::Parts { path: &self.path, query: &self.query, headers, body };
+        let parts = transcode::Parts { path: &self.path, query: &self.query, headers, body, notation: self.notation };
         transcode::request(&self.route.method, binding, &parts)
     }
 }

@@ -36,6 +36,9 @@ pub struct Service {
     /// Who hears of requests besides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mirror: Option<Mirror>,
+    /// How the JSON of REST is read and written, instead of what the contract says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub json: Option<Json>,
     /// What is different for some methods, by name: `GetProduct`, `ProductService.GetProduct`, or the full name.
     pub methods: BTreeMap<String, Method>,
 }
@@ -62,6 +65,43 @@ pub struct Method {
     /// Who hears of requests besides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mirror: Option<Mirror>,
+    /// How the JSON of REST is read and written, instead of what the contract says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub json: Option<Json>,
+}
+
+/// How the JSON of REST is read and written. What it leaves out is as the contract says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Json {
+    /// Whether answers name fields as the contract does: `page_token` instead of `pageToken`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proto_names: Option<bool>,
+    /// Whether answers say enums by number instead of by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enum_numbers: Option<bool>,
+    /// Whether answers hold fields that have their default, save those whose absence says something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub defaults: Option<bool>,
+    /// Whether answers are indented. Streams never are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pretty: Option<bool>,
+    /// What is done about a name in a body that the contract does not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unknown_fields: Option<Unknown>,
+    /// What is done about a parameter of a query that the contract does not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unknown_parameters: Option<Unknown>,
+}
+
+/// What is done about what a contract does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unknown {
+    /// It is refused.
+    Refuse,
+    /// It is passed over.
+    Ignore,
 }
 
 /// An answer with status 503.
@@ -187,6 +227,10 @@ impl Method {
             maintenance: self.maintenance.clone().or_else(|| service.maintenance.clone()),
             canaries: self.canaries.clone().or_else(|| service.canaries.clone()),
             mirror: self.mirror.clone().or_else(|| service.mirror.clone()),
+            json: match (self.json, service.json) {
+                (Some(own), Some(whole)) => Some(own.over(whole)),
+                (own, whole) => own.or(whole),
+            },
         }
     }
 
@@ -226,6 +270,20 @@ impl Method {
             }
         }
         wrong
+    }
+}
+
+impl Json {
+    /// What holds for a method where its service says something too.
+    fn over(self, whole: Self) -> Self {
+        Self {
+            proto_names: self.proto_names.or(whole.proto_names),
+            enum_numbers: self.enum_numbers.or(whole.enum_numbers),
+            defaults: self.defaults.or(whole.defaults),
+            pretty: self.pretty.or(whole.pretty),
+            unknown_fields: self.unknown_fields.or(whole.unknown_fields),
+            unknown_parameters: self.unknown_parameters.or(whole.unknown_parameters),
+        }
     }
 }
 

@@ -4,6 +4,8 @@ use ninefold_proto::ninefold::gateway::v1 as wire;
 use prost_reflect::{DeserializeOptions, DynamicMessage, FieldDescriptor, SerializeOptions};
 use serde_json::Value as Json;
 
+use crate::traffic;
+
 /// How JSON is read and written. The default is the Protobuf mapping as it stands, and strict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a word of the contract, and any of them may be said")]
@@ -30,6 +32,36 @@ impl Notation {
             passes_fields: words.unknown_fields() == wire::Unknown::Ignore,
             passes_parameters: words.unknown_parameters() == wire::Unknown::Ignore,
         }
+    }
+
+    /// The same, with what settings say instead.
+    pub(crate) fn with(self, said: &traffic::Json, is_stream: bool) -> Self {
+        let passes = |said: Option<traffic::Unknown>, by_contract| match said {
+            Some(said) => said == traffic::Unknown::Ignore,
+            None => by_contract,
+        };
+        Self {
+            proto_names: said.proto_names.unwrap_or(self.proto_names),
+            enum_numbers: said.enum_numbers.unwrap_or(self.enum_numbers),
+            defaults: said.defaults.unwrap_or(self.defaults),
+            pretty: said.pretty.unwrap_or(self.pretty) && !is_stream,
+            passes_fields: passes(said.unknown_fields, self.passes_fields),
+            passes_parameters: passes(said.unknown_parameters, self.passes_parameters),
+        }
+    }
+
+    /// What is unlike the Protobuf mapping as it stands, as a sentence fragment. `None` if nothing is.
+    pub(crate) fn words(self) -> Option<String> {
+        let said = [
+            (self.proto_names, "names of the contract"),
+            (self.enum_numbers, "enums as numbers"),
+            (self.defaults, "fields with their defaults"),
+            (self.pretty, "indented"),
+            (self.passes_fields, "unknown fields passed over"),
+            (self.passes_parameters, "unknown parameters passed over"),
+        ];
+        let said: Vec<_> = said.into_iter().filter_map(|(holds, words)| holds.then_some(words)).collect();
+        (!said.is_empty()).then(|| said.join(", "))
     }
 
     /// Whether answers are written as the Protobuf mapping has it unasked.

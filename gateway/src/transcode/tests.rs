@@ -45,7 +45,13 @@ fn sent_as(kind: Option<&str>, verb: &str, target: &str, body: &str) -> Result<J
     };
     let headers = kind.map(|kind| (CONTENT_TYPE, kind.parse().unwrap()));
     let headers = HeaderMap::from_iter(headers);
-    let parts = Parts { path: &path, query, headers: &headers, body: Bytes::copy_from_slice(body.as_bytes()) };
+    let parts = Parts {
+        path: &path,
+        query,
+        headers: &headers,
+        body: Bytes::copy_from_slice(body.as_bytes()),
+        notation: method.notation,
+    };
     let message = request(method, binding, &parts)?;
     let message = DynamicMessage::decode(method.input.clone(), message).unwrap();
     Ok(serde_json::to_value(&message).unwrap())
@@ -72,7 +78,7 @@ fn answered(path: &str, message: &Json) -> (String, String) {
         panic!("no route for {path}");
     };
     let message = DynamicMessage::deserialize(method.output.clone(), message).unwrap();
-    let answer = answer(method, binding, prost::Message::encode_to_vec(&message).into()).unwrap();
+    let answer = answer(method, binding, method.notation, prost::Message::encode_to_vec(&message).into()).unwrap();
     (answer.content_type.into_owned(), String::from_utf8(answer.body.to_vec()).unwrap())
 }
 

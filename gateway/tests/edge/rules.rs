@@ -413,6 +413,54 @@ async fn json_is_read_and_written_as_the_contract_asks() {
 }
 
 #[tokio::test]
+async fn json_is_read_and_written_as_settings_ask_and_that_changes_live() {
+    let (house, _) = edge().await;
+    let body = r#"{"kind": "KIND_LARGE", "veryOdd": "x"}"#;
+    let usual = json!({"id": "7", "kind": "KIND_LARGE", "veryOdd": "x"});
+    assert_eq!(said(&house, "POST", "/people/7:wave", body).await, usual);
+    let put = async |json: Json| house.documents.put(&json!({"traffic": {"ruler": json}}).to_string()).await;
+
+    // For the service: its methods say more, or otherwise.
+    let settings = json!({"json": {"proto_names": true, "unknown_fields": "ignore"},
+        "methods": {"Wave": {"json": {"enum_numbers": true, "pretty": true}}, "Plain": {"json": {"pretty": false}}}});
+    assert_eq!(put(settings).await, "");
+    let waved = ask(house.edge, "POST", "/people/7:wave", body).await;
+    assert_eq!(waved.json(), json!({"id": "7", "kind": 1, "odd_name": "x"}));
+    assert!(waved.text().starts_with("{\n  "), "{}", waved.text());
+    let answer = said(&house, "POST", "/loose/7", r#"{"name": "a", "nope": 1}"#).await;
+    assert_eq!(answer, json!({"id": "7", "inner": {"name": "a"}}), "unknown fields are passed over");
+    assert!(refused(&house, "GET", "/people/7?nope=1", "").await.contains("nope"), "unknown parameters are not");
+    let plain = ask(house.edge, "POST", "/plain/7", body).await;
+    assert!(!plain.text().contains('\n') && plain.json()["number"] == 0, "the rest is as the contract says: {plain:?}");
+    // The documentation tells of it, and so does who explains a route.
+    let told = ask(house.edge, "GET", "/openapi.json", "").await.text();
+    assert!(told.contains("test.v1.Everything.proto_names.enum_numbers"), "{told}");
+    let asked =
+        MatchRouteRequest { verb: "POST".into(), path: "/people/7:wave".into(), explain: true, ..Default::default() };
+    let effects = house.routes_client().match_route(asked).await.unwrap().into_inner().effects;
+    let text = effects.iter().find(|effect| effect.kind == "json").map(|effect| effect.text.as_str());
+    assert_eq!(text, Some("names of the contract, enums as numbers, indented, unknown fields passed over"));
+
+    // Streams, sockets and gRPC are what they are.
+    let lines = ask(house.edge, "GET", "/watch/7", "").await.text();
+    assert_eq!(lines, "{\"id\":\"7\"}\n");
+
+    for (wrong, place) in [
+        (json!({"json": {"pretty": "yes"}}), "traffic.ruler"),
+        (json!({"json": {"indent": true}}), "indent"),
+        (json!({"json": {"unknown_fields": "drop"}}), "drop"),
+        (json!({"methods": {"Wave": {"json": {"enum_numbers": 1}}}}), "traffic.ruler"),
+    ] {
+        let why = put(wrong.clone()).await;
+        assert!(why.contains(place), "{wrong}: {why}");
+    }
+    let waved = said(&house, "POST", "/people/7:wave", body).await;
+    assert_eq!(waved["kind"], 1, "what is refused changes nothing");
+    assert_eq!(put(json!({})).await, "");
+    assert_eq!(said(&house, "POST", "/people/7:wave", body).await, usual);
+}
+
+#[tokio::test]
 async fn a_message_of_more_fields_than_marks_goes_both_ways_whole() {
     let (house, _) = edge().await;
     let mut wide = serde_json::Map::new();

@@ -38,9 +38,7 @@ async fn a_plain_service_that_asks_for_tls_is_reached_if_it_proves_its_name() {
     // One with another name is not believed, though the same authority vouches for it.
     let liar = Site::join_as(&house, "liar", false, tls("other"), "").await;
     house.leave("one");
-    let refused = async {
-        while ask(house.edge, "GET", "/blog/x", "").await.status != 503 {}
-    };
+    let refused = async { while ask(house.edge, "GET", "/blog/x", "").await.status != 503 {} };
     tokio::time::timeout(PATIENCE, refused).await.expect("nobody is left who is believed");
     assert_eq!(liar.asked.load(Ordering::Relaxed), 0);
 }
@@ -57,7 +55,10 @@ async fn a_plain_service_is_told_who_calls_by_the_edges_signature_and_by_nobody_
     let headers = http::HeaderMap::from_iter([(http::HeaderName::from_static(HEADER), told.parse().unwrap())]);
     let caller = Verifier::new(house.access.link(), "blog").caller(&headers).await.unwrap().expect("somebody");
     assert_eq!((caller.subject.as_str(), caller.has_scope("posts.write")), ("ada", true));
-    assert!(Verifier::new(house.access.link(), "keeper").caller(&headers).await.is_err(), "it is for this service alone");
+    assert!(
+        Verifier::new(house.access.link(), "keeper").caller(&headers).await.is_err(),
+        "it is for this service alone"
+    );
     let nobody = callers::ask(&house, "GET", "/blog/x", "", &[(HEADER, told.as_str())]).await;
     assert!(nobody.json()["headers"].get(HEADER).is_none(), "nobody is nobody: {}", nobody.text());
 }

@@ -69,8 +69,7 @@ impl Plain {
 
     async fn connect(&self) -> Result<SendRequest<Body>, Cause> {
         let handshake = async {
-            let way =
-                Way { dialer: &self.dialer, service: &self.service, is_tls: self.is_tls, version: Version::One };
+            let way = Way { dialer: &self.dialer, service: &self.service, is_tls: self.is_tls, version: Version::One };
             let stream = self.dialer.dial(&way, &self.address).await?;
             http1::Builder::new()
                 .max_buf_size(BUFFER_BYTES)
