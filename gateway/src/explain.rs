@@ -1,7 +1,7 @@
 //! What would become of a request, without sending it: its route, why others are not its route, the message it becomes, what
 //! is declared for it, and who would answer.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -129,6 +129,7 @@ pub(crate) fn explain(
     }
     let steered = steered.unwrap_or_default();
     answer.effects = effects(edge, view, route, &steered);
+    answer.effects.extend(shadows(published.routes.rest_routes(), route));
     let asks = |(text, _)| Effect { kind: "asks for".to_owned(), text };
     answer.effects.extend(asked.map(asks));
     answer.candidates = candidates(view, route, &steered);
@@ -184,6 +185,25 @@ fn effects(edge: &Edge, view: &LandscapeView, route: &Route, steered: &Steered) 
         None => add("policy", "the defaults".to_owned()),
     }
     effects
+}
+
+/// What routes of other services take of a route's requests, or this one of theirs: its contract's author may not know.
+fn shadows(all: &[Arc<Route>], route: &Arc<Route>) -> Vec<Effect> {
+    let Some(own) = &route.binding else { return Vec::new() };
+    let told = all.iter().filter(|other| other.service != route.service).filter_map(|other| {
+        let binding = other.binding.as_ref()?;
+        let any = crate::table::ANY_VERB;
+        if binding.verb != own.verb && binding.verb != any && own.verb != any {
+            return None;
+        }
+        let named = format!("{} {} of {} ({})", binding.verb, other.template(), other.service, other.method.name);
+        let (kind, text) = match own.pattern.beside(&binding.pattern)? {
+            Ordering::Less => ("shadows", format!("it goes before {named} where both match")),
+            _ => ("shadowed", format!("{named} goes before it where both match")),
+        };
+        Some(Effect { kind: kind.to_owned(), text })
+    });
+    told.take(NEAR_MAX).collect()
 }
 
 /// The instances of a route's service, and whether the request may go there.

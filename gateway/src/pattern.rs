@@ -6,6 +6,8 @@
 //! ```
 //! Stricter than some: `**` must be last, variables do not nest, and a literal is compared as it is encoded.
 
+use std::cmp::Ordering;
+
 use crate::path::{self, Path};
 
 /// Longest template, in segments. Also how deep a lookup can go.
@@ -160,6 +162,30 @@ impl Pattern {
         &self.variables
     }
 
+    /// Which of two templates goes first where a path matches both: `Less` if this one does. `None` where no path matches
+    /// both, and for templates of the same place.
+    pub(crate) fn beside(&self, other: &Self) -> Option<Ordering> {
+        if self.verb != other.verb {
+            return None;
+        }
+        let (mut ones, mut others) = (self.segments.iter(), other.segments.iter());
+        let mut first = None;
+        loop {
+            let more = match (ones.next(), others.next()) {
+                (None, None) | (Some(Segment::Rest), Some(Segment::Rest)) => return first,
+                (Some(Segment::Rest), _) => return first.or(Some(Ordering::Greater)),
+                (_, Some(Segment::Rest)) => return first.or(Some(Ordering::Less)),
+                (None, Some(_)) | (Some(_), None) => return None,
+                (Some(Segment::Any), Some(Segment::Any)) => None,
+                (Some(Segment::Any), Some(Segment::Literal(_))) => Some(Ordering::Greater),
+                (Some(Segment::Literal(_)), Some(Segment::Any)) => Some(Ordering::Less),
+                (Some(Segment::Literal(one)), Some(Segment::Literal(other))) if one == other => None,
+                (Some(Segment::Literal(_)), Some(Segment::Literal(_))) => return None,
+            };
+            first = first.or(more);
+        }
+    }
+
     /// What a path that matches, without its verb, binds to each variable, decoded.
     ///
     /// A variable over one segment is decoded wholly; one over several keeps encoded slashes, as the specification says.
@@ -300,6 +326,25 @@ mod tests {
             "/{a=/x}",
         ] {
             assert!(Pattern::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn of_two_templates_that_a_path_matches_the_more_literal_goes_first() {
+        for (one, other, expected) in [
+            ("/v1/x", "/v1/{a}", Some(Ordering::Less)),
+            ("/v1/{a}", "/v1/**", Some(Ordering::Less)),
+            ("/v1/{a}/b", "/v1/a/{b}", Some(Ordering::Greater)),
+            ("/v1/{a}:run", "/v1/x:run", Some(Ordering::Greater)),
+            ("/v1", "/v1/{a=**}", Some(Ordering::Less)),
+            ("/v1/{a}", "/v1/{b}", None),
+            ("/v1/{a}", "/v1/x/y", None),
+            ("/v1/a/{x}", "/v1/b/{x}", None),
+            ("/v1/{a}:run", "/v1/x", None),
+        ] {
+            let (first, second) = (Pattern::parse(one).unwrap(), Pattern::parse(other).unwrap());
+            assert_eq!(first.beside(&second), expected, "{one} beside {other}");
+            assert_eq!(second.beside(&first), expected.map(Ordering::reverse), "{other} beside {one}");
         }
     }
 

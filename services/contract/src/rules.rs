@@ -23,7 +23,7 @@ mod validate;
 
 use std::collections::BTreeMap;
 
-pub use http::conflicts;
+pub use http::{SHADOWED, conflicts, shadows};
 pub(crate) use set::stability;
 pub use set::{Level, RuleSet, UnknownRule};
 

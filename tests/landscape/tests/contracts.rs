@@ -198,6 +198,12 @@ async fn a_second_version_joins_beside_the_first_and_clients_come_from_the_lands
     let verdict = checked(&house, &checkout.protos(), &[]).await?;
     ensure!(verdict.code == 0 && verdict.stdout.contains("warning HTTP_PATH_CONFLICT"), "{verdict:?}");
 
+    // One that takes a part of somebody else's is let through, and told.
+    checkout.change(SERVICE, "/v1/products/{product_id}", "/v1/products/reviewed")?;
+    let verdict = checked(&house, &checkout.protos(), &[]).await?;
+    ensure!(verdict.code == 0 && verdict.stdout.contains("warning HTTP_PATH_SHADOWED"), "{verdict:?}");
+    ensure!(verdict.stdout.contains("GetProduct") && verdict.stdout.contains("of product-composite"), "{verdict:?}");
+
     // Who calls the first: built with it, and counted.
     house.get("/v1/products/1").await?;
     until("the caller is known", SOON, || async {

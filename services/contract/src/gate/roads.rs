@@ -1,4 +1,4 @@
-//! HTTP requests that two services would both answer.
+//! HTTP requests that two services would both answer, or of which one would take a part from the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +18,8 @@ use crate::shelf::aside;
 
 /// Most contracts of others that one is compared with.
 const CONTRACTS_MAX: usize = 256;
+/// Most warnings that a part of the requests leads elsewhere.
+const SHADOWS_MAX: usize = 64;
 
 impl Gate {
     /// What of the packages of a contract would answer requests that live instances of other services answer.
@@ -52,11 +54,13 @@ impl Gate {
             let packages: Vec<String> = packages.into_iter().map(str::to_owned).collect();
             schemas.extend(aside(bytes, move |bytes| offered(&bytes, &packages)).await);
         }
-        let found = rules::conflicts(new, &schemas).into_iter().filter_map(|finding| {
+        let mut found = rules::conflicts(new, &schemas);
+        found.extend(rules::shadows(new, &schemas).into_iter().take(SHADOWS_MAX));
+        let found = found.into_iter().filter_map(|finding| {
             let package = &*new.file(&finding.file)?.package;
             let warning = match *levels.get(package)? {
                 proto::Level::Off => return None,
-                level => level == proto::Level::Warn,
+                level => level == proto::Level::Warn || finding.rule == rules::SHADOWED,
             };
             let mut told = proto::Finding { warning, ..told(finding, package) };
             // The method that has the road is named by package, service and name.

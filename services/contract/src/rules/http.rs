@@ -166,8 +166,11 @@ pub(super) fn same_body(pair: &Pair<'_>) -> Vec<Draft> {
     })
 }
 
-/// Requests, told apart by verb and shape, and the methods that they lead to.
-type Roads<'a> = BTreeMap<(String, String), Vec<(&'a Service, &'a Method)>>;
+/// Requests, told apart by verb and shape.
+type Road = (String, String);
+
+/// Requests, and the methods that they lead to.
+type Roads<'a> = BTreeMap<Road, Vec<(&'a Service, &'a Method)>>;
 
 fn roads(schema: &Schema) -> Roads<'_> {
     let mut roads = Roads::new();
@@ -246,4 +249,132 @@ pub fn conflicts<'a>(schema: &Schema, others: impl IntoIterator<Item = &'a Schem
     }
     findings.sort();
     findings
+}
+
+/// The rule about requests of which a part leads elsewhere. It only ever warns.
+pub const SHADOWED: &str = "HTTP_PATH_SHADOWED";
+
+/// One of two ways that some requests fit goes before the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shadow {
+    /// The other goes before this one.
+    Under,
+    /// This one goes before the other.
+    Over,
+}
+
+/// Whether some requests fit both of two roads, and which of them the edge takes then: the more literal one, segment by
+/// segment. `None` where none does, and for roads that are the same: those are a conflict.
+fn shadow(one: &Road, other: &Road) -> Option<Shadow> {
+    if one.0 != other.0 && one.0 != "*" && other.0 != "*" {
+        return None;
+    }
+    let parts = |shape: &str| {
+        let (stem, last) = shape.rsplit_once('/').unwrap_or(("", shape));
+        let (last, verb) = last.split_once(':').map_or((last, None), |(last, verb)| (last, Some(verb.to_owned())));
+        (format!("{stem}/{last}"), verb)
+    };
+    let ((one, one_verb), (other, other_verb)) = (parts(&one.1), parts(&other.1));
+    if one_verb != other_verb {
+        return None;
+    }
+    let (mut ones, mut others) = (one.split('/').skip(1), other.split('/').skip(1));
+    let mut first = None;
+    loop {
+        let more = match (ones.next(), others.next()) {
+            (None, None) => return first,
+            (Some("**"), Some("**")) => return first,
+            (Some("**"), _) => return first.or(Some(Shadow::Under)),
+            (_, Some("**")) => return first.or(Some(Shadow::Over)),
+            (None, Some(_)) | (Some(_), None) => return None,
+            (Some("*"), Some("*")) => None,
+            (Some("*"), Some(_)) => Some(Shadow::Under),
+            (Some(_), Some("*")) => Some(Shadow::Over),
+            (Some(one), Some(other)) if one == other => None,
+            (Some(_), Some(_)) => return None,
+        };
+        first = first.or(more);
+    }
+}
+
+/// Requests of a schema of which a part leads to methods of others, or that take a part of what leads to those, by the
+/// rule [`SHADOWED`]. `others` are as for [`conflicts`].
+pub fn shadows<'a>(schema: &Schema, others: impl IntoIterator<Item = &'a Schema>) -> Vec<Finding> {
+    let others: Vec<Roads<'a>> = others.into_iter().map(roads).collect();
+    let full = |service: &Service, method: &Method| format!("{}.{}", service.full, method.name);
+    let own: Vec<String> =
+        schema.services().iter().flat_map(|service| service.methods.iter().map(|method| full(service, method))).collect();
+    let mut findings = Vec::new();
+    for (road, methods) in roads(schema) {
+        for (other, strangers) in others.iter().flatten() {
+            let Some(shadow) = shadow(&road, other) else { continue };
+            // A method that both have is the same one.
+            let strangers = strangers.iter().map(|(service, method)| full(service, method));
+            let Some(stranger) = strangers.into_iter().find(|name| !own.contains(name)) else { continue };
+            for (service, method) in &methods {
+                findings.push(super::finish(
+                    SHADOWED,
+                    schema,
+                    shadowed(schema, (&road, other), shadow, &stranger, (service, method)),
+                ));
+            }
+        }
+    }
+    findings.sort();
+    findings.dedup();
+    findings
+}
+
+fn shadowed(
+    schema: &Schema,
+    (road, other): (&Road, &Road),
+    shadow: Shadow,
+    stranger: &str,
+    (service, method): (&Service, &Method),
+) -> Draft {
+    let show = |road: &Road| format!("{} {}", road.0, road.1);
+    let name = format!("{}.{}", service.full, method.name);
+    let (message, fix) = match shadow {
+        Shadow::Under => (
+            format!("RPC {name:?} is bound to {}, of which {} leads to {stranger:?}.", show(road), show(other)),
+            "bind it to a path of its own, or see that nothing has the names that lead elsewhere",
+        ),
+        Shadow::Over => (
+            format!("RPC {name:?} is bound to {}, and takes that from {} of {stranger:?}.", show(road), show(other)),
+            "bind it to a path of its own, or see that nothing there has its name",
+        ),
+    };
+    Draft::new(name, message)
+        .at(service.file, http_line(schema, service, method))
+        .changed(stranger, show(road))
+        .fix(fix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_literal_road_goes_before_where_both_fit() {
+        for (one, other, expected) in [
+            ("GET /v1/*", "GET /v1/x", Some(Shadow::Under)),
+            ("GET /v1/x", "GET /v1/*", Some(Shadow::Over)),
+            ("GET /v1/**", "GET /v1/*", Some(Shadow::Under)),
+            ("GET /v1/**", "GET /v1", Some(Shadow::Under)),
+            ("GET /v1/*/b", "GET /v1/a/*", Some(Shadow::Under)),
+            ("GET /v1/a/*", "GET /v1/*/b", Some(Shadow::Over)),
+            ("GET /v1/a/**", "GET /v1/*/b", Some(Shadow::Over)),
+            ("GET /v1/*:run", "GET /v1/x:run", Some(Shadow::Under)),
+            ("* /v1/*", "GET /v1/x", Some(Shadow::Under)),
+            ("GET /v1/*", "GET /v1/*", None),
+            ("GET /v1/*", "POST /v1/x", None),
+            ("GET /v1/*", "GET /v1/x/y", None),
+            ("GET /v1/*:run", "GET /v1/x", None),
+            ("GET /v1/a/*", "GET /v1/b/*", None),
+        ] {
+            let road =
+                |text: &str| text.split_once(' ').map(|(verb, shape)| (verb.to_owned(), shape.to_owned())).unwrap();
+            assert_eq!(shadow(&road(one), &road(other)), expected, "{one} beside {other}");
+        }
+    }
 }
