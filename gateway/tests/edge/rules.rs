@@ -478,3 +478,24 @@ async fn a_message_of_more_fields_than_marks_goes_both_ways_whole() {
     assert!(refused(&house, "POST", "/wide/1", r#"{"text149": "x", "text_149": "y"}"#).await.contains("149"));
     assert!(refused(&house, "POST", "/wide/1", r#"{"text151": "x"}"#).await.contains("text151"));
 }
+
+#[tokio::test]
+async fn a_route_that_takes_a_part_of_anothers_requests_is_told_of_on_both_sides() {
+    let (house, _) = edge().await;
+    house.offer("sha256:talk", &crate::talk::contract());
+    house.join("talker", "t", "sha256:talk", &[crate::talk::TALK]).await;
+    house.until_routed("GET", "/public/x").await;
+    let told = async |path: &str| {
+        let asked = MatchRouteRequest { verb: "GET".into(), path: path.into(), explain: true, ..Default::default() };
+        let effects = house.routes_client().match_route(asked).await.unwrap().into_inner().effects;
+        let told = effects.into_iter().filter(|effect| effect.kind.starts_with("shadow"));
+        told.map(|effect| format!("{}: {}", effect.kind, effect.text)).collect::<Vec<_>>()
+    };
+    let peek = "GET /tree/birch/leaf of talker (test.v1.TalkService.Peek)";
+    assert_eq!(told("/tree/ash/leaf").await, [format!("shadowed: {peek} goes before it where both match")]);
+    let shadows = told("/tree/birch/leaf").await;
+    for lost in ["GET /tree/{id=**} of ruler", "GET /tree/{odd_name}/leaf of ruler"] {
+        assert!(shadows.iter().any(|told| told.starts_with(&format!("shadows: it goes before {lost}"))), "{shadows:?}");
+    }
+    assert_eq!(told("/people/7").await, [""; 0], "routes of one service are its own affair");
+}
