@@ -302,8 +302,11 @@ fn shadow(one: &Road, other: &Road) -> Option<Shadow> {
 pub fn shadows<'a>(schema: &Schema, others: impl IntoIterator<Item = &'a Schema>) -> Vec<Finding> {
     let others: Vec<Roads<'a>> = others.into_iter().map(roads).collect();
     let full = |service: &Service, method: &Method| format!("{}.{}", service.full, method.name);
-    let own: Vec<String> =
-        schema.services().iter().flat_map(|service| service.methods.iter().map(|method| full(service, method))).collect();
+    let own: Vec<String> = schema
+        .services()
+        .iter()
+        .flat_map(|service| service.methods.iter().map(|method| full(service, method)))
+        .collect();
     let mut findings = Vec::new();
     for (road, methods) in roads(schema) {
         for (other, strangers) in others.iter().flatten() {

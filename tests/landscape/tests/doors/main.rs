@@ -7,6 +7,7 @@ mod client;
 mod curl;
 mod dns;
 mod envoy;
+mod floods;
 mod grpc;
 mod h2spec;
 mod openapi;
