@@ -134,7 +134,7 @@ impl ClientTls {
         let mut config = rustls::ClientConfig::clone(&self.0.current());
         config.alpn_protocols = vec![ALPN_HTTP1.to_vec()];
         let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
-        Ok(tokio::time::timeout(HANDSHAKE_MAX, connecting).await??)
+        tokio::time::timeout(HANDSHAKE_MAX, connecting).await?
     }
 
     /// As [`connect`](Self::connect), over any stream of bytes.
