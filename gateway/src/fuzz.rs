@@ -189,12 +189,27 @@ pub fn answer(ground: &Ground, bytes: &[u8]) {
     let (method, binding, _) = ground.route(WHOLE.0, WHOLE.1).expect("the contract has it");
     let mut quick = Vec::new();
     if method.writing.as_ref().is_some_and(|plan| plan.write(bytes, &mut quick).is_ok()) {
-        let quick: Json = serde_json::from_slice(&quick).expect("what the edge writes is JSON");
+        let mut quick: Json = serde_json::from_slice(&quick).expect("what the edge writes is JSON");
         let slow = DynamicMessage::decode(method.output.clone(), bytes).expect("only the quick way takes it");
-        assert_eq!(Some(quick), spelled(&slow), "the two ways write otherwise");
+        let mut slow = spelled(&slow).expect("only the quick way writes it");
+        forget_negative_zeros(&mut quick);
+        forget_negative_zeros(&mut slow);
+        assert_eq!(quick, slow, "the two ways write otherwise");
     }
     if let Ok(answer) = transcode::answer(method, binding, method.notation, Bytes::copy_from_slice(bytes)) {
         let _: Json = serde_json::from_slice(&answer.body).expect("what the edge writes is JSON");
+    }
+}
+
+/// Takes out what is -0.0: it is no default, and the quick way writes it as it should, but the reflection library does not.
+fn forget_negative_zeros(json: &mut Json) {
+    match json {
+        Json::Object(members) => {
+            members.retain(|_, value| !value.as_f64().is_some_and(|number| number == 0.0 && number.is_sign_negative()));
+            members.values_mut().for_each(forget_negative_zeros);
+        }
+        Json::Array(elements) => elements.iter_mut().for_each(forget_negative_zeros),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
     }
 }
 

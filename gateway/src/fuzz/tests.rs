@@ -147,6 +147,20 @@ const OF_HTTP: &[&str] = &[
     " ",
 ];
 
+#[test]
+fn a_body_that_ends_within_an_escape_is_refused() {
+    // Found by the target `json`.
+    for body in ["\n{\n\r\"\\", "{\"\\", "{\"id\":\"\\", "{\"texts\":[\"a\\"] {
+        json(ground(), body.as_bytes());
+    }
+}
+
+#[test]
+fn a_zero_that_is_negative_is_no_default() {
+    // Found by the target `answer`.
+    answer(ground(), b")\0\0\0\0\0\0\0\x80@\x01");
+}
+
 proptest! {
     #[test]
     fn any_path_and_templates_find_each_other_or_not(bytes in bytes(OF_PATHS)) {

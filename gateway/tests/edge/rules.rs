@@ -461,6 +461,14 @@ async fn json_is_read_and_written_as_settings_ask_and_that_changes_live() {
 }
 
 #[tokio::test]
+async fn a_body_that_ends_within_an_escape_is_refused() {
+    let (house, _) = edge().await;
+    for body in ["{\"\\", "{\"id\": \"7\\", "{\"texts\": [\"\\"] {
+        refused(&house, "POST", "/people/7:wave", body).await;
+    }
+}
+
+#[tokio::test]
 async fn a_message_of_more_fields_than_marks_goes_both_ways_whole() {
     let (house, _) = edge().await;
     let mut wide = serde_json::Map::new();

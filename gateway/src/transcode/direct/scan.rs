@@ -93,7 +93,8 @@ impl<'j> Scan<'j> {
         let bytes = self.text.as_bytes();
         let mut has_escapes = false;
         loop {
-            self.at += plain_prefix(&bytes[self.at..]);
+            // An escape at the very end jumps over it.
+            self.at += plain_prefix(bytes.get(self.at..).ok_or(Unusual)?);
             match bytes.get(self.at).ok_or(Unusual)? {
                 b'"' => break,
                 b'\\' => {
