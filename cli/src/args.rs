@@ -19,6 +19,7 @@ use crate::commands::query::QueryArgs;
 use crate::commands::run::RunArgs;
 use crate::commands::token::TokenCommand;
 use crate::commands::top::TopArgs;
+use crate::commands::nodes::NodesArgs;
 use crate::commands::trace::TraceArgs;
 use crate::commands::up::{DemoArgs, UpArgs};
 use crate::exit;
@@ -87,6 +88,9 @@ pub(crate) enum Command {
         after_help = "Examples:\n  ninefold trace 4bf92f3577b34da6a3ce929d0e0e4736\n  ninefold trace --service review --failed"
     )]
     Trace(TraceArgs),
+    /// Show which nodes keep telemetry: each is asked what any is asked.
+    #[command(after_help = "Examples:\n  ninefold nodes\n  ninefold nodes forget node-abcdef")]
+    Nodes(NodesArgs),
     /// Ask metrics by PromQL. Without a query: which metrics there are.
     #[command(
         after_help = "Examples:\n  ninefold metrics\n  ninefold metrics 'sum by (job) (rate(process_cpu_time_seconds_total[1m]))'\n  ninefold metrics 'rpc_server_calls_total' --since 1h --step 1m -o json"
@@ -338,6 +342,12 @@ pub(crate) struct LogsArgs {
     /// Only lines of the last while, such as 5m.
     #[arg(long, value_parser = ninefold::settings::duration::parse)]
     pub(crate) since: Option<std::time::Duration>,
+    /// Delete all lines that this means, of all nodes, for good.
+    #[arg(long, conflicts_with_all = ["follow", "by", "context", "origin"])]
+    pub(crate) delete: bool,
+    /// Delete without asking.
+    #[arg(long, requires = "delete")]
+    pub(crate) yes: bool,
 }
 
 /// What `call` takes.

@@ -30,6 +30,7 @@ use ninefold_proto::ninefold::registry::v1::{
 use tokio::time::Instant;
 
 use crate::exit::Failure;
+use crate::output;
 
 /// Largest answer that is taken: a contract of 8 MiB and some.
 const ANSWER_BYTES_MAX: usize = 12 * 1024 * 1024;
@@ -176,14 +177,24 @@ impl Platform {
         self.ask_within(DEADLINE, call).await
     }
 
-    /// As [`Self::ask`], for a search through telemetry.
+    /// As [`Self::ask`], for a search through telemetry. A node that asks others answers without those that do not answer in
+    /// time.
     pub(crate) async fn search<T>(
         &self,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Failure> {
+        self.search_within(SEARCH_DEADLINE, call).await
+    }
+
+    /// As [`Self::search`], for what may take longer. Not for streams, which would end then.
+    pub(crate) async fn search_within<T>(
+        &self,
+        wait: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Failure> {
         // Told to the platform, too; without a word of ours it is five seconds.
-        let call = deadline::scope(Instant::now() + SEARCH_DEADLINE, call);
-        self.ask_within(SEARCH_DEADLINE + GRACE, call).await
+        let call = deadline::scope(Instant::now() + wait, call);
+        self.ask_within(wait + GRACE, call).await
     }
 
     async fn ask_within<T>(
@@ -324,7 +335,10 @@ impl Platform {
     /// What instances use of their machines.
     pub(crate) async fn usage(&self, service: &str) -> Result<Vec<Usage>, Failure> {
         let mut client = self.monitor();
-        Ok(self.ask(client.list_usage(ListUsageRequest { service: service.to_owned() })).await?.usage)
+        let request = ListUsageRequest { service: service.to_owned() };
+        let answer = self.search(client.list_usage(request)).await?;
+        output::missing(&answer.missing_nodes);
+        Ok(answer.usage)
     }
 
     /// All routes of the edge.

@@ -9,6 +9,7 @@ pub(crate) mod doctor;
 pub(crate) mod key;
 pub(crate) mod logs;
 pub(crate) mod metrics;
+pub(crate) mod nodes;
 pub(crate) mod overrides;
 pub(crate) mod policy;
 pub(crate) mod ps;

@@ -60,6 +60,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Ps { service, watch } => commands::ps::ps(&platform, &service, watch, format).await,
         Command::Describe { name } => commands::describe::describe(&platform, &name, format).await,
         Command::Logs(args) => commands::logs::logs(&platform, args, format).await,
+        Command::Nodes(args) => commands::nodes::nodes(&platform, args, format).await,
         Command::Trace(args) => commands::trace::trace(&platform, args, format).await,
         Command::Metrics(args) => commands::metrics::metrics(&platform, args, format).await,
         Command::Query(args) => commands::query::query(&platform, args, format).await,

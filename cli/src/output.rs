@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use clap::ValueEnum;
+use ninefold_proto::ninefold::monitor::v1::MissingNode;
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::Value;
@@ -62,6 +63,13 @@ pub(crate) fn row(text: impl ToString) -> Result<(), Failure> {
 #[expect(clippy::needless_pass_by_value, reason = "callers format their line on the spot")]
 pub(crate) fn talk(text: impl ToString) {
     let _ = writeln!(std::io::stderr(), "{}", tame(&text.to_string()));
+}
+
+/// Tells on stderr which nodes did not answer: what is printed is without their part.
+pub(crate) fn missing(nodes: &[MissingNode]) {
+    for missing in nodes {
+        talk(format!("warning: the part of node {} is missing: {}", cell(&missing.node), cell(&missing.why)));
+    }
 }
 
 /// A stranger's text within a line: control characters are written out, so that it moves no cursor, changes no colour or

@@ -1,5 +1,6 @@
 //! `ninefold logs`: the central logs, searched or followed.
 
+pub(crate) mod delete;
 mod origin;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,9 @@ use crate::output::{self, Format, Table};
 /// Prints matching lines, oldest first; with `--follow` goes on as they come.
 pub(crate) async fn logs(platform: &Platform, args: LogsArgs, format: Format) -> Result<(), Failure> {
     let filter = filter(&args)?;
+    if args.delete {
+        return delete::lines(platform, filter, args.yes, format).await;
+    }
     if !args.by.is_empty() {
         return count(platform, filter, args.by, format).await;
     }
@@ -31,6 +35,7 @@ pub(crate) async fn logs(platform: &Platform, args: LogsArgs, format: Format) ->
         ..SearchLogsRequest::default()
     };
     let answer = platform.search(platform.monitor().search_logs(request)).await?;
+    output::missing(&answer.missing_nodes);
     let mut records = answer.records;
     records.truncate(usize::from(args.lines));
     records.reverse();
@@ -50,7 +55,9 @@ pub(crate) async fn logs(platform: &Platform, args: LogsArgs, format: Format) ->
 
 /// Prints lines with those around them; what was asked for is marked, and places apart are told apart.
 fn in_context(meant: &[LogRecord], around: &[LogRecord], format: Format) -> Result<(), Failure> {
-    let sequences: BTreeSet<u64> = meant.iter().map(|record| record.sequence).collect();
+    // Nodes number lines each by itself.
+    let place = |record: &LogRecord| (record.instance_id.clone(), record.sequence);
+    let places: BTreeSet<_> = meant.iter().map(place).collect();
     let mut by_instance: BTreeMap<(&str, &str), Vec<&LogRecord>> = BTreeMap::new();
     let all = || meant.iter().chain(around);
     for record in all() {
@@ -59,7 +66,7 @@ fn in_context(meant: &[LogRecord], around: &[LogRecord], format: Format) -> Resu
     let time = |record: &LogRecord| record.time.as_ref().map_or((0, 0), |time| (time.seconds, time.nanos));
     by_instance.values_mut().for_each(|records| records.sort_by_key(|record| (time(record), record.sequence)));
     let lines = |records: &Vec<&LogRecord>| {
-        let mark = |record: &LogRecord| if sequences.contains(&record.sequence) { '>' } else { ' ' };
+        let mark = |record: &LogRecord| if places.contains(&place(record)) { '>' } else { ' ' };
         records.iter().map(|record| format!("{} {}", mark(record), text(record))).collect::<Vec<_>>().join("\n")
     };
     let mut sorted: Vec<&LogRecord> = all().collect();
@@ -73,6 +80,7 @@ fn in_context(meant: &[LogRecord], around: &[LogRecord], format: Format) -> Resu
 async fn count(platform: &Platform, filter: LogFilter, fields: Vec<String>, format: Format) -> Result<(), Failure> {
     let request = CountLogsRequest { filter: Some(filter), fields, ..CountLogsRequest::default() };
     let counted = platform.search(platform.monitor().count_logs(request)).await?;
+    output::missing(&counted.missing_nodes);
     output::print(format, &output::json("ninefold.monitor.v1.CountLogsResponse", &counted), || {
         let mut table = Table::new(&["FIELD", "VALUE", "LINES"]);
         for facet in &counted.facets {
@@ -101,6 +109,7 @@ async fn follow(platform: &Platform, filter: LogFilter, backlog: i32, format: Fo
         let Some(batch) = message.map_err(|status| Failure::of_status(platform.endpoint(), &status))? else {
             return Ok(());
         };
+        output::missing(&batch.missing_nodes);
         if batch.missed > 0 {
             output::talk(format!("{} lines were missed", batch.missed));
         }

@@ -63,7 +63,9 @@ pub(crate) async fn metrics(platform: &Platform, args: MetricsArgs, format: Form
 }
 
 async fn list(platform: &Platform, format: Format) -> Result<(), Failure> {
-    let metrics = platform.ask(platform.metrics().list_metrics(ListMetricsRequest {})).await?.metrics;
+    let answer = platform.search(platform.metrics().list_metrics(ListMetricsRequest {})).await?;
+    answer.warnings.iter().for_each(output::talk);
+    let metrics = answer.metrics;
     if metrics.is_empty() {
         output::talk("no metrics yet");
     }

@@ -46,6 +46,7 @@ pub(crate) async fn query(platform: &Platform, args: QueryArgs, format: Format) 
         rows_max: i32::from(args.rows),
     };
     let answer = platform.search(platform.sql().query_sql(request)).await?;
+    output::missing(&answer.missing_nodes);
     if answer.truncated {
         output::talk(format!("there are more rows than these {}", answer.rows.len()));
     }

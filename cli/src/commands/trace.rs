@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use ninefold_proto::ninefold::monitor::v1::{
-    GetServiceGraphRequest, GetTraceRequest, GetTraceResponse, SearchTracesRequest, Span, TraceSummary,
+    DeleteTracesRequest, GetServiceGraphRequest, GetTraceRequest, GetTraceResponse, SearchTracesRequest, Span, TraceSummary,
 };
 
 use crate::client::Platform;
@@ -49,6 +49,12 @@ pub(crate) struct TraceArgs {
     /// Hold the trace beside another: id of the other.
     #[arg(long, value_name = "ID", requires = "id")]
     pub(crate) compare: Option<String>,
+    /// Delete all traces that this means, of all nodes, for good; their log lines stay.
+    #[arg(long, conflicts_with_all = ["failed", "min", "max", "graph", "compare"])]
+    pub(crate) delete: bool,
+    /// Delete without asking.
+    #[arg(long, requires = "delete")]
+    pub(crate) yes: bool,
     /// How many.
     #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) lines: u16,
@@ -59,16 +65,25 @@ pub(crate) async fn trace(platform: &Platform, args: TraceArgs, format: Format) 
     if args.graph {
         return graph(platform, format).await;
     }
+    if args.delete {
+        let TraceArgs { id, service, operation, attributes, yes, .. } = args;
+        let trace_id = id.unwrap_or_default().to_lowercase();
+        let request = DeleteTracesRequest { service, operation, attributes, trace_id };
+        return logs::delete::traces(platform, request, yes, format).await;
+    }
     let Some(id) = args.id else { return list(platform, args, format).await };
     if let Some(other) = args.compare {
         return beside::compare(platform, id.to_lowercase(), other.to_lowercase(), format).await;
     }
-    let trace = platform.search(platform.monitor().get_trace(GetTraceRequest { trace_id: id.to_lowercase() })).await?;
+    let request = GetTraceRequest { trace_id: id.to_lowercase() };
+    let trace = platform.search(platform.monitor().get_trace(request)).await?;
+    output::missing(&trace.missing_nodes);
     output::print_painted(format, &output::json("ninefold.monitor.v1.GetTraceResponse", &trace), || waterfall(&trace))
 }
 
 async fn graph(platform: &Platform, format: Format) -> Result<(), Failure> {
     let graph = platform.search(platform.monitor().get_service_graph(GetServiceGraphRequest::default())).await?;
+    output::missing(&graph.missing_nodes);
     if graph.edges.is_empty() {
         output::talk("no calls in the last hour");
     }
@@ -102,7 +117,9 @@ async fn list(platform: &Platform, args: TraceArgs, format: Format) -> Result<()
         page_size: if args.service.is_empty() { SEARCHED } else { i32::from(args.lines) },
         ..SearchTracesRequest::default()
     };
-    let mut traces = platform.search(platform.monitor().search_traces(request)).await?.traces;
+    let answer = platform.search(platform.monitor().search_traces(request)).await?;
+    output::missing(&answer.missing_nodes);
+    let mut traces = answer.traces;
     traces.retain(is_wanted);
     traces.truncate(usize::from(args.lines));
     if traces.is_empty() {

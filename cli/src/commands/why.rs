@@ -108,7 +108,7 @@ pub(crate) async fn story(platform: &Platform, name: &str) -> Result<Vec<Entry>,
     let request =
         SearchLogsRequest { filter: Some(filter), page_size: LOG_LINES_LOOKED_AT, ..SearchLogsRequest::default() };
     let records =
-        platform.ask(platform.monitor().search_logs(request)).await.map(|answer| answer.records).unwrap_or_default();
+        platform.search(platform.monitor().search_logs(request)).await.map(|answer| answer.records).unwrap_or_default();
 
     let changes = platform.changes(name, "").await.unwrap_or_default();
 

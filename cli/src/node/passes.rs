@@ -16,10 +16,24 @@ use crate::exit::Failure;
 const FOLDER: &str = "tokens";
 /// The first token of an administrator.
 const ADMIN_TOKEN: &str = "admin-token";
+/// The token by which a node asks the other nodes.
+const NODE_TOKEN: &str = "node-token";
 
 /// Where the first token of an administrator lies.
 pub(super) fn admin_token(data: &Path) -> PathBuf {
     data.join(ADMIN_TOKEN)
+}
+
+/// Where the token lies by which a node asks the other nodes.
+pub(super) fn node_token(data: &Path) -> PathBuf {
+    data.join(NODE_TOKEN)
+}
+
+/// Who the node is to the other nodes: what the environment says, and its own token where tokens are asked for.
+pub(super) fn among_nodes(data: &Path, authentication: Authentication) -> Result<Credentials, Failure> {
+    let told = Credentials::from_env().map_err(|error| Failure::Failed(fault::chain(&error)))?;
+    let has_token = authentication == Authentication::Token && node_token(data).exists();
+    Ok(if has_token { told.with_token_in(node_token(data)) } else { told })
 }
 
 /// What the node itself shows at its own doors.

@@ -94,10 +94,22 @@ impl Access {
     /// # Errors
     /// [`Error::File`] when it cannot be written; [`Error::Store`].
     pub async fn put_admin_token(&self, file: &Path, node: &str) -> Result<bool, Error> {
+        self.put_token(file, NewToken::administrator(node), node).await
+    }
+
+    /// As [`put_admin_token`](Self::put_admin_token), for the token by which a node asks the other nodes of its store.
+    ///
+    /// # Errors
+    /// As [`put_admin_token`](Self::put_admin_token).
+    pub async fn put_node_token(&self, file: &Path, node: &str) -> Result<bool, Error> {
+        self.put_token(file, NewToken::of_node(node), node).await
+    }
+
+    async fn put_token(&self, file: &Path, token: NewToken, node: &str) -> Result<bool, Error> {
         if file.exists() {
             return Ok(false);
         }
-        let (_, secret) = self.service.tokens.create(NewToken::administrator(node), format!("node {node}")).await?;
+        let (_, secret) = self.service.tokens.create(token, format!("node {node}")).await?;
         secret::write_file(file, &secret).map_err(|source| Error::File { path: file.to_owned(), source })?;
         Ok(true)
     }

@@ -65,6 +65,13 @@ impl NewToken {
         Self { name, roles: vec![Role::Admin], services: all(), namespaces: all(), lifetime: None }
     }
 
+    /// The token by which a node asks the other nodes.
+    pub(crate) fn of_node(node: &str) -> Self {
+        let all = || vec!["*".to_owned()];
+        let name = format!("{node} among nodes");
+        Self { name, roles: vec![Role::Read, Role::Operator], services: all(), namespaces: all(), lifetime: None }
+    }
+
     /// What no token can be.
     pub(crate) fn violations(&self) -> Vec<Violation> {
         let mut found = Vec::new();

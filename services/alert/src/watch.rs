@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use ninefold::Link;
 use ninefold::lifecycle::Stop;
+use ninefold::tonic::metadata::MetadataValue;
 use ninefold::tonic::{Request, Status};
 use ninefold_proto::ninefold::monitor::v1::metric_service_client::MetricServiceClient;
 use ninefold_proto::ninefold::monitor::v1::monitor_service_client::MonitorServiceClient;
@@ -77,6 +78,11 @@ pub(crate) fn rules(document: &Document, pace: Pace) -> BTreeMap<String, (Rule, 
     let objectives = document.objectives.iter().flat_map(|(name, objective)| objective.rules(name));
     let written = objectives.chain(document.rules.clone()).map(|(name, rule)| (name, (rule, false)));
     shipped.chain(written).collect()
+}
+
+/// Asks for what came to this node: what came to others, they watch themselves, and would call people twice.
+fn alone<T>(request: &mut Request<T>) {
+    request.metadata_mut().insert("ninefold-alone", MetadataValue::from_static("true"));
 }
 
 impl Watcher {
@@ -150,6 +156,7 @@ impl Watcher {
         let mut request =
             Request::new(QueryMetricsRequest { query: expr.to_owned(), ..QueryMetricsRequest::default() });
         request.set_timeout(QUESTION_TIME_MAX);
+        alone(&mut request);
         let answer = MetricServiceClient::new(self.platform.clone()).query_metrics(request).await?.into_inner();
         let said = answer.series.into_iter().filter_map(|series| match series.points.first()?.value.as_ref()? {
             metric_point::Value::Number(value) => Some((series.labels.into_iter().collect(), *value)),
@@ -172,6 +179,7 @@ impl Watcher {
         let asked = SearchLogsRequest { filter: Some(filter), page_size, ..SearchLogsRequest::default() };
         let mut request = Request::new(asked);
         request.set_timeout(QUESTION_TIME_MAX);
+        alone(&mut request);
         let answer = MonitorServiceClient::new(self.platform.clone()).search_logs(request).await?.into_inner();
         let found = u32::try_from(answer.records.len()).unwrap_or(u32::MAX);
         let service = Some(&logs.service).filter(|service| !service.is_empty());

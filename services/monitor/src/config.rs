@@ -92,6 +92,9 @@ pub struct Config {
     pub lines: parse::Config,
     /// Who may send how much. The document `monitor` may say otherwise.
     pub limits: shares::Config,
+    /// Where the other nodes of a landscape ask this one, such as `http://10.0.0.5:9900`. The address of the platform's door
+    /// unless told otherwise; the name of the machine where that is every address.
+    pub advertise: Option<String>,
     /// Where what comes in is handed on to.
     pub forward: forward::Config,
 }
@@ -104,7 +107,13 @@ impl Config {
             let (field, why) = text.split_once(": ").unwrap_or((text.as_str(), "cannot work"));
             Violation::new(field, why)
         };
-        wrong.map(told).chain(self.forward.mistakes()).collect()
+        let is_url = |text: &String| {
+            let uri = text.parse::<http::Uri>().ok();
+            uri.is_some_and(|uri| uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https")))
+        };
+        let odd = self.advertise.iter().filter(|text| !is_url(text));
+        let odd = odd.map(|text| Violation::new("advertise", format!("{text:?} is no URL such as http://10.0.0.5:9900")));
+        wrong.map(told).chain(odd).chain(self.forward.mistakes()).collect()
     }
 }
 
@@ -143,6 +152,7 @@ impl Default for Config {
             mask: mask::Config::default(),
             lines: parse::Config::default(),
             limits: shares::Config::default(),
+            advertise: None,
             forward: forward::Config::default(),
         }
     }

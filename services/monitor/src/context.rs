@@ -1,6 +1,6 @@
 //! Lines around others: what the same instance said just before and just after.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::error::Error;
@@ -20,7 +20,7 @@ const BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Those of [`Tier::search_lines`].
 pub(crate) async fn around(tier: &dyn Tier, answer: &[Arc<Kept>], lines: usize) -> Result<Vec<Arc<Kept>>, Error> {
     let lines = lines.min(LINES_MAX);
-    let mut found: BTreeMap<LineCursor, Arc<Kept>> = BTreeMap::new();
+    let mut found: BTreeMap<Place, Arc<Kept>> = BTreeMap::new();
     if lines == 0 {
         return Ok(Vec::new());
     }
@@ -37,7 +37,7 @@ pub(crate) async fn around(tier: &dyn Tier, answer: &[Arc<Kept>], lines: usize) 
         let before = tier.search_lines(&filter, Some(at), limit).await?.records;
         let after = tier.lines_after(&filter, at, limit).await?;
         for near in before.into_iter().chain(after) {
-            let at = LineCursor { time: near.line.time, sequence: near.sequence };
+            let at = place(&near);
             bytes += near.line.bytes();
             if found.len() >= ALL_MAX || bytes > BYTES_MAX {
                 return Ok(newest_first(found, answer));
@@ -48,7 +48,17 @@ pub(crate) async fn around(tier: &dyn Tier, answer: &[Arc<Kept>], lines: usize) 
     Ok(newest_first(found, answer))
 }
 
-fn newest_first(found: BTreeMap<LineCursor, Arc<Kept>>, answer: &[Arc<Kept>]) -> Vec<Arc<Kept>> {
-    let is_answered = |kept: &Arc<Kept>| answer.iter().any(|known| known.sequence == kept.sequence);
+/// Where a line is. Several nodes may give the same number to lines of different instances.
+type Place = (LineCursor, String, String);
+
+fn place(kept: &Kept) -> Place {
+    let origin = &kept.line.origin;
+    let at = LineCursor { time: kept.line.time, sequence: kept.sequence };
+    (at, origin.service.clone(), origin.instance_id.clone())
+}
+
+fn newest_first(found: BTreeMap<Place, Arc<Kept>>, answer: &[Arc<Kept>]) -> Vec<Arc<Kept>> {
+    let answered: BTreeSet<Place> = answer.iter().map(|kept| place(kept)).collect();
+    let is_answered = |kept: &Arc<Kept>| answered.contains(&place(kept));
     found.into_values().rev().filter(|kept| !is_answered(kept)).collect()
 }

@@ -20,7 +20,6 @@ mod manifest;
 mod need;
 mod reading;
 mod state;
-mod summary;
 mod upkeep;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -45,7 +44,7 @@ use crate::model::{
 use crate::shares::Pressure;
 use crate::tallies::Tallies;
 use crate::tier::{
-    Followed, Limit, LineCursor, Lines, Page, Retention, Signal, TakeLine, TakeSpan, Tally, Tier, Trace, TraceCursor,
+    Deleted, Followed, Limit, LineCursor, Lines, MeantTraces, Page, Retention, Signal, TakeLine, TakeSpan, Tally, Tier, Trace, TraceCursor,
 };
 pub(crate) use columns::{kind_word, object};
 
@@ -54,7 +53,7 @@ use cold::Question;
 use delete::Doomed;
 use reading::Cost;
 use state::State;
-use summary::Part;
+use crate::summary::Part;
 
 /// Most traces that a search by spans chooses from.
 const TRACES_MAX: usize = 20_000;
@@ -308,6 +307,29 @@ impl Tier for Durable {
         Ok(Some(whole(summary, spans, lines, limit)))
     }
 
+    async fn parts(&self, ids: &[TraceId]) -> Result<Vec<Part>, Error> {
+        let mut tries = 1;
+        loop {
+            let filed = self.0.filed_times();
+            let mut known: HashMap<TraceId, Part> = HashMap::new();
+            let wanted: HashSet<&TraceId> = ids.iter().collect();
+            let pending = self.0.pending_traces().into_iter().filter(|part| wanted.contains(&part.trace_id));
+            known.extend(pending.map(|part| (part.trace_id, part)));
+            for some in ids.chunks(manifest::IDS_MAX) {
+                for part in self.0.manifest.traces(some).await.map_err(unreadable)? {
+                    match known.get_mut(&part.trace_id) {
+                        Some(known) => known.join(&part),
+                        None => drop(known.insert(part.trace_id, part)),
+                    }
+                }
+            }
+            if filed == self.0.filed_times() || tries >= TRIES {
+                return Ok(known.into_values().collect());
+            }
+            tries += 1;
+        }
+    }
+
     async fn count_lines(&self, filter: &LineFilter, mut tallies: Tallies) -> Result<Tallies, Error> {
         let hot = self.0.hot.matching(filter).await;
         // As in a search: from here on lines were in memory throughout, all others are in files.
@@ -379,11 +401,12 @@ impl Tier for Durable {
     }
 
     async fn delete_lines(&self, filter: &LineFilter) -> Result<u64, Error> {
-        self.0.delete(Doomed::Lines(filter.clone())).await
+        Ok(self.0.delete(Doomed::Lines(filter.clone())).await?.records)
     }
 
-    async fn delete_traces(&self, id: Option<TraceId>, filter: &TraceFilter) -> Result<u64, Error> {
-        self.0.delete(Doomed::Traces(id, filter.clone())).await
+    async fn delete_traces(&self, meant: MeantTraces) -> Result<Deleted, Error> {
+        let gone = self.0.delete(Doomed::Traces(meant)).await?;
+        Ok(Deleted { spans: gone.records, traces: gone.traces })
     }
 
     async fn samples(
@@ -407,6 +430,8 @@ impl Tier for Durable {
             lines: told(Signal::Logs, hot.lines),
             spans: told(Signal::Spans, hot.spans),
             series: told(Signal::Measurements, hot.series),
+            pending_deletions: self.0.orders.undone(),
+            ..Retention::default()
         }
     }
 }

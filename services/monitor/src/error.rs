@@ -86,6 +86,20 @@ pub enum Error {
     /// An answer was not found in time.
     #[error("the query was not answered within {0:?}")]
     QueryTooSlow(Duration),
+    /// No node of this name keeps telemetry.
+    #[error("no node {0:?} keeps telemetry here")]
+    NodeUnknown(String),
+    /// Something is not there, but nodes that did not answer may have it.
+    #[error("{what} by the nodes that answered; not by {nodes}")]
+    NodesMissing {
+        /// What is not there.
+        what: String,
+        /// Which nodes.
+        nodes: String,
+    },
+    /// The store that nodes share.
+    #[error("the store that names the nodes could not be used")]
+    Store(#[from] ninefold_store::Error),
     /// Too many are following.
     #[error("more than {0} are following log lines")]
     FollowersFull(usize),
@@ -99,7 +113,8 @@ impl Fault for Error {
             | Self::TelemetryMalformed { .. }
             | Self::TelemetryTooLarge { .. } => Kind::InvalidInput,
             Self::PageSize(wrong) => wrong.kind(),
-            Self::TraceUnknown(_) => Kind::NotFound,
+            Self::TraceUnknown(_) | Self::NodeUnknown(_) => Kind::NotFound,
+            Self::Store(source) => source.kind(),
             Self::TelemetryTooSlow(_) => Kind::Deadline,
             Self::TelemetryTypeUnsupported { .. } => Kind::Unimplemented,
             Self::Overloaded
@@ -107,7 +122,9 @@ impl Fault for Error {
             | Self::FollowersFull(_)
             | Self::QueryTooCostly(_)
             | Self::SqlTooCostly(_) => Kind::Exhausted,
-            Self::Unwritable(_) | Self::Unreadable(_) | Self::Unopenable { .. } => Kind::Unavailable,
+            Self::Unwritable(_) | Self::Unreadable(_) | Self::Unopenable { .. } | Self::NodesMissing { .. } => {
+                Kind::Unavailable
+            }
             Self::QueryTooSlow(_) => Kind::Deadline,
         }
     }
@@ -131,6 +148,9 @@ impl Fault for Error {
             Self::QueryTooCostly(_) => "QUERY_TOO_COSTLY",
             Self::SqlTooCostly(_) => "SQL_TOO_COSTLY",
             Self::QueryTooSlow(_) => "QUERY_TOO_SLOW",
+            Self::NodeUnknown(_) => "NODE_UNKNOWN",
+            Self::NodesMissing { .. } => "NODES_MISSING",
+            Self::Store(source) => source.reason(),
         }
     }
 
@@ -154,6 +174,9 @@ impl Fault for Error {
             | Self::QueryTooCostly(_)
             | Self::SqlTooCostly(_)
             | Self::QueryTooSlow(_)
+            | Self::NodeUnknown(_)
+            | Self::NodesMissing { .. }
+            | Self::Store(_)
             | Self::FollowersFull(_) => Vec::new(),
         }
     }
@@ -162,7 +185,10 @@ impl Fault for Error {
         if let Self::SenderTooLoud { wait, .. } = self {
             return Some(*wait);
         }
-        let may_pass = matches!(self, Self::Overloaded | Self::Unwritable(_) | Self::FollowersFull(_));
+        if let Self::Store(source) = self {
+            return source.retry_after();
+        }
+        let may_pass = matches!(self, Self::NodesMissing { .. } | Self::Overloaded | Self::Unwritable(_) | Self::FollowersFull(_));
         may_pass.then_some(RETRY_AFTER)
     }
 }

@@ -15,6 +15,8 @@
 //! trace:4bf9…  instance:p-1    other names of what a line is
 //! ```
 
+mod written;
+
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -28,6 +30,20 @@ pub const TEXT_BYTES_MAX: usize = 8 * 1024;
 pub const CONDITIONS_MAX: usize = 128;
 /// Deepest parentheses and negations.
 const DEPTH_MAX: usize = 32;
+
+/// How much an expression may be.
+#[derive(Clone, Copy)]
+struct Bounds {
+    text_bytes_max: usize,
+    conditions_max: usize,
+    depth_max: usize,
+}
+
+const OF_PEOPLE: Bounds =
+    Bounds { text_bytes_max: TEXT_BYTES_MAX, conditions_max: CONDITIONS_MAX, depth_max: DEPTH_MAX };
+/// Quotes, backslashes and parentheses make what was read longer when it is written.
+const OF_NODES: Bounds =
+    Bounds { text_bytes_max: 32 * TEXT_BYTES_MAX, conditions_max: 4 * CONDITIONS_MAX, depth_max: 4 * DEPTH_MAX };
 
 /// Which lines are meant.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,10 +107,23 @@ impl Expression {
     /// # Errors
     /// The first thing that is wrong.
     pub fn parse(text: &str) -> Result<Self, Wrong> {
-        if text.len() > TEXT_BYTES_MAX {
-            return Err(Wrong { at: TEXT_BYTES_MAX, problem: format!("it is longer than {TEXT_BYTES_MAX} bytes") });
+        Self::read(text, OF_PEOPLE)
+    }
+
+    /// Reads what [`Expression`]'s `Display` wrote, which may be longer than what people write.
+    ///
+    /// # Errors
+    /// As [`Expression::parse`].
+    pub fn parse_written(text: &str) -> Result<Self, Wrong> {
+        Self::read(text, OF_NODES)
+    }
+
+    fn read(text: &str, bounds: Bounds) -> Result<Self, Wrong> {
+        let most = bounds.text_bytes_max;
+        if text.len() > most {
+            return Err(Wrong { at: most, problem: format!("it is longer than {most} bytes") });
         }
-        let mut parser = Parser { text, at: 0, conditions: 0, depth: 0 };
+        let mut parser = Parser { text, at: 0, conditions: 0, depth: 0, bounds };
         let expression = parser.any()?;
         parser.space();
         if parser.at < text.len() {
@@ -240,6 +269,7 @@ struct Parser<'a> {
     at: usize,
     conditions: usize,
     depth: usize,
+    bounds: Bounds,
 }
 
 impl<'a> Parser<'a> {
@@ -275,8 +305,9 @@ impl<'a> Parser<'a> {
 
     fn one(&mut self) -> Result<Expression, Wrong> {
         self.conditions += 1;
-        if self.conditions > CONDITIONS_MAX {
-            return Err(self.wrong(format!("more than {CONDITIONS_MAX} conditions")));
+        let most = self.bounds.conditions_max;
+        if self.conditions > most {
+            return Err(self.wrong(format!("more than {most} conditions")));
         }
         let is_not = self.keyword("NOT") || self.sign('-') || self.sign('!');
         if is_not {
@@ -300,8 +331,9 @@ impl<'a> Parser<'a> {
 
     fn deeper(&mut self, read: impl FnOnce(&mut Self) -> Result<Expression, Wrong>) -> Result<Expression, Wrong> {
         self.depth += 1;
-        if self.depth > DEPTH_MAX {
-            return Err(self.wrong(format!("parentheses deeper than {DEPTH_MAX}")));
+        let most = self.bounds.depth_max;
+        if self.depth > most {
+            return Err(self.wrong(format!("parentheses deeper than {most}")));
         }
         self.space();
         let outcome = read(self);

@@ -30,10 +30,28 @@ pub struct Edge {
 #[derive(Clone, Copy, Debug)]
 struct Call {
     trace: TraceId,
+    id: SpanId,
     parent: Option<SpanId>,
     service: u32,
     nanos: u64,
     failed: bool,
+}
+
+/// What was gathered of a span.
+#[derive(Clone, Copy, Debug)]
+pub struct Gathered<'a> {
+    /// The trace.
+    pub trace: TraceId,
+    /// The span.
+    pub id: SpanId,
+    /// The span that it is part of.
+    pub parent: Option<SpanId>,
+    /// The service.
+    pub service: &'a str,
+    /// How long it took.
+    pub nanos: u64,
+    /// Whether it failed.
+    pub failed: bool,
 }
 
 /// Spans while they are gathered.
@@ -78,9 +96,21 @@ impl Graph {
         };
         if self.services.insert((trace, id), number).is_none() {
             let nanos = end.0.saturating_sub(start.0);
-            self.calls.push(Call { trace, parent, service: number, nanos, failed });
+            self.calls.push(Call { trace, id, parent, service: number, nanos, failed });
         }
         true
+    }
+
+    /// What was gathered, span by span.
+    pub fn spans(&self) -> impl Iterator<Item = Gathered<'_>> {
+        self.calls.iter().map(|call| Gathered {
+            trace: call.trace,
+            id: call.id,
+            parent: call.parent,
+            service: usize::try_from(call.service).ok().and_then(|at| self.names.get(at)).map_or("", String::as_str),
+            nanos: call.nanos,
+            failed: call.failed,
+        })
     }
 
     /// The calls between services, by caller and callee.

@@ -21,9 +21,10 @@ use crate::model::{
     Kept, Line, LineFilter, Measurement, Nanos, Sample, SeriesKey, Span, Summary, TraceFilter, TraceId, Usage,
 };
 use crate::shares::Pressure;
+use crate::summary::Part as TracePart;
 use crate::tallies::Tallies;
 use crate::tier::{
-    Followed, Limit, LineCursor, Lines, Page, Retention, Signal, TakeLine, TakeSpan, Tally, Tier, Trace, TraceCursor,
+    Deleted, Followed, Limit, LineCursor, Lines, MeantTraces, Page, Retention, Signal, TakeLine, TakeSpan, Tally, Tier, Trace, TraceCursor,
 };
 
 /// Records that one step of a search looks at under the lock.
@@ -218,6 +219,11 @@ impl Tier for Hot {
         Ok(found.into_page())
     }
 
+    async fn parts(&self, ids: &[TraceId]) -> Result<Vec<TracePart>, Error> {
+        let spans = lock(&self.spans);
+        Ok(ids.iter().filter_map(|id| spans.part(*id)).collect())
+    }
+
     async fn count_lines(&self, filter: &LineFilter, mut tallies: Tallies) -> Result<Tallies, Error> {
         self.matching(filter).await.iter().for_each(|kept| tallies.add(&kept.line));
         Ok(tallies)
@@ -249,8 +255,15 @@ impl Tier for Hot {
         Ok(Self::delete_lines(self, filter, u64::MAX))
     }
 
-    async fn delete_traces(&self, id: Option<TraceId>, filter: &TraceFilter) -> Result<u64, Error> {
-        Ok(lock(&self.spans).delete(|span| id.is_none_or(|id| id == span.trace_id) && filter.admits_span(span)))
+    async fn delete_traces(&self, meant: MeantTraces) -> Result<Deleted, Error> {
+        let mut spans = lock(&self.spans);
+        let ids = match meant {
+            MeantTraces::With(id, filter) => {
+                spans.with(|span| id.is_none_or(|id| id == span.trace_id) && filter.admits_span(span))
+            }
+            MeantTraces::These(ids) => ids.into_iter().collect(),
+        };
+        Ok(Deleted { spans: spans.delete(&ids), traces: ids.into_iter().collect() })
     }
 
     async fn samples(
@@ -270,7 +283,12 @@ impl Tier for Hot {
     }
 
     fn retention(&self) -> Retention {
-        Retention { lines: lock(&self.lines).tally, spans: lock(&self.spans).tally, series: lock(&self.series).tally }
+        Retention {
+            lines: lock(&self.lines).tally,
+            spans: lock(&self.spans).tally,
+            series: lock(&self.series).tally,
+            ..Retention::default()
+        }
     }
 }
 

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use crate::captured::nanos;
 use crate::error::Error;
 use crate::model::{Attributes, Kept, Nanos, Origin, Span, SpanKind, TraceFilter, TraceId};
+use crate::neighbours::Neighbours;
+use crate::neighbours::question::Question;
 use crate::service::ANSWER_BYTES_MAX;
 use crate::tier::{Limit, Tier, Trace};
 
@@ -30,7 +32,7 @@ const RECORDS_MAX: usize = 20_000;
 /// What a graph of a day is asked for, where nobody says.
 const LOOKBACK: u64 = 24 * 3600 * 1_000_000_000;
 
-type Asked = State<Arc<dyn Tier>>;
+type Asked = State<Arc<Neighbours>>;
 type Answer = Result<Response, Refusal>;
 
 /// Why there is no answer.
@@ -55,7 +57,7 @@ fn wrong(why: impl Into<String>) -> Refusal {
 }
 
 /// The routes.
-pub(crate) fn router(tier: Arc<dyn Tier>) -> Router {
+pub(crate) fn router(neighbours: Arc<Neighbours>) -> Router {
     Router::new()
         .route("/api/services", get(services))
         .route("/api/services/{service}/operations", get(operations))
@@ -63,11 +65,16 @@ pub(crate) fn router(tier: Arc<dyn Tier>) -> Router {
         .route("/api/traces", get(traces))
         .route("/api/traces/{id}", get(trace))
         .route("/api/dependencies", get(dependencies))
-        .with_state(tier)
+        .with_state(neighbours)
 }
 
-fn told(data: &[Value]) -> Response {
-    let body = json!({ "total": data.len(), "data": data, "limit": 0, "offset": 0, "errors": null });
+fn told(data: &[Value], tier: &Question) -> Response {
+    let mut body = json!({ "total": data.len(), "data": data, "limit": 0, "offset": 0, "errors": null });
+    // Jaeger has no word for a part that is missing; clients pass over what they do not know.
+    let warnings = tier.warnings();
+    if !warnings.is_empty() {
+        body["warnings"] = warnings.into();
+    }
     axum::Json(body).into_response()
 }
 
@@ -114,23 +121,26 @@ fn span_of(text: &str) -> Option<u64> {
     number.parse::<f64>().ok().filter(|number| *number >= 0.0).map(|number| (number * unit) as u64)
 }
 
-async fn services(State(tier): Asked) -> Answer {
+async fn services(State(neighbours): Asked) -> Answer {
+    let tier = neighbours.question(false).await;
     let newest = tier.search_traces(&TraceFilter::default(), None, LOOKED_AT).await?;
     let services: BTreeSet<String> = newest.records.into_iter().flat_map(|summary| summary.services).collect();
-    Ok(told(&services.into_iter().map(Value::from).collect::<Vec<_>>()))
+    Ok(told(&services.into_iter().map(Value::from).collect::<Vec<_>>(), &tier))
 }
 
-async fn operations(State(tier): Asked, Path(service): Path<String>) -> Answer {
-    let known = operations_of(&*tier, &service).await?;
+async fn operations(State(neighbours): Asked, Path(service): Path<String>) -> Answer {
+    let tier = neighbours.question(false).await;
+    let known = operations_of(&tier, &service).await?;
     let names: BTreeSet<String> = known.into_iter().map(|(name, _)| name).collect();
-    Ok(told(&names.into_iter().map(Value::from).collect::<Vec<_>>()))
+    Ok(told(&names.into_iter().map(Value::from).collect::<Vec<_>>(), &tier))
 }
 
-async fn operations_by_kind(State(tier): Asked, RawQuery(query): RawQuery) -> Answer {
+async fn operations_by_kind(State(neighbours): Asked, RawQuery(query): RawQuery) -> Answer {
+    let tier = neighbours.question(false).await;
     let asked = Parameters::read(query.as_deref());
     let service = asked.one("service").ok_or_else(|| wrong("service: is missing"))?;
-    let known = operations_of(&*tier, service).await?;
-    Ok(told(&known.into_iter().map(|(name, kind)| json!({ "name": name, "spanKind": kind })).collect::<Vec<_>>()))
+    let known = operations_of(&tier, service).await?;
+    Ok(told(&known.into_iter().map(|(name, kind)| json!({ "name": name, "spanKind": kind })).collect::<Vec<_>>(), &tier))
 }
 
 /// Names and kinds of the spans of a service, from its newest traces.
@@ -150,17 +160,18 @@ const fn limit() -> Limit {
     Limit { records_max: RECORDS_MAX, bytes_max: ANSWER_BYTES_MAX }
 }
 
-async fn traces(State(tier): Asked, RawQuery(query): RawQuery) -> Answer {
+async fn traces(State(neighbours): Asked, RawQuery(query): RawQuery) -> Answer {
+    let tier = neighbours.question(false).await;
     let asked = Parameters::read(query.as_deref());
     let mut found = Vec::new();
     let ids: Vec<&str> = asked.all("traceID").collect();
     if !ids.is_empty() {
         for id in ids.into_iter().take(TRACES_MAX) {
             if let Some(trace) = tier.trace(id_of(id)?, limit()).await? {
-                found.push(trace_of(&trace));
+                found.push(trace_of(&trace, &tier));
             }
         }
-        return Ok(told(&found));
+        return Ok(told(&found, &tier));
     }
     let filter = TraceFilter {
         service: Some(asked.one("service").ok_or_else(|| wrong("service: is missing"))?.to_owned()),
@@ -178,10 +189,10 @@ async fn traces(State(tier): Asked, RawQuery(query): RawQuery) -> Answer {
     let page = tier.search_traces(&filter, None, most.clamp(1, TRACES_MAX)).await?;
     for summary in page.records {
         if let Some(trace) = tier.trace(summary.trace_id, limit()).await? {
-            found.push(trace_of(&trace));
+            found.push(trace_of(&trace, &tier));
         }
     }
-    Ok(told(&found))
+    Ok(told(&found, &tier))
 }
 
 /// `error=true` is how Jaeger asks for what failed; no attribute says so here.
@@ -215,13 +226,20 @@ fn id_of(text: &str) -> Result<TraceId, Refusal> {
     TraceId::parse(&format!("{text:0>32}")).ok_or_else(|| wrong(format!("{text:?} is no id of a trace")))
 }
 
-async fn trace(State(tier): Asked, Path(id): Path<String>) -> Answer {
-    let trace = tier.trace(id_of(&id)?, limit()).await?;
-    let trace = trace.ok_or_else(|| Refusal(StatusCode::NOT_FOUND, "trace not found".to_owned()))?;
-    Ok(told(&[trace_of(&trace)]))
+async fn trace(State(neighbours): Asked, Path(id): Path<String>) -> Answer {
+    let tier = neighbours.question(false).await;
+    let id = id_of(&id)?;
+    let trace = tier.trace(id, limit()).await?;
+    let not_found = || match tier.missing().is_empty() {
+        true => Refusal(StatusCode::NOT_FOUND, "trace not found".to_owned()),
+        false => Refusal::from(tier.or_missing(Error::TraceUnknown(id.to_string()))),
+    };
+    let trace = trace.ok_or_else(not_found)?;
+    Ok(told(&[trace_of(&trace, &tier)], &tier))
 }
 
-async fn dependencies(State(tier): Asked, RawQuery(query): RawQuery) -> Answer {
+async fn dependencies(State(neighbours): Asked, RawQuery(query): RawQuery) -> Answer {
+    let tier = neighbours.question(false).await;
     let asked = Parameters::read(query.as_deref());
     let millis = |millis: u64| millis.saturating_mul(1_000_000);
     let end = asked.number("endTs")?.map_or_else(|| nanos(SystemTime::now()), |end| Nanos::said(millis(end)));
@@ -230,7 +248,7 @@ async fn dependencies(State(tier): Asked, RawQuery(query): RawQuery) -> Answer {
     let edges = graph.edges().into_iter().filter(|edge| !edge.caller.is_empty());
     let edge =
         |edge: crate::graph::Edge| json!({ "parent": edge.caller, "child": edge.callee, "callCount": edge.calls });
-    Ok(told(&edges.map(edge).collect::<Vec<_>>()))
+    Ok(told(&edges.map(edge).collect::<Vec<_>>(), &tier))
 }
 
 const fn kind(kind: SpanKind) -> Option<&'static str> {
@@ -245,7 +263,7 @@ const fn kind(kind: SpanKind) -> Option<&'static str> {
 }
 
 /// A trace as Jaeger writes it: its lines are the logs of its spans.
-fn trace_of(trace: &Trace) -> Value {
+fn trace_of(trace: &Trace, tier: &Question) -> Value {
     let mut origins: Vec<&Arc<Origin>> = Vec::new();
     let mut spans = Vec::with_capacity(trace.spans.len());
     let mut lines: BTreeMap<_, Vec<&Arc<Kept>>> = BTreeMap::new();
@@ -262,11 +280,15 @@ fn trace_of(trace: &Trace) -> Value {
     }
     let processes = origins.iter().enumerate().map(|(place, origin)| (format!("p{place}"), process(origin)));
     let id = trace.spans.first().map(|span| span.trace_id).or_else(|| trace.lines.first()?.line.trace_id);
+    let mut warnings = tier.warnings();
+    if trace.truncated {
+        warnings.push("the trace is larger than an answer may be; the latest is left out".to_owned());
+    }
     json!({
         "traceID": id.map(|id| id.to_string()).unwrap_or_default(),
         "spans": spans,
         "processes": processes.collect::<serde_json::Map<_, _>>(),
-        "warnings": trace.truncated.then_some(["the trace is larger than an answer may be; the latest is left out"]),
+        "warnings": Some(warnings).filter(|warnings| !warnings.is_empty()),
     })
 }
 

@@ -16,6 +16,7 @@ pub mod model;
 pub mod parse;
 pub mod pattern;
 pub mod shares;
+pub mod summary;
 pub mod tallies;
 pub mod tier;
 
@@ -30,6 +31,7 @@ mod jaeger;
 mod live;
 mod loki;
 mod metrics;
+mod neighbours;
 mod origin;
 mod red;
 mod service;
@@ -45,17 +47,22 @@ use ninefold::tonic::codec::CompressionEncoding;
 use ninefold::tonic::service::{Routes, RoutesBuilder};
 use ninefold_proto::ninefold::monitor::v1::metric_service_server::MetricServiceServer;
 use ninefold_proto::ninefold::monitor::v1::monitor_service_server::MonitorServiceServer;
+use ninefold_proto::ninefold::monitor::v1::neighbour_service_server::NeighbourServiceServer;
 use ninefold_proto::ninefold::monitor::v1::sql_service_server::SqlServiceServer;
+use tokio::sync::Semaphore;
 
 pub use captured::{Copies, LineSink, Printed, Stream};
 pub use config::Config;
 pub use error::Error;
+pub use neighbours::Among;
 
 use durable::Durable;
 use hot::Hot;
 use ingest::Ingest;
 use intake::Intake;
 use metrics::Metrics;
+use neighbours::Neighbours;
+use neighbours::question::MESSAGE_BYTES_MAX;
 use red::Red;
 use service::Service;
 use tier::{Tally, Tier};
@@ -87,6 +94,8 @@ fn tell_of_itself(tier: &Arc<dyn Tier>, metrics: &Arc<Metrics>) {
 #[derive(Clone, Debug)]
 pub struct Monitor {
     service: Arc<Service>,
+    shares: Arc<neighbours::service::Service>,
+    neighbours: Arc<Neighbours>,
     ingest: Arc<Ingest>,
     lines: LineSink,
     metrics: Arc<Metrics>,
@@ -118,8 +127,22 @@ impl Monitor {
         tell_of_itself(&tier, &metrics);
         let red = Red::start(metrics.clone(), scope);
         let intake = Arc::new(Intake::new(tier.clone(), &config, scope));
+        let neighbours = Arc::new(Neighbours::new(tier.clone(), &config));
+        let followers_max = config.followers_max;
+        let followers = Arc::new(Semaphore::new(followers_max.min(Semaphore::MAX_PERMITS)));
+        let shares = neighbours::service::Service {
+            tier: tier.clone(),
+            metrics: metrics.clone(),
+            followers: followers.clone(),
+            followers_max,
+            room: (config.sql_records_max, config.sql_bytes_max),
+            stop: scope.stop(),
+        };
+        let asked = ((tier, neighbours.clone()), (intake.clone(), metrics.clone()));
         Self {
-            service: Arc::new(Service::new(tier, (intake.clone(), metrics.clone()), config.followers_max, scope)),
+            service: Arc::new(Service::new(asked.0, asked.1, (followers, followers_max), scope)),
+            shares: Arc::new(shares),
+            neighbours,
             lines: LineSink::start(config.captured_lines_max, intake.clone(), scope),
             ingest: Arc::new(Ingest::new(intake.clone(), metrics.clone(), red, config.clone())),
             intake,
@@ -137,6 +160,17 @@ impl Monitor {
         }
     }
 
+    /// Is one of several nodes from now on: it answers for all, and the others ask it. Where the store is nobody else's
+    /// this changes nothing.
+    pub fn join(&self, among: Among, scope: &Scope) {
+        if !among.store.is_shared() {
+            return;
+        }
+        self.neighbours.join(among);
+        let neighbours = self.neighbours.clone();
+        scope.run("monitor.neighbours", |stop| neighbours.keep(stop));
+    }
+
     /// Follows the document `monitor` of central configuration, through a link to the platform: what is masked, how printed
     /// lines are read, who may send how much. Until it answers the settings hold.
     pub fn follow(&self, platform: Link, node: String, scope: &Scope) {
@@ -148,11 +182,13 @@ impl Monitor {
     pub fn add_to(&self, routes: &mut RoutesBuilder) {
         let service = MonitorServiceServer::from_arc(self.service.clone()).send_compressed(CompressionEncoding::Gzip);
         routes.add_service(service);
-        let metrics = MetricServiceServer::new(metrics::Service(self.metrics.clone()));
+        let metrics = MetricServiceServer::new(metrics::Service(self.metrics.clone(), self.neighbours.clone()));
         routes.add_service(metrics.send_compressed(CompressionEncoding::Gzip));
-        let sql = Arc::new(sql::Sql::new(self.service.tier(), self.metrics.clone(), &self.config));
-        let sql = SqlServiceServer::new(sql::Service(sql));
+        let sql = Arc::new(sql::Sql::new(self.metrics.clone(), &self.config));
+        let sql = SqlServiceServer::new(sql::Service(sql, self.neighbours.clone()));
         routes.add_service(sql.send_compressed(CompressionEncoding::Gzip));
+        let shares = NeighbourServiceServer::from_arc(self.shares.clone());
+        routes.add_service(shares.send_compressed(CompressionEncoding::Gzip).max_decoding_message_size(MESSAGE_BYTES_MAX));
         ingest::grpc::add_to(routes, &self.ingest);
     }
 
@@ -171,13 +207,13 @@ impl Monitor {
 
     /// Loki's query API, `/loki/api/v1/query` and what is beside it, and Jaeger's, `/api/traces` and what is beside it.
     pub fn guests_router(&self) -> axum::Router {
-        let tier = self.service.tier();
-        loki::router(tier.clone(), self.config.query_wait).merge(jaeger::router(tier))
+        let neighbours = self.neighbours.clone();
+        loki::router(neighbours.clone(), self.config.query_wait).merge(jaeger::router(neighbours))
     }
 
     /// Prometheus' query API: `/api/v1/query` and what is beside it.
     pub fn query_router(&self) -> axum::Router {
-        metrics::router(self.metrics.clone())
+        metrics::router(self.metrics.clone(), self.neighbours.clone())
     }
 
     /// Takes lines that programs of this node print.

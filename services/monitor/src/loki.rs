@@ -20,7 +20,9 @@ use serde_json::{Value, json};
 use crate::captured::nanos;
 use crate::error::Error;
 use crate::model::Nanos;
-use crate::tier::Tier;
+use crate::neighbours::Neighbours;
+use crate::neighbours::question::Question;
+use crate::tier::Tier as _;
 use find::{Asked, Found, Labels, find, raw, stream_labels};
 use logql::{Count, Gathered, Numbers, Pipeline, Query};
 
@@ -37,10 +39,17 @@ const LOOKED_AT: usize = 5000;
 /// Longest form.
 const FORM_BYTES_MAX: usize = 1024 * 1024;
 
+/// One question.
+#[derive(Debug)]
+struct Asking {
+    tier: Question,
+    wait: Duration,
+}
+
 /// What questions are asked of.
 #[derive(Clone, Debug)]
 struct House {
-    tier: Arc<dyn Tier>,
+    neighbours: Arc<Neighbours>,
     wait: Duration,
 }
 
@@ -61,9 +70,16 @@ impl From<String> for Refusal {
     }
 }
 
-fn told(answer: Answer) -> Response {
+fn told(answer: Answer, tier: &Question) -> Response {
     match answer {
-        Ok(data) => axum::Json(json!({ "status": "success", "data": data })).into_response(),
+        Ok(data) => {
+            let mut body = json!({ "status": "success", "data": data });
+            let warnings = tier.warnings();
+            if !warnings.is_empty() {
+                body["warnings"] = warnings.into();
+            }
+            axum::Json(body).into_response()
+        }
         Err(Refusal(status, why)) => {
             let body = json!({ "status": "error", "errorType": "bad_data", "error": why });
             (status, axum::Json(body)).into_response()
@@ -72,7 +88,7 @@ fn told(answer: Answer) -> Response {
 }
 
 /// The routes of questions.
-pub(crate) fn router(tier: Arc<dyn Tier>, wait: Duration) -> Router {
+pub(crate) fn router(neighbours: Arc<Neighbours>, wait: Duration) -> Router {
     let at = |path: &str| format!("/loki/api/v1/{path}");
     Router::new()
         .route(&at("query"), get(query).post(query))
@@ -83,7 +99,7 @@ pub(crate) fn router(tier: Arc<dyn Tier>, wait: Duration) -> Router {
         .route(&at("series"), get(series).post(series))
         .route(&at("index/stats"), get(stats))
         .route(&at("status/buildinfo"), get(build_info))
-        .with_state(House { tier, wait })
+        .with_state(House { neighbours, wait })
 }
 
 /// What is asked, by name.
@@ -145,41 +161,47 @@ fn in_seconds(nanos: u64) -> f64 {
 }
 
 async fn query_range(State(house): State<House>, request: Request<Body>) -> Response {
-    told(house.query_range(request).await)
+    let house = house.ask().await;
+    told(house.query_range(request).await, &house.tier)
 }
 
 async fn query(State(house): State<House>, request: Request<Body>) -> Response {
-    told(house.query(request).await)
+    let house = house.ask().await;
+    told(house.query(request).await, &house.tier)
 }
 
 async fn labels(State(house): State<House>, request: Request<Body>) -> Response {
+    let house = house.ask().await;
     let answer = house.streams(request).await.map(|streams| {
         let names: BTreeSet<String> = streams.into_iter().flat_map(Labels::into_keys).collect();
         json!(names)
     });
-    told(answer)
+    told(answer, &house.tier)
 }
 
 async fn values(State(house): State<House>, Path(name): Path<String>, request: Request<Body>) -> Response {
+    let house = house.ask().await;
     let answer = house.streams(request).await.map(|streams| {
         let values: BTreeSet<String> = streams.into_iter().filter_map(|mut labels| labels.remove(&name)).collect();
         json!(values)
     });
-    told(answer)
+    told(answer, &house.tier)
 }
 
 async fn series(State(house): State<House>, request: Request<Body>) -> Response {
-    told(house.streams(request).await.map(|streams| json!(streams)))
+    let house = house.ask().await;
+    told(house.streams(request).await.map(|streams| json!(streams)), &house.tier)
 }
 
 async fn stats(State(house): State<House>, request: Request<Body>) -> Response {
+    let house = house.ask().await;
     let answer = house.streams(request).await.map(|streams| {
         let lines = house.tier.retention().lines;
         json!({ "streams": streams.len(), "chunks": lines.files, "entries": lines.records, "bytes": lines.bytes })
     });
     match answer {
         Ok(body) => axum::Json(body).into_response(),
-        refused @ Err(_) => told(refused),
+        refused @ Err(_) => told(refused, &house.tier),
     }
 }
 
@@ -189,6 +211,12 @@ async fn build_info() -> Response {
 }
 
 impl House {
+    async fn ask(&self) -> Asking {
+        Asking { tier: self.neighbours.question(false).await, wait: self.wait }
+    }
+}
+
+impl Asking {
     async fn query_range(&self, request: Request<Body>) -> Answer {
         let asked = Parameters::of(request).await?;
         let (start, end) = asked.range()?;
@@ -251,7 +279,7 @@ impl House {
         let mut streams: BTreeMap<Labels, Vec<Value>> = BTreeMap::new();
         let mut left = limit;
         let asked = Asked { pipeline, start, end, wait: self.wait };
-        find(&*self.tier, asked, is_forward, |Found { kept, labels }| {
+        find(&self.tier, asked, is_forward, |Found { kept, labels }| {
             let value = json!([kept.line.time.0.to_string(), raw(&kept.line)]);
             streams.entry(labels).or_default().push(value);
             left -= 1;
@@ -270,7 +298,7 @@ impl House {
         let start = Nanos(first.saturating_sub(numbers.range).saturating_add(1));
         let asked = Asked { pipeline: &numbers.pipeline, start, end: Nanos(last.saturating_add(1)), wait: self.wait };
         let mut known: BTreeMap<Labels, Vec<(u64, u64)>> = BTreeMap::new();
-        find(&*self.tier, asked, true, |Found { kept, labels }| {
+        find(&self.tier, asked, true, |Found { kept, labels }| {
             let labels = numbers.gathered.as_ref().map_or_else(|| labels.clone(), |gathered| stay(gathered, &labels));
             let weight = match numbers.count {
                 Count::Lines | Count::Rate => 1,
@@ -306,7 +334,7 @@ impl House {
         for pipeline in &pipelines {
             let mut left = LOOKED_AT;
             let asked = Asked { pipeline, start, end, wait: self.wait };
-            find(&*self.tier, asked, false, |Found { kept, .. }| {
+            find(&self.tier, asked, false, |Found { kept, .. }| {
                 streams.insert(stream_labels(&kept.line));
                 left -= 1;
                 left > 0

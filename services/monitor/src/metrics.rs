@@ -29,17 +29,20 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use ninefold::fault::Violation;
-use ninefold_promql::{Answer, Data, Error as Wrong, Labels, Limits, Query, Selection, Series, Span};
+use ninefold_promql::{Answer, Data, Error as Wrong, Labels, Limits, Query, Sample, Selection, Series, Span};
 use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
 use tokio::sync::Semaphore;
 
-use about::{About, Catalogue};
+use about::Catalogue;
 use beside::Beside;
 use commit::Kept;
-use disk::overlay;
-use exemplars::{Exemplar, Exemplars, Said};
+use exemplars::{Exemplars, Said};
 use store::{Bounds, Store};
 
+pub(crate) use about::{About, Type};
+pub(crate) use code::{packed, unpacked};
+pub(crate) use disk::overlay;
+pub(crate) use exemplars::Exemplar;
 pub(crate) use http::router;
 pub(crate) use service::{Service, encoded};
 pub(crate) use store::Reading;
@@ -47,6 +50,8 @@ pub(crate) use written::Written;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::neighbours::question::Question;
+use crate::neighbours::series::Others;
 
 /// Most queries that are evaluated at a time; more wait.
 const QUERIES_MAX: usize = 4;
@@ -66,6 +71,9 @@ pub(crate) enum Unanswered {
     /// A part of the question beside the query.
     #[error("the query is malformed")]
     Odd(Violation),
+    /// What answers of other nodes are made of is not what it should be.
+    #[error(transparent)]
+    Own(#[from] Error),
     /// The evaluation broke off.
     #[error("the query ended in a fault of its own: {0}")]
     Broken(String),
@@ -170,10 +178,28 @@ impl Metrics {
         self.is_unsaid.store(false, Ordering::Relaxed);
     }
 
-    /// Exemplars of the series that a query needs.
-    fn exemplars(&self, query: &Query, from: i64, to: i64) -> Vec<(Labels, Vec<Exemplar>)> {
+    /// Exemplars of series that match.
+    pub(crate) fn selected_exemplars(&self, selections: &[Selection]) -> Vec<Said> {
+        let exemplars = self.exemplars.read().unwrap_or_else(PoisonError::into_inner);
+        let found = exemplars.of(selections, i64::MIN, i64::MAX);
+        found.into_iter().flat_map(|(labels, all)| all.into_iter().map(move |one| (labels.clone(), one))).collect()
+    }
+
+    /// Exemplars of the series that a query needs, of all nodes.
+    ///
+    /// # Errors
+    /// As [`Question::series`].
+    async fn exemplars(
+        &self,
+        query: &Query,
+        (from, to): (i64, i64),
+        question: &Question,
+    ) -> Result<Vec<(Labels, Vec<Exemplar>)>, Error> {
         let needs = query.needs(Span::instant(to), &Limits::default());
-        self.exemplars.read().unwrap_or_else(PoisonError::into_inner).of(&needs, from, to)
+        let mut all = Exemplars::default();
+        all.put(self.selected_exemplars(&needs));
+        all.put(question.exemplars(&needs).await?);
+        Ok(all.of(&needs, from, to))
     }
 
     /// Takes in what the monitor found out itself.
@@ -224,7 +250,7 @@ impl Metrics {
         is_time
     }
 
-    /// Evaluates a query, within a time.
+    /// Evaluates a query over the series of all nodes, within a time.
     ///
     /// # Errors
     /// [`Unanswered`].
@@ -233,44 +259,53 @@ impl Metrics {
         query: Query,
         span: Span,
         asked: Asked,
+        question: &Question,
     ) -> Result<Answered, Unanswered> {
         let end = Instant::now() + asked.time_max.unwrap_or(QUERY_TIME_MAX).min(QUERY_TIME_MAX);
+        let needs = needs(&query, span, asked.lookback)?;
+        // Asked before there is a permit: two nodes that wait for each other would wait for ever.
+        let (others, passed) = question.series(&needs, QUERY_SAMPLES_MAX).await?;
         let waiting = tokio::time::timeout_at(end.into(), self.queries.clone().acquire_owned());
         let permit = waiting.await.map_err(|_| Wrong::Deadline)?;
         let this = self.clone();
         let work = move || {
             let _held = permit;
-            this.evaluate(&query, span, asked.lookback, end)
+            this.evaluate(&query, (span, asked.lookback), end, needs, others)
         };
-        match tokio::task::spawn_blocking(work).await {
-            Ok(outcome) => Ok(outcome?),
-            Err(broken) => Err(Unanswered::Broken(broken.to_string())),
+        let (answer, mut remarks) = match tokio::task::spawn_blocking(work).await {
+            Ok(outcome) => outcome?,
+            Err(broken) => return Err(Unanswered::Broken(broken.to_string())),
+        };
+        if passed > 0 {
+            remarks.push(format!("{passed} files of samples of other nodes could not be read"));
         }
+        remarks.extend(question.warnings());
+        Ok((answer, remarks))
     }
 
-    fn evaluate(&self, query: &Query, span: Span, lookback: Option<i64>, end: Instant) -> Result<Answered, Wrong> {
+    fn evaluate(
+        &self,
+        query: &Query,
+        (span, lookback): (Span, Option<i64>),
+        end: Instant,
+        needs: Vec<Selection>,
+        others: Others,
+    ) -> Result<Answered, Wrong> {
         let is_over = || Instant::now() >= end;
-        let usual = Limits::default();
-        let limits = Limits {
-            lookback: lookback.unwrap_or(usual.lookback),
-            samples_max: QUERY_SAMPLES_MAX,
-            is_over: &is_over,
-            ..usual
-        };
-        let steps = span.steps();
-        if steps > limits.steps_max {
-            return Err(Wrong::TooManySteps { steps, max: limits.steps_max });
-        }
+        let limits = Limits { is_over: &is_over, ..limits(lookback) };
         let mut data = Data::new();
         let mut left = QUERY_SAMPLES_MAX;
         let mut unread = 0;
-        for selection in query.needs(span, &limits) {
+        let mut others = others.into_iter();
+        for selection in needs {
             if is_over() {
                 return Err(Wrong::Deadline);
             }
             let (series, passed) = self.select(&selection, left).ok_or(Wrong::TooManySamples(QUERY_SAMPLES_MAX))?;
+            let series = joined(series, others.next().unwrap_or_default());
             unread = unread.max(passed);
-            left = left.saturating_sub(series.iter().map(|one| one.samples.len()).sum::<usize>());
+            let samples = series.iter().map(|one| one.samples.len()).sum::<usize>();
+            left = left.checked_sub(samples).ok_or(Wrong::TooManySamples(QUERY_SAMPLES_MAX))?;
             data.push((selection, series));
         }
         let (answer, mut remarks) = query.answer(span, &limits, &data)?;
@@ -298,11 +333,53 @@ impl Metrics {
         Some((series.collect(), found.unread))
     }
 
-    /// Labels of series that match one of the selections; of all, if there are none. Sorted.
+    /// Series that match, for each selection its own, and how many files could not be read; of this node alone.
     ///
     /// # Errors
     /// [`Unanswered`].
-    async fn labels(self: &Arc<Self>, selections: Vec<Selection>) -> Result<Vec<Labels>, Unanswered> {
+    pub(crate) async fn series(
+        self: &Arc<Self>,
+        selections: Vec<Selection>,
+        samples_max: usize,
+    ) -> Result<(Others, usize), Unanswered> {
+        let samples_max = samples_max.min(QUERY_SAMPLES_MAX);
+        let waiting = tokio::time::timeout(QUERY_TIME_MAX, self.queries.clone().acquire_owned());
+        let permit = waiting.await.map_err(|_| Wrong::Deadline)?;
+        let this = self.clone();
+        let work = move || {
+            let _held = permit;
+            let (mut all, mut left, mut unread) = (Vec::with_capacity(selections.len()), samples_max, 0);
+            for selection in &selections {
+                let (series, passed) = this.select(selection, left).ok_or(Wrong::TooManySamples(samples_max))?;
+                left = left.saturating_sub(series.iter().map(|one| one.samples.len()).sum::<usize>());
+                unread = unread.max(passed);
+                all.push(series);
+            }
+            Ok::<_, Wrong>((all, unread))
+        };
+        let found = tokio::task::spawn_blocking(work).await.map_err(|broken| Unanswered::Broken(broken.to_string()))?;
+        Ok(found?)
+    }
+
+    /// Labels of series that match one of the selections, of all nodes; of all, if there are none. Sorted.
+    ///
+    /// # Errors
+    /// [`Unanswered`].
+    async fn labels_of_all(
+        self: &Arc<Self>,
+        selections: Vec<Selection>,
+        question: &Question,
+    ) -> Result<Vec<Labels>, Unanswered> {
+        let mut found = question.labels(&selections).await?;
+        found.extend(self.labels(selections).await?);
+        Ok(found.into_iter().collect())
+    }
+
+    /// Labels of series that match one of the selections; of all, if there are none. Sorted. Of this node alone.
+    ///
+    /// # Errors
+    /// [`Unanswered`].
+    pub(crate) async fn labels(self: &Arc<Self>, selections: Vec<Selection>) -> Result<Vec<Labels>, Unanswered> {
         let waiting = tokio::time::timeout(QUERY_TIME_MAX, self.queries.clone().acquire_owned());
         let permit = waiting.await.map_err(|_| Wrong::Deadline)?;
         let this = self.clone();
@@ -322,12 +399,12 @@ impl Metrics {
     }
 
     /// Labels of series in memory.
-    fn recent_labels(&self) -> Vec<Labels> {
+    pub(crate) fn recent_labels(&self) -> Vec<Labels> {
         self.read().labels(&[]).cloned().collect()
     }
 
     /// What is known of metrics.
-    fn about(&self, metric: Option<&str>) -> Vec<(String, About)> {
+    pub(crate) fn about(&self, metric: Option<&str>) -> Vec<(String, About)> {
         let catalogue = self.catalogue.read().unwrap_or_else(PoisonError::into_inner);
         catalogue.of(metric).map(|(name, about)| (name.clone(), about.clone())).collect()
     }
@@ -346,6 +423,33 @@ impl Metrics {
     fn write(&self) -> RwLockWriteGuard<'_, Store> {
         self.store.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn limits(lookback: Option<i64>) -> Limits<'static> {
+    let usual = Limits::default();
+    Limits { lookback: lookback.unwrap_or(usual.lookback), samples_max: QUERY_SAMPLES_MAX, ..usual }
+}
+
+/// The series that a query needs.
+fn needs(query: &Query, span: Span, lookback: Option<i64>) -> Result<Vec<Selection>, Wrong> {
+    let limits = limits(lookback);
+    let steps = span.steps();
+    if steps > limits.steps_max {
+        return Err(Wrong::TooManySteps { steps, max: limits.steps_max });
+    }
+    Ok(query.needs(span, &limits))
+}
+
+/// Series of two nodes as one: what an instance sent to the one and to the other is one series.
+pub(crate) fn joined(own: Vec<Series>, others: Vec<Series>) -> Vec<Series> {
+    if others.is_empty() {
+        return own;
+    }
+    let mut all: BTreeMap<Labels, Vec<Sample>> = others.into_iter().map(|one| (one.labels, one.samples)).collect();
+    for one in own {
+        overlay(all.entry(one.labels).or_default(), one.samples);
+    }
+    all.into_iter().map(|(labels, samples)| Series { labels, samples }).collect()
 }
 
 /// How much there is.

@@ -8,6 +8,7 @@ use ninefold_proto::ninefold::monitor::v1 as proto;
 use crate::error::Error;
 use crate::metrics::{Asked, Metrics, encoded};
 use crate::model::Nanos;
+use crate::neighbours::question::Question;
 use crate::tier::{Limit, Tier};
 use crate::wire::{answer, query};
 
@@ -24,15 +25,15 @@ const REVISION: &str = "ninefold_config_revision";
 /// [`Error::QueryInvalid`].
 pub(crate) async fn of(
     request: proto::GetLogOriginRequest,
-    tier: &dyn Tier,
+    question: &Question,
     metrics: &Arc<Metrics>,
 ) -> Result<proto::GetLogOriginResponse, Error> {
     let at = request.time.as_ref().and_then(query::moment).ok_or_else(|| query::wrong("time", "must be given"))?;
     let trace = match request.trace_id.as_str() {
         "" => None,
-        id => tier.trace(query::trace_id(id)?, LIMIT).await?.and_then(|trace| trace.summary),
+        id => question.trace(query::trace_id(id)?, LIMIT).await?.and_then(|trace| trace.summary),
     };
-    let series = measured(&request, at, metrics).await?;
+    let series = measured(&request, at, (question, metrics)).await?;
     let configured = series.iter().filter(|series| series.labels.get(NAME).is_some_and(|name| name == REVISION));
     let label = |series: &proto::MetricSeries, name: &str| series.labels.get(name).cloned().unwrap_or_default();
     let configured = configured.map(|series| proto::ConfiguredWith {
@@ -41,7 +42,12 @@ pub(crate) async fn of(
         revision: series.points.first().map(revision).unwrap_or_default(),
     });
     let configured_with = configured.collect();
-    Ok(proto::GetLogOriginResponse { trace: trace.map(answer::summary), configured_with, metrics: series })
+    Ok(proto::GetLogOriginResponse {
+        trace: trace.map(answer::summary),
+        configured_with,
+        metrics: series,
+        missing_nodes: question.missing(),
+    })
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "revisions are whole numbers below 2^53")]
@@ -56,7 +62,7 @@ fn revision(point: &proto::MetricPoint) -> i64 {
 async fn measured(
     request: &proto::GetLogOriginRequest,
     at: Nanos,
-    metrics: &Arc<Metrics>,
+    (question, metrics): (&Question, &Arc<Metrics>),
 ) -> Result<Vec<proto::MetricSeries>, Error> {
     if request.service.is_empty() || request.instance_id.is_empty() {
         return Ok(Vec::new());
@@ -66,7 +72,7 @@ async fn measured(
     let text = format!("{{job={}, instance={}}}", quoted(&request.service), quoted(&request.instance_id));
     let query = Query::parse(&text).map_err(|error| query::wrong("instance_id", &error.to_string()))?;
     let millis = i64::try_from(at.0 / 1_000_000).unwrap_or(i64::MAX);
-    let asked = metrics.answer(query, Span::instant(millis), Asked::default()).await;
+    let asked = metrics.answer(query, Span::instant(millis), Asked::default(), question).await;
     let (answer, _) = asked.map_err(|error| Error::Unreadable(Box::new(error)))?;
     let Answer::Series(mut series) = answer else { return Ok(Vec::new()) };
     series.sort_by(|one, other| one.labels.iter().cmp(other.labels.iter()));

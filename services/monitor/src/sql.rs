@@ -21,7 +21,8 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::model::{LineFilter, Nanos};
 use crate::service::ANSWER_BYTES_MAX;
-use crate::tier::Tier;
+use crate::neighbours::question::Question;
+use crate::tier::Tier as _;
 use desk::{Desk, Room, Rows, Shared, Until, insert};
 use tables::Table;
 
@@ -52,7 +53,6 @@ pub(crate) struct Asked {
 /// Answers statements.
 #[derive(Debug)]
 pub(crate) struct Sql {
-    tier: Arc<dyn Tier>,
     metrics: Arc<Metrics>,
     statements: Arc<Semaphore>,
     room: Room,
@@ -74,26 +74,26 @@ fn held(desk: &Shared) -> MutexGuard<'_, Desk> {
 }
 
 impl Sql {
-    /// Answers from a tier and from metrics.
-    pub(crate) fn new(tier: Arc<dyn Tier>, metrics: Arc<Metrics>, config: &Config) -> Self {
+    /// Answers from metrics, and from what a question is asked of.
+    pub(crate) fn new(metrics: Arc<Metrics>, config: &Config) -> Self {
         let room = Room { records_max: config.sql_records_max, bytes_max: config.sql_bytes_max };
-        Self { tier, metrics, statements: Arc::new(Semaphore::new(STATEMENTS_MAX)), room, wait: config.query_wait }
+        Self { metrics, statements: Arc::new(Semaphore::new(STATEMENTS_MAX)), room, wait: config.query_wait }
     }
 
     /// Answers a statement, and says of how many records.
     ///
     /// # Errors
     /// [`Error::QueryInvalid`], [`Error::SqlTooCostly`], [`Error::QueryTooSlow`], [`Error::QueryTooCostly`].
-    pub(crate) async fn answer(&self, asked: Asked) -> Result<(Rows, u64), Error> {
+    pub(crate) async fn answer(&self, asked: Asked, question: &Question) -> Result<(Rows, u64), Error> {
         let waiting = Waiting(Arc::default());
         let until = Until { at: Instant::now() + self.wait, wait: self.wait, is_dropped: waiting.0.clone() };
         let desk = Desk::new(&asked.statement, self.room)?;
         let permit = tokio::time::timeout(self.wait, self.statements.clone().acquire_owned()).await;
         let permit = permit.map_err(|_| Error::QueryTooSlow(self.wait))?;
         let desk: Shared = Arc::new(std::sync::Mutex::new(desk));
-        self.lay_out_lines(&desk, &asked, &until).await?;
-        self.lay_out_spans(&desk, &asked, &until).await?;
-        self.lay_out_samples(&desk, &asked, &until).await?;
+        lay_out_lines(&desk, &asked, &until, question).await?;
+        lay_out_spans(&desk, &asked, &until, question).await?;
+        self.lay_out_samples(&desk, &asked, &until, question).await?;
         let work = move || {
             let _permit = permit;
             let desk = held(&desk);
@@ -103,36 +103,13 @@ impl Sql {
         tokio::task::spawn_blocking(work).await.map_err(|panic| Error::Unreadable(Box::new(panic)))?
     }
 
-    async fn lay_out_lines(&self, desk: &Shared, asked: &Asked, until: &Until) -> Result<(), Error> {
-        let table = Table::Logs;
-        let Some(columns) = held(desk).reads(table) else { return Ok(()) };
-        let names: Vec<&str> = columns.iter().map(|place| table.columns()[*place].0).collect();
-        let parts: BTreeSet<_> = names.iter().filter_map(|name| tables::part(name)).collect();
-        let (to, statement, until) = (desk.clone(), insert(table, &columns), until.clone());
-        held(desk).begin()?;
-        let give = move |line: &crate::model::Line| {
-            until.check()?;
-            held(&to).put(table, &statement, names.iter().map(|name| tables::of_line(line, name)).collect())
-        };
-        self.tier.each_line(&asked.lines, &parts, Box::new(give)).await?;
-        held(desk).end()
-    }
-
-    async fn lay_out_spans(&self, desk: &Shared, asked: &Asked, until: &Until) -> Result<(), Error> {
-        let table = Table::Spans;
-        let Some(columns) = held(desk).reads(table) else { return Ok(()) };
-        let names: Vec<&str> = columns.iter().map(|place| table.columns()[*place].0).collect();
-        let (to, statement, until) = (desk.clone(), insert(table, &columns), until.clone());
-        held(desk).begin()?;
-        let give = move |span: &crate::model::Span| {
-            until.check()?;
-            held(&to).put(table, &statement, names.iter().map(|name| tables::of_span(span, name)).collect())
-        };
-        self.tier.each_span(asked.start, asked.end, Box::new(give)).await?;
-        held(desk).end()
-    }
-
-    async fn lay_out_samples(&self, desk: &Shared, asked: &Asked, until: &Until) -> Result<(), Error> {
+    async fn lay_out_samples(
+        &self,
+        desk: &Shared,
+        asked: &Asked,
+        until: &Until,
+        question: &Question,
+    ) -> Result<(), Error> {
         let table = Table::Samples;
         let Some(columns) = held(desk).reads(table) else { return Ok(()) };
         let text = if asked.selector.is_empty() { ALL_SAMPLES } else { &asked.selector };
@@ -143,12 +120,14 @@ impl Sql {
         (selection.from, selection.to) = (millis(asked.start) - 1, millis(asked.end) - 1);
         let (metrics, to, until) = (self.metrics.clone(), desk.clone(), until.clone());
         let most = self.room.records_max;
+        let samples_max = usize::try_from(most).unwrap_or(usize::MAX);
+        let (mut others, _) = question.series(std::slice::from_ref(&selection), samples_max).await?;
         let work = move || {
             let names: Vec<&str> = columns.iter().map(|place| table.columns()[*place].0).collect();
             let statement = insert(table, &columns);
-            let samples_max = usize::try_from(most).unwrap_or(usize::MAX);
             let found = metrics.select(&selection, samples_max);
             let (series, _) = found.ok_or_else(|| Error::SqlTooCostly(format!("{most} samples")))?;
+            let series = crate::metrics::joined(series, others.pop().unwrap_or_default());
             let mut desk = held(&to);
             desk.begin()?;
             for one in &series {
@@ -162,6 +141,35 @@ impl Sql {
         };
         tokio::task::spawn_blocking(work).await.map_err(|panic| Error::Unreadable(Box::new(panic)))?
     }
+}
+
+async fn lay_out_lines(desk: &Shared, asked: &Asked, until: &Until, question: &Question) -> Result<(), Error> {
+    let table = Table::Logs;
+    let Some(columns) = held(desk).reads(table) else { return Ok(()) };
+    let names: Vec<&str> = columns.iter().map(|place| table.columns()[*place].0).collect();
+    let parts: BTreeSet<_> = names.iter().filter_map(|name| tables::part(name)).collect();
+    let (to, statement, until) = (desk.clone(), insert(table, &columns), until.clone());
+    held(desk).begin()?;
+    let give = move |line: &crate::model::Line| {
+        until.check()?;
+        held(&to).put(table, &statement, names.iter().map(|name| tables::of_line(line, name)).collect())
+    };
+    question.each_line(&asked.lines, &parts, Box::new(give)).await?;
+    held(desk).end()
+}
+
+async fn lay_out_spans(desk: &Shared, asked: &Asked, until: &Until, question: &Question) -> Result<(), Error> {
+    let table = Table::Spans;
+    let Some(columns) = held(desk).reads(table) else { return Ok(()) };
+    let names: Vec<&str> = columns.iter().map(|place| table.columns()[*place].0).collect();
+    let (to, statement, until) = (desk.clone(), insert(table, &columns), until.clone());
+    held(desk).begin()?;
+    let give = move |span: &crate::model::Span| {
+        until.check()?;
+        held(&to).put(table, &statement, names.iter().map(|name| tables::of_span(span, name)).collect())
+    };
+    question.each_span(asked.start, asked.end, Box::new(give)).await?;
+    held(desk).end()
 }
 
 impl Until {

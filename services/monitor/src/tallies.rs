@@ -33,6 +33,27 @@ pub struct Step {
     pub errors: u64,
 }
 
+impl Step {
+    const fn add(&mut self, other: Self) {
+        self.lines += other.lines;
+        self.warnings += other.warnings;
+        self.errors += other.errors;
+    }
+}
+
+/// What was counted, taken apart.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Counted {
+    /// How long a step is, in nanoseconds; zero for no steps.
+    pub step: u64,
+    /// How many lines.
+    pub lines: u64,
+    /// Steps that have lines, by their place since 1970.
+    pub steps: Vec<(u64, Step)>,
+    /// Of each field: lines by value, and lines with other values.
+    pub facets: Vec<(HashMap<String, u64>, u64)>,
+}
+
 /// How often values of a field occur.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facet {
@@ -86,14 +107,56 @@ impl Tallies {
         }
     }
 
+    /// Puts what was counted together; [`Tallies::into_counted`] takes it apart. Steps that are not in order of place do
+    /// not matter.
+    pub fn of_counted(counted: Counted) -> Self {
+        let Counted { step, lines, steps, facets } = counted;
+        let facets = facets.into_iter().map(|(values, others)| (String::new(), values, others)).collect();
+        Self { step, lines, steps: steps.into_iter().collect(), facets }
+    }
+
+    /// Takes apart what was counted, for whoever adds it to what another counted.
+    pub fn into_counted(self) -> Counted {
+        let facets = self.facets.into_iter().map(|(_, values, others)| (values, others)).collect();
+        Counted { step: self.step, lines: self.lines, steps: self.steps.into_iter().collect(), facets }
+    }
+
+    /// Adds what another counted by the same fields, and by steps that began as long as these.
+    pub fn join(&mut self, mut other: Self) {
+        self.lines += other.lines;
+        if self.step > 0 && other.step > 0 {
+            while self.step < other.step {
+                self.coarsen();
+            }
+            while other.step < self.step {
+                other.coarsen();
+            }
+            for (place, step) in other.steps {
+                self.steps.entry(place).or_default().add(step);
+            }
+            while self.steps.len() > STEPS_MAX {
+                self.coarsen();
+            }
+        }
+        for ((_, values, others), (_, more, more_others)) in self.facets.iter_mut().zip(other.facets) {
+            *others += more_others;
+            for (value, lines) in more {
+                if let Some(known) = values.get_mut(&value) {
+                    *known += lines;
+                } else if values.len() < VALUES_MAX {
+                    values.insert(value, lines);
+                } else {
+                    *others += lines;
+                }
+            }
+        }
+    }
+
     fn coarsen(&mut self) {
         self.step = self.step.saturating_mul(2);
         let mut steps: BTreeMap<u64, Step> = BTreeMap::new();
         for (place, step) in std::mem::take(&mut self.steps) {
-            let wider = steps.entry(place / 2).or_default();
-            wider.lines += step.lines;
-            wider.warnings += step.warnings;
-            wider.errors += step.errors;
+            steps.entry(place / 2).or_default().add(step);
         }
         self.steps = steps;
     }
@@ -142,6 +205,19 @@ mod tests {
         let facets = tallies.facets(2);
         assert_eq!(facets[0].values, [("blue".to_owned(), 2), ("green".to_owned(), 1)]);
         assert_eq!((facets[0].others, facets[1].values.len(), facets[1].others), (1, 2, 2));
+    }
+
+    #[test]
+    fn what_two_counted_adds_up_as_if_one_had() {
+        let fields = ["color".to_owned()];
+        let (mut one, mut other, mut all) = (Tallies::new(1, &fields), Tallies::new(1, &fields), Tallies::new(1, &fields));
+        for time in 0..4000 {
+            let line = line(time, if time % 7 == 0 { Level::Error } else { Level::Info }, &format!("c{}", time % 5));
+            if time < 100 { &mut one } else { &mut other }.add(&line);
+            all.add(&line);
+        }
+        one.join(Tallies::of_counted(other.into_counted()));
+        assert_eq!(one, all);
     }
 
     #[test]

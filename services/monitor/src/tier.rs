@@ -16,6 +16,7 @@ use crate::model::{
     Kept, Line, LineFilter, Measurement, Nanos, Sample, SeriesKey, Span, Summary, TraceFilter, TraceId, Usage,
 };
 use crate::shares::Pressure;
+use crate::summary::Part as TracePart;
 use crate::tallies::Tallies;
 
 /// Keeps records in a bounded way and answers questions about them.
@@ -88,6 +89,12 @@ pub trait Tier: Debug + Send + Sync + 'static {
         records_max: usize,
     ) -> Result<Page<Summary, TraceCursor>, Error>;
 
+    /// Tells what is known of traces, of each that something is known of; in no order.
+    ///
+    /// # Errors
+    /// As [`Tier::search_lines`].
+    async fn parts(&self, ids: &[TraceId]) -> Result<Vec<TracePart>, Error>;
+
     /// Counts lines: all that match, and adds them to what was counted.
     ///
     /// # Errors
@@ -118,12 +125,11 @@ pub trait Tier: Debug + Send + Sync + 'static {
     /// None in memory; a durable tier may be busy, or fail to read or write. Then some may be gone.
     async fn delete_lines(&self, filter: &LineFilter) -> Result<u64, Error>;
 
-    /// Deletes all spans of the traces that have a span that is looked for, and of the one that is named alone; answers
-    /// how many.
+    /// Deletes all spans of traces.
     ///
     /// # Errors
     /// As [`Tier::delete_lines`].
-    async fn delete_traces(&self, id: Option<TraceId>, filter: &TraceFilter) -> Result<u64, Error>;
+    async fn delete_traces(&self, meant: MeantTraces) -> Result<Deleted, Error>;
 
     /// Reads the newest samples by key, of one metric and one service if they are given, those behind `after`.
     ///
@@ -151,6 +157,24 @@ pub trait Tier: Debug + Send + Sync + 'static {
 pub type TakeLine = Box<dyn FnMut(&Line) -> Result<(), Error> + Send>;
 /// Takes spans, one after the other.
 pub type TakeSpan = Box<dyn FnMut(&Span) -> Result<(), Error> + Send>;
+
+/// Traces that are to be deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MeantTraces {
+    /// Those that have a span that is looked for; of one trace alone, where it is named.
+    With(Option<TraceId>, TraceFilter),
+    /// These.
+    These(Vec<TraceId>),
+}
+
+/// What was deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// How many spans.
+    pub spans: u64,
+    /// Of which traces.
+    pub traces: Vec<TraceId>,
+}
 
 /// A kind of telemetry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -246,7 +270,7 @@ pub struct Trace {
 }
 
 /// How much is kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
     /// Of log lines.
     pub lines: Tally,
@@ -254,6 +278,12 @@ pub struct Retention {
     pub spans: Tally,
     /// Of series.
     pub series: Tally,
+    /// Deletions that were ordered and are not done.
+    pub pending_deletions: u32,
+    /// Why what comes in is refused or kept from files; empty where it is not.
+    pub problem: String,
+    /// Indexes of files that were found spoiled.
+    pub spoiled_indexes: u64,
 }
 
 /// How much is kept of one signal.

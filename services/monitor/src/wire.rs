@@ -2,6 +2,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod json;
+pub(crate) mod neighbour;
 pub(crate) mod onward;
 pub(crate) mod otlp;
 pub(crate) mod query;

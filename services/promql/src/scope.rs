@@ -21,6 +21,12 @@ impl Selection {
         self.selector.name.as_deref()
     }
 
+    /// The selector as PromQL writes it, without its time.
+    pub fn text(&self) -> String {
+        let selector = Selector { when: When::default(), edges: Edges::Open, ..self.selector.clone() };
+        Expr::Selector(selector).to_string()
+    }
+
     /// Whether a series is one of them.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.selector.is_match(labels)

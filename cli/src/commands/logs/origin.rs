@@ -35,6 +35,7 @@ pub(super) async fn tell(platform: &Platform, records: &[LogRecord], format: For
             trace_id: record.trace_id.clone(),
         };
         let origin = platform.search(platform.monitor().get_log_origin(request)).await?;
+        output::missing(&origin.missing_nodes);
         told.push((record, instances.get(&record.instance_id), origin));
     }
     let values: Vec<Value> = told.iter().map(|(record, instance, origin)| value(record, *instance, origin)).collect();

@@ -13,6 +13,7 @@ use crate::output::{self, Format, Table};
 pub(super) async fn compare(platform: &Platform, one: String, other: String, format: Format) -> Result<(), Failure> {
     let request = CompareTracesRequest { trace_id: one, other_trace_id: other };
     let answer = platform.search(platform.monitor().compare_traces(request)).await?;
+    output::missing(&answer.missing_nodes);
     if answer.truncated {
         output::talk("the traces are larger than is compared; the latest is left out");
     }

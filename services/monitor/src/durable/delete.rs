@@ -4,26 +4,34 @@
 //! replaced. What is in memory and in the journal goes to files first.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{AsArray as _, BooleanArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::UInt64Type;
 use arrow::error::ArrowError;
+use ninefold::fault;
+use ninefold_proto::ninefold::monitor::v1 as proto;
 use parquet::errors::ParquetError;
+use prost::Message as _;
 use tokio::sync::oneshot;
 
 use super::cold::{self, Question};
 use super::columns::SEQUENCE;
 use super::file::{Sheet, Writer};
-use super::manifest::{Change, Entry};
+use super::manifest::{Change, Entry, Manifest};
 use super::state::{State, lock};
 use super::unreadable;
 use super::upkeep::Upkeep;
 use crate::error::Error;
-use crate::model::{LineFilter, TraceFilter, TraceId};
-use crate::tier::Signal;
+use crate::model::{LineFilter, TraceId};
+use crate::tier::{MeantTraces, Signal, Tier as _};
+use crate::wire::neighbour as wire;
 
+/// Kinds of orders, as the manifest has them.
+const LINES: &str = "lines";
+const TRACES: &str = "traces";
 /// Most orders that wait.
 const ORDERS_MAX: usize = 16;
 /// Traces that are looked for at a time.
@@ -34,56 +42,132 @@ const TRACES_STEP: usize = 20_000;
 pub(crate) enum Doomed {
     /// Lines.
     Lines(LineFilter),
-    /// Whole traces that have such a span; of one trace alone, where it is named.
-    Traces(Option<TraceId>, TraceFilter),
+    /// Whole traces.
+    Traces(MeantTraces),
 }
 
-/// Somebody waits until something is gone.
+/// What is gone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gone {
+    /// How many records.
+    pub(crate) records: u64,
+    /// Of which traces, where traces were meant.
+    pub(crate) traces: Vec<TraceId>,
+}
+
+/// Something is to be gone.
 #[derive(Debug)]
 pub(crate) struct Order {
+    /// What names it in the manifest.
+    id: i64,
     doomed: Doomed,
-    done: oneshot::Sender<Result<u64, Error>>,
+    /// Only what came in until then: the sequence number of the last line.
+    through: u64,
+    /// Who waits; nobody after a death.
+    done: Option<oneshot::Sender<Result<Gone, Error>>>,
 }
 
 /// Orders that wait; none where nobody is left to obey.
 #[derive(Debug)]
-pub(crate) struct Orders(Mutex<Option<VecDeque<Order>>>);
-
-impl Default for Orders {
-    fn default() -> Self {
-        Self(Mutex::new(Some(VecDeque::new())))
-    }
+pub(crate) struct Orders {
+    waiting: Mutex<Option<VecDeque<Order>>>,
+    /// How many are not done, the one that is being done included.
+    undone: AtomicU32,
 }
 
 impl Orders {
-    fn next(&self) -> Option<Order> {
-        lock(&self.0).as_mut().and_then(VecDeque::pop_front)
+    /// Those that a death left undone.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn left(manifest: &Manifest) -> Result<Self, sqlx::Error> {
+        let mut waiting = VecDeque::new();
+        for (id, kind, what, through) in manifest.orders().await? {
+            match Doomed::decode(&kind, &what) {
+                Some(doomed) => waiting.push_back(Order { id, doomed, through, done: None }),
+                None => tracing::error!(id, kind, "an order to delete cannot be read; give it again"),
+            }
+        }
+        let undone = AtomicU32::new(u32::try_from(waiting.len()).unwrap_or(u32::MAX));
+        Ok(Self { waiting: Mutex::new(Some(waiting)), undone })
     }
 
-    /// Takes no more orders; whoever waits is told that it failed.
+    fn next(&self) -> Option<Order> {
+        lock(&self.waiting).as_mut().and_then(VecDeque::pop_front)
+    }
+
+    /// How many are not done.
+    pub(crate) fn undone(&self) -> u32 {
+        self.undone.load(Ordering::Relaxed)
+    }
+
+    /// Takes no more orders; whoever waits is told that it is not done yet.
     pub(crate) fn close(&self) {
-        lock(&self.0).take();
+        lock(&self.waiting).take();
+    }
+
+    fn put_back(&self, order: Order) {
+        if let Some(waiting) = lock(&self.waiting).as_mut() {
+            waiting.push_back(order);
+        }
+    }
+
+    fn is_full(&self) -> Result<bool, Error> {
+        let waiting = lock(&self.waiting);
+        waiting.as_ref().map(|waiting| waiting.len() >= ORDERS_MAX).ok_or_else(ended)
+    }
+
+    fn push(&self, order: Order) -> Result<(), Error> {
+        let mut waiting = lock(&self.waiting);
+        waiting.as_mut().ok_or_else(ended)?.push_back(order);
+        self.undone.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn ended() -> Error {
+    Error::Unwritable(Arc::new(std::io::Error::other("the node ends; what was ordered is done when it is back")))
+}
+
+impl Doomed {
+    fn encode(&self) -> (&'static str, Vec<u8>) {
+        match self {
+            Self::Lines(filter) => {
+                (LINES, proto::ForgetLinesRequest { filter: Some(wire::line_filter(filter)) }.encode_to_vec())
+            }
+            Self::Traces(meant) => (TRACES, wire::meant(meant).encode_to_vec()),
+        }
+    }
+
+    fn decode(kind: &str, what: &[u8]) -> Option<Self> {
+        match kind {
+            LINES => {
+                let request = proto::ForgetLinesRequest::decode(what).ok()?;
+                wire::line_filter_of(request.filter).ok().map(Self::Lines)
+            }
+            TRACES => wire::meant_of(proto::ForgetTracesRequest::decode(what).ok()?).ok().map(Self::Traces),
+            _ => None,
+        }
     }
 }
 
 impl State {
-    /// Deletes records, of those that are there; answers how many. It goes on when nobody waits for it any more.
+    /// Deletes records, of those that are there. It goes on when nobody waits for it any more, and after a death.
     ///
     /// # Errors
     /// [`Error::Overloaded`]; [`Error::Unwritable`]; [`Error::Unreadable`]. Then some may be gone.
-    pub(crate) async fn delete(&self, doomed: Doomed) -> Result<u64, Error> {
-        let (done, told) = oneshot::channel();
-        {
-            let mut orders = lock(&self.orders.0);
-            let closed = || Error::Unwritable(Arc::new(std::io::Error::other("the node ends")));
-            let orders = orders.as_mut().ok_or_else(closed)?;
-            if orders.len() >= ORDERS_MAX {
-                return Err(Error::Overloaded);
-            }
-            orders.push_back(Order { doomed, done });
+    pub(crate) async fn delete(&self, doomed: Doomed) -> Result<Gone, Error> {
+        if self.orders.is_full()? {
+            return Err(Error::Overloaded);
         }
+        let (done, told) = oneshot::channel();
+        let through = *self.hot.newest_line().borrow();
+        let (kind, what) = doomed.encode();
+        let kept = self.manifest.order(kind, what, through).await;
+        let id = kept.map_err(|error| Error::Unwritable(Arc::new(error)))?;
+        self.orders.push(Order { id, doomed, through, done: Some(done) })?;
         self.wake.notify_one();
-        told.await.map_err(|gone| Error::Unwritable(Arc::new(gone)))?
+        told.await.map_err(|_| ended())?
     }
 }
 
@@ -92,16 +176,26 @@ impl Upkeep {
     pub(crate) async fn obey(&mut self) {
         loop {
             let Some(order) = self.state.orders.next() else { return };
-            let outcome = self.delete(&order.doomed).await;
-            if let Ok(records) = &outcome {
+            let outcome = self.delete(&order.doomed, order.through).await;
+            if let Ok(Gone { records, .. }) = &outcome {
                 tracing::info!(records, "telemetry was deleted by order");
             }
+            if let (Err(error), None) = (&outcome, &order.done) {
+                tracing::warn!(error = %fault::chain(error), "a deletion from before a death is still not done");
+                self.state.orders.put_back(order);
+                return;
+            }
+            self.state.orders.undone.fetch_sub(1, Ordering::Relaxed);
+            // Who waits is told how it ended; an order that nobody waits for is given up only when it is done.
+            if let Err(error) = self.state.manifest.obeyed(order.id).await {
+                tracing::warn!(error = %fault::chain(&error), "a deletion that is done will be done again");
+            }
             // Nobody waits where the caller went away.
-            let _ = order.done.send(outcome);
+            let _ = order.done.map(|done| done.send(outcome));
         }
     }
 
-    async fn delete(&mut self, doomed: &Doomed) -> Result<u64, Error> {
+    async fn delete(&mut self, doomed: &Doomed, through: u64) -> Result<Gone, Error> {
         self.make_sure().await?;
         // What was taken from memory before does not have all that came in before the order.
         if self.is_prepared() {
@@ -110,44 +204,50 @@ impl Upkeep {
         self.file().await?;
         match doomed {
             Doomed::Lines(filter) => {
-                let through = self.state.sheets(Signal::Logs).iter().map(|sheet| sheet.entry.last).max().unwrap_or(0);
                 let asked = filter.clone();
-                let meant = move |sheet: &Sheet, question: &Question| cold::lines_meant(sheet, &asked, question);
+                let meant = move |sheet: &Sheet, question: &Question| {
+                    let mut meant = cold::lines_meant(sheet, &asked, question)?;
+                    meant.retain(|sequence| *sequence <= through);
+                    Ok(meant)
+                };
                 let deleted = self.without(Signal::Logs, Arc::new(meant)).await?;
                 self.state.hot.delete_lines(filter, through);
-                Ok(deleted)
+                Ok(Gone { records: deleted, traces: Vec::new() })
             }
-            Doomed::Traces(id, filter) => self.delete_traces(*id, filter).await,
+            Doomed::Traces(meant) => self.delete_traces(meant).await,
         }
     }
 
-    async fn delete_traces(&mut self, id: Option<TraceId>, filter: &TraceFilter) -> Result<u64, Error> {
-        let mut deleted = 0;
+    async fn delete_traces(&mut self, meant: &MeantTraces) -> Result<Gone, Error> {
+        let mut deleted = Gone::default();
         loop {
-            let (sheets, asked) = (self.state.sheets(Signal::Spans), filter.clone());
+            let (sheets, asked) = (self.state.sheets(Signal::Spans), meant.clone());
             let work = move || {
                 let question = Question::unbounded();
-                match id {
-                    Some(id) => {
+                match asked {
+                    MeantTraces::With(Some(id), filter) => {
                         let spans = cold::spans_of_trace(&sheets, id, &question)?;
-                        let is_meant = spans.iter().any(|span| asked.admits_span(span));
+                        let is_meant = spans.iter().any(|span| filter.admits_span(span));
                         Ok(is_meant.then_some(id).into_iter().collect())
                     }
-                    None => cold::traces_with(&sheets, &asked, TRACES_STEP, &question),
+                    MeantTraces::With(None, filter) => cold::traces_with(&sheets, &filter, TRACES_STEP, &question),
+                    MeantTraces::These(ids) => Ok(ids.into_iter().collect()),
                 }
             };
             let ids: HashSet<TraceId> = tokio::task::spawn_blocking(work).await.map_err(unreadable)??;
             if ids.is_empty() {
                 return Ok(deleted);
             }
+            let is_all = matches!(meant, MeantTraces::These(_));
+            deleted.traces.extend(&ids);
             let ids = Arc::new(ids);
             let of = ids.clone();
             let meant = move |sheet: &Sheet, question: &Question| cold::spans_meant(sheet, &of, question);
             let spans = self.without(Signal::Spans, Arc::new(meant)).await?;
-            deleted += spans;
+            deleted.records += spans;
             let change = Change { traces_gone: ids.iter().copied().collect(), ..Change::default() };
             self.state.manifest.change(&change).await.map_err(|error| Error::Unwritable(Arc::new(error)))?;
-            if spans == 0 {
+            if spans == 0 || is_all {
                 return Ok(deleted);
             }
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{Row as _, SqliteConnection, SqlitePool};
 
-use super::summary::Part;
+use crate::summary::Part;
 use crate::model::{Nanos, Summary, TraceFilter, TraceId};
 use crate::tier::{Signal, TraceCursor};
 
@@ -51,6 +51,16 @@ CREATE TABLE trace (
 ) STRICT;
 CREATE INDEX trace_start ON trace (start, trace_id);
 PRAGMA user_version = 1;
+";
+
+/// What came later: an older version that opens the file does not look at it.
+const MORE_TABLES: &str = "
+CREATE TABLE IF NOT EXISTS doomed (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL,
+    what BLOB NOT NULL,
+    through INTEGER NOT NULL
+) STRICT;
 ";
 
 const TRACE_COLUMNS: &str = "trace_id, start, stop, has_parent, first_start, services, service, name, spans, failed";
@@ -147,7 +157,28 @@ impl Manifest {
                 return Err(sqlx::Error::Protocol(told));
             }
         }
+        sqlx::raw_sql(MORE_TABLES).execute(&pool).await?;
         Ok(Self { pool })
+    }
+
+    /// Keeps a deletion that is ordered; answers what names it.
+    pub(crate) async fn order(&self, kind: &str, what: Vec<u8>, through: u64) -> Result<i64, sqlx::Error> {
+        let put = sqlx::query("INSERT INTO doomed (kind, what, through) VALUES (?, ?, ?)");
+        let done = put.bind(kind.to_owned()).bind(what).bind(signed(through)).execute(&self.pool).await?;
+        Ok(done.last_insert_rowid())
+    }
+
+    /// Forgets a deletion that is done, or that whoever ordered it knows to have failed.
+    pub(crate) async fn obeyed(&self, id: i64) -> Result<(), sqlx::Error> {
+        sqlx::query("DELETE FROM doomed WHERE id = ?").bind(id).execute(&self.pool).await.map(drop)
+    }
+
+    /// The deletions that a death left undone, first things first: what names each, its kind, what it is, and up to which
+    /// record.
+    pub(crate) async fn orders(&self) -> Result<Vec<(i64, String, Vec<u8>, u64)>, sqlx::Error> {
+        let rows = sqlx::query("SELECT id, kind, what, through FROM doomed ORDER BY id").fetch_all(&self.pool).await?;
+        let order = |row: &SqliteRow| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, unsigned(row.try_get(3)?)));
+        rows.iter().map(order).collect()
     }
 
     /// All files, by what they hold and the order of their records.

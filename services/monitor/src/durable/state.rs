@@ -16,7 +16,7 @@ use super::file::{Sheet, sweep};
 use super::journal::{Damage, Journal};
 use super::manifest::Manifest;
 use super::reading::Cost;
-use super::summary::Part;
+use crate::summary::Part;
 use super::{columns, now, unopenable};
 use crate::config::Config;
 use crate::error::Error;
@@ -118,6 +118,7 @@ impl State {
             tracing::info!(files = swept, "files that were half written were removed");
         }
 
+        let orders = Orders::left(&manifest).await.map_err(|error| unopenable(&folder, error))?;
         let hot = Hot::before_files(config, last_line);
         remember_series(&hot, files.get(&Signal::Measurements).map_or(&[], Vec::as_slice));
         let pending =
@@ -133,7 +134,7 @@ impl State {
             pending: Mutex::new(pending),
             queries: Arc::new(Semaphore::new(config.queries_max.clamp(1, Semaphore::MAX_PERMITS))),
             cost: Arc::default(),
-            orders: Orders::default(),
+            orders,
             wake: Notify::new(),
             files: Mutex::new(files.into_iter().map(|(signal, sheets)| (signal, Arc::new(sheets))).collect()),
             forgotten: Mutex::default(),

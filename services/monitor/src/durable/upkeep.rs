@@ -11,10 +11,10 @@ use parquet::errors::ParquetError;
 use super::file::{Sheet, Writer};
 use super::manifest::{Change, Entry};
 use super::state::{JOURNAL, Pending, State, lock};
-use super::summary::Part;
 use super::{columns, copy, now, unreadable};
 use crate::error::Error;
 use crate::model::Nanos;
+use crate::summary::Part;
 use crate::tier::Signal;
 
 /// How often it is looked whether something is to be done, unless settings ask for more.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::model::{Nanos, Span, SpanId, Summary, TraceFilter, TraceId};
+use crate::summary::Part;
 use crate::tier::{Page, Tally, TraceCursor};
 
 /// What the indexes and the allocator take for a span, beside its own bytes; measured by eye, on the safe side.
@@ -182,21 +183,41 @@ impl Store {
         }
     }
 
-    /// Deletes all spans of the traces that have one that is meant; answers how many. Not where spans are held.
-    pub(crate) fn delete(&mut self, is_meant: impl Fn(&Span) -> bool) -> u64 {
-        let meant = self.arrived.iter().filter(|span| is_meant(span));
-        let ids: HashSet<TraceId> = meant.map(|span| span.trace_id).collect();
+    /// The traces that have a span that is meant.
+    pub(crate) fn with(&self, is_meant: impl Fn(&Span) -> bool) -> HashSet<TraceId> {
+        self.arrived.iter().filter(|span| is_meant(span)).map(|span| span.trace_id).collect()
+    }
+
+    /// Deletes all spans of traces; answers how many. Not where spans are held.
+    pub(crate) fn delete(&mut self, ids: &HashSet<TraceId>) -> u64 {
         let before = self.arrived.len();
         self.arrived.retain(|span| !ids.contains(&span.trace_id));
         for id in ids {
-            if let Some(entry) = self.traces.remove(&id) {
-                self.begun.remove(&TraceCursor { start: entry.start, trace_id: id });
+            if let Some(entry) = self.traces.remove(id) {
+                self.begun.remove(&TraceCursor { start: entry.start, trace_id: *id });
                 self.bytes -= entry.spans.iter().map(|span| cost(span)).sum::<usize>();
             }
         }
         self.tally.records = self.arrived.len() as u64;
         self.tally.bytes = self.bytes as u64;
         (before - self.arrived.len()) as u64
+    }
+
+    /// What is known of a trace.
+    pub(crate) fn part(&self, trace_id: TraceId) -> Option<Part> {
+        let entry = self.traces.get(&trace_id)?;
+        Some(Part {
+            trace_id,
+            start: entry.start,
+            end: entry.end,
+            has_parent: entry.first.has_parent,
+            first_start: entry.first.start,
+            service: entry.first.service.clone(),
+            name: entry.first.name.clone(),
+            spans: entry.spans.len() as u64,
+            failed: entry.failed,
+            services: entry.services.keys().cloned().collect(),
+        })
     }
 
     /// What is kept of a trace, its spans as they came in.

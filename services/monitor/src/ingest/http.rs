@@ -255,6 +255,9 @@ pub(crate) fn http_status(error: &Error) -> StatusCode {
         | Error::QueryTooCostly(_)
         | Error::QueryTooSlow(_)
         | Error::SqlTooCostly(_)
+        | Error::NodeUnknown(_)
+        | Error::NodesMissing { .. }
+        | Error::Store(_)
         | Error::FollowersFull(_) => fault::http_status(error.kind().code()),
     }
 }

@@ -156,7 +156,7 @@ pub(crate) async fn find(
         let (lines, next) = match place {
             Some(after) if is_forward => {
                 let lines = tier.lines_after(&filter, after, limit).await?;
-                let next = (lines.len() == STEP_RECORDS).then(|| lines.last()).flatten();
+                let next = (lines.len() >= STEP_RECORDS).then(|| lines.last()).flatten();
                 let next = next.map(|kept| LineCursor { time: kept.line.time, sequence: kept.sequence });
                 (lines, next)
             }

@@ -35,6 +35,14 @@ impl Type {
     }
 }
 
+impl Type {
+    /// Reads what [`Type::word`] says.
+    pub(crate) fn of_word(word: &str) -> Self {
+        let known = [Self::Counter, Self::Gauge, Self::Histogram, Self::Summary, Self::Info];
+        known.into_iter().find(|of| of.word() == word).unwrap_or(Self::Unknown)
+    }
+}
+
 /// What is known of a metric.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct About {

@@ -114,6 +114,18 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Packs samples of one series, in time order.
+pub(crate) fn packed(samples: &[Sample]) -> Vec<u8> {
+    let mut columns = Columns::default();
+    columns.push(samples);
+    columns.bytes()
+}
+
+/// Reads what [`packed`] wrote; `None` where that cannot be.
+pub(crate) fn unpacked(bytes: &[u8]) -> Option<Vec<Sample>> {
+    series(bytes)?.pop()
+}
+
 /// Writes readings, as the journal keeps them.
 pub(crate) fn encode_readings(readings: &[Reading]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(readings.len() * 128);

@@ -15,17 +15,26 @@ use serde_json::{Value, json};
 
 use super::ask::{Odd, Parameters};
 use super::{Asked, Metrics, Unanswered, json, now};
+use crate::error::Error;
+use crate::neighbours::Neighbours;
 
 /// Longest form.
 const FORM_BYTES_MAX: usize = 1024 * 1024;
 /// Of which version of Prometheus the answers are: clients choose what they may ask by it.
 const PROMETHEUS_VERSION: &str = "3.0.0";
 
+/// What is asked.
+#[derive(Clone, Debug)]
+struct House {
+    metrics: Arc<Metrics>,
+    neighbours: Arc<Neighbours>,
+}
+
 /// What is asked of it.
-type Asking = (State<Arc<Metrics>>, Request<Body>);
+type Asking = (State<House>, Request<Body>);
 
 /// The routes.
-pub(crate) fn router(metrics: Arc<Metrics>) -> Router {
+pub(crate) fn router(metrics: Arc<Metrics>, neighbours: Arc<Neighbours>) -> Router {
     let ask = |path: &str| format!("/api/v1/{path}");
     Router::new()
         .route(&ask("query"), get(query).post(query))
@@ -39,7 +48,7 @@ pub(crate) fn router(metrics: Arc<Metrics>) -> Router {
         .route(&ask("metadata"), get(metadata))
         .route(&ask("status/buildinfo"), get(build_info))
         .route(&ask("status/tsdb"), get(sizes))
-        .with_state(metrics)
+        .with_state(House { metrics, neighbours })
 }
 
 /// Why a question has no answer: HTTP's word, Prometheus' word, and what to do.
@@ -60,6 +69,7 @@ impl From<Unanswered> for Refusal {
             }
             Unanswered::Wrong(Wrong::Deadline) => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
             Unanswered::Wrong(_) => (StatusCode::UNPROCESSABLE_ENTITY, "execution"),
+            Unanswered::Own(_) => (StatusCode::SERVICE_UNAVAILABLE, "execution"),
             Unanswered::Broken(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         };
         Self(status, word, why.to_string())
@@ -70,6 +80,12 @@ impl From<Unanswered> for Refusal {
 struct Told {
     data: Value,
     warnings: Vec<String>,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Unanswered::Own(error).into()
+    }
 }
 
 impl From<Value> for Told {
@@ -110,37 +126,38 @@ fn asked(parameters: &Parameters) -> Result<Asked, Odd> {
     Ok(Asked { time_max: parameters.duration("timeout")?, lookback })
 }
 
-async fn query((State(metrics), request): Asking) -> Response {
+async fn query((State(house), request): Asking) -> Response {
     answer(
         async {
             let parameters = parameters(request).await?;
             let span = Span::instant(parameters.time("time")?.unwrap_or_else(now));
-            evaluated(&metrics, &parameters, span, true).await
+            evaluated(&house, &parameters, span, true).await
         }
         .await,
     )
 }
 
-async fn query_range((State(metrics), request): Asking) -> Response {
+async fn query_range((State(house), request): Asking) -> Response {
     answer(
         async {
             let parameters = parameters(request).await?;
             let span = parameters.span()?;
-            evaluated(&metrics, &parameters, span, false).await
+            evaluated(&house, &parameters, span, false).await
         }
         .await,
     )
 }
 
 async fn evaluated(
-    metrics: &Arc<Metrics>,
+    house: &House,
     parameters: &Parameters,
     span: Span,
     is_instant: bool,
 ) -> Result<Told, Refusal> {
     let limit = parameters.limit()?;
     let query = parameters.query()?;
-    let (said, mut warnings) = metrics.answer(query, span, asked(parameters)?).await?;
+    let question = house.neighbours.question(false).await;
+    let (said, mut warnings) = house.metrics.answer(query, span, asked(parameters)?, &question).await?;
     let (data, was_cut) = json::answer(&said, is_instant, limit);
     if was_cut {
         warnings.push(LIMITED.to_owned());
@@ -177,7 +194,7 @@ async fn parse_query((State(_), request): Asking) -> Response {
     )
 }
 
-async fn exemplars((State(metrics), request): Asking) -> Response {
+async fn exemplars((State(house), request): Asking) -> Response {
     answer(
         async {
             let parameters = parameters(request).await?;
@@ -186,15 +203,16 @@ async fn exemplars((State(metrics), request): Asking) -> Response {
             if to < from {
                 return Err(Odd("invalid parameter \"end\": the range ends before it starts".to_owned()).into());
             }
-            let found =
-                metrics.exemplars(&query, from, to).into_iter().map(|(labels, all)| json::exemplars(&labels, &all));
-            Ok(Value::from(found.collect::<Vec<_>>()).into())
+            let question = house.neighbours.question(false).await;
+            let found = house.metrics.exemplars(&query, (from, to), &question).await?;
+            let data: Vec<Value> = found.into_iter().map(|(labels, all)| json::exemplars(&labels, &all)).collect();
+            Ok(Told { data: data.into(), warnings: question.warnings() })
         }
         .await,
     )
 }
 
-async fn series((State(metrics), request): Asking) -> Response {
+async fn series((State(house), request): Asking) -> Response {
     answer(
         async {
             let parameters = parameters(request).await?;
@@ -202,57 +220,63 @@ async fn series((State(metrics), request): Asking) -> Response {
             if selections.is_empty() {
                 return Err(Odd("the parameter \"match[]\" is missing: give a series selector".to_owned()).into());
             }
-            let found = metrics.labels(selections).await?;
+            let question = house.neighbours.question(false).await;
+            let found = house.metrics.labels_of_all(selections, &question).await?;
             let told = found.iter().map(json::labels).collect();
-            Ok(limited(told, parameters.limit()?))
+            Ok(limited(told, parameters.limit()?, question.warnings()))
         }
         .await,
     )
 }
 
-async fn labels((State(metrics), request): Asking) -> Response {
+async fn labels((State(house), request): Asking) -> Response {
     answer(
         async {
             let parameters = parameters(request).await?;
-            let found = metrics.labels(parameters.selections()?).await?;
+            let question = house.neighbours.question(false).await;
+            let found = house.metrics.labels_of_all(parameters.selections()?, &question).await?;
             let names: BTreeSet<&str> = found.iter().flat_map(|labels| labels.iter().map(|(name, _)| name)).collect();
-            Ok(limited(names.into_iter().map(Value::from).collect(), parameters.limit()?))
+            let told = names.into_iter().map(Value::from).collect();
+            Ok(limited(told, parameters.limit()?, question.warnings()))
         }
         .await,
     )
 }
 
-async fn values(State(metrics): State<Arc<Metrics>>, Path(name): Path<String>, request: Request<Body>) -> Response {
+async fn values(State(house): State<House>, Path(name): Path<String>, request: Request<Body>) -> Response {
     answer(
         async {
             let parameters = parameters(request).await?;
-            let found = metrics.labels(parameters.selections()?).await?;
+            let question = house.neighbours.question(false).await;
+            let found = house.metrics.labels_of_all(parameters.selections()?, &question).await?;
             let values: BTreeSet<&str> = found.iter().map(|labels| labels.get(&name)).collect();
             let told = values.into_iter().filter(|value| !value.is_empty()).map(Value::from).collect();
-            Ok(limited(told, parameters.limit()?))
+            Ok(limited(told, parameters.limit()?, question.warnings()))
         }
         .await,
     )
 }
 
-fn limited(mut told: Vec<Value>, limit: usize) -> Told {
-    let warnings = if told.len() > limit { vec![LIMITED.to_owned()] } else { Vec::new() };
+fn limited(mut told: Vec<Value>, limit: usize, mut warnings: Vec<String>) -> Told {
+    if told.len() > limit {
+        warnings.push(LIMITED.to_owned());
+    }
     told.truncate(limit);
     Told { data: told.into(), warnings }
 }
 
-async fn metadata((State(metrics), request): Asking) -> Response {
+async fn metadata((State(house), request): Asking) -> Response {
     answer(
         async {
             let parameters = parameters(request).await?;
             let limit = parameters.limit()?;
-            let about: BTreeMap<_, _> = metrics
-                .about(parameters.get("metric"))
-                .into_iter()
-                .take(limit)
-                .map(|(name, one)| (name, [one]))
-                .collect();
-            Ok(json!(about).into())
+            let question = house.neighbours.question(false).await;
+            let (_, mut about) = question.metrics().await?;
+            about.extend(house.metrics.about(None));
+            let is_asked = |name: &String| parameters.get("metric").is_none_or(|asked| asked == name);
+            let asked = about.into_iter().filter(|(name, _)| is_asked(name)).take(limit);
+            let about: BTreeMap<_, _> = asked.map(|(name, one)| (name, [one])).collect();
+            Ok(Told { data: json!(about), warnings: question.warnings() })
         }
         .await,
     )
@@ -265,8 +289,8 @@ async fn build_info() -> Response {
     .into()))
 }
 
-async fn sizes(State(metrics): State<Arc<Metrics>>) -> Response {
-    let sizes = metrics.sizes();
+async fn sizes(State(house): State<House>) -> Response {
+    let sizes = house.metrics.sizes();
     answer(Ok(json!({
         "headStats": { "numSeries": sizes.series, "numSamples": sizes.samples, "numBytes": sizes.bytes },
         "diskStats": { "numSamples": sizes.samples_on_disk, "numBytes": sizes.bytes_on_disk },

@@ -11,6 +11,8 @@ use ninefold_proto::ninefold::monitor::v1::metric_service_server::MetricService;
 use prost_types::{Duration, Timestamp};
 
 use super::{Asked, Metrics, Unanswered, now};
+use crate::neighbours::question::Question;
+use crate::neighbours::{ALONE, Neighbours};
 
 /// Most series of an answer.
 const SERIES_MAX: usize = 10_000;
@@ -21,7 +23,7 @@ const STEP_MIN: i64 = 1000;
 
 /// Answers the contract.
 #[derive(Debug)]
-pub(crate) struct Service(pub(crate) Arc<Metrics>);
+pub(crate) struct Service(pub(crate) Arc<Metrics>, pub(crate) Arc<Neighbours>);
 
 impl Fault for Unanswered {
     fn kind(&self) -> Kind {
@@ -29,6 +31,7 @@ impl Fault for Unanswered {
             Self::Wrong(Wrong::Deadline) => Kind::Deadline,
             Self::Wrong(Wrong::TooManySamples(_)) => Kind::Exhausted,
             Self::Wrong(_) | Self::Odd(_) => Kind::InvalidInput,
+            Self::Own(error) => error.kind(),
             Self::Broken(_) => Kind::Internal,
         }
     }
@@ -38,6 +41,7 @@ impl Fault for Unanswered {
             Self::Wrong(Wrong::Deadline) => "METRIC_QUERY_TOO_SLOW",
             Self::Wrong(Wrong::TooManySamples(_)) => "METRIC_QUERY_TOO_COSTLY",
             Self::Wrong(_) | Self::Odd(_) => "QUERY_INVALID",
+            Self::Own(error) => error.reason(),
             Self::Broken(_) => "METRIC_QUERY_BROKEN",
         }
     }
@@ -47,6 +51,7 @@ impl Fault for Unanswered {
             Self::Wrong(Wrong::Deadline | Wrong::TooManySamples(_)) | Self::Broken(_) => Vec::new(),
             Self::Wrong(wrong) => vec![Violation::new("query", wrong.to_string())],
             Self::Odd(violation) => vec![violation.clone()],
+            Self::Own(error) => error.violations(),
         }
     }
 }
@@ -57,19 +62,23 @@ impl MetricService for Service {
         &self,
         request: Request<proto::QueryMetricsRequest>,
     ) -> Result<Response<proto::QueryMetricsResponse>, Status> {
-        let answered = self.query(request.into_inner()).await;
+        let question = self.1.question(request.metadata().contains_key(ALONE)).await;
+        let answered = self.query(request.into_inner(), &question).await;
         Ok(Response::new(answered.map_err(|error| fault::status(&error))?))
     }
 
     async fn list_metrics(
         &self,
-        _: Request<proto::ListMetricsRequest>,
+        request: Request<proto::ListMetricsRequest>,
     ) -> Result<Response<proto::ListMetricsResponse>, Status> {
+        let question = self.1.question(request.metadata().contains_key(ALONE)).await;
+        let (mut all, mut about) = question.metrics().await.map_err(|error| fault::status(&error))?;
+        all.extend(self.0.recent_labels());
+        about.extend(self.0.about(None));
         let mut series: BTreeMap<String, u64> = BTreeMap::new();
-        for labels in self.0.recent_labels() {
+        for labels in all {
             *series.entry(labels.get(NAME).to_owned()).or_default() += 1;
         }
-        let about: BTreeMap<_, _> = self.0.about(None).into_iter().collect();
         let metrics = series.into_iter().map(|(name, series)| {
             let family = ["_bucket", "_count", "_sum"].iter().find_map(|end| name.strip_suffix(end));
             let about = about.get(&name).or_else(|| about.get(family?));
@@ -81,15 +90,19 @@ impl MetricService for Service {
                 name,
             }
         });
-        Ok(Response::new(proto::ListMetricsResponse { metrics: metrics.collect() }))
+        Ok(Response::new(proto::ListMetricsResponse { metrics: metrics.collect(), warnings: question.warnings() }))
     }
 }
 
 impl Service {
-    async fn query(&self, request: proto::QueryMetricsRequest) -> Result<proto::QueryMetricsResponse, Unanswered> {
+    async fn query(
+        &self,
+        request: proto::QueryMetricsRequest,
+        question: &Question,
+    ) -> Result<proto::QueryMetricsResponse, Unanswered> {
         let span = span(&request)?;
         let query = Query::parse(&request.query)?;
-        let (answer, mut warnings) = self.0.answer(query, span, Asked::default()).await?;
+        let (answer, mut warnings) = self.0.answer(query, span, Asked::default(), question).await?;
         let mut text = String::new();
         let mut series: Vec<proto::MetricSeries> = match answer {
             Answer::Text(said) => {

@@ -15,6 +15,7 @@ use super::{Asked, Sql};
 use crate::captured::nanos;
 use crate::error::Error;
 use crate::model::Nanos;
+use crate::neighbours::{ALONE, Neighbours};
 use crate::wire::query;
 
 /// How long the time is that is asked about where nobody says.
@@ -24,7 +25,7 @@ const ROWS: (usize, usize) = (1000, 10_000);
 
 /// Answers the contract.
 #[derive(Debug)]
-pub(crate) struct Service(pub(crate) Arc<Sql>);
+pub(crate) struct Service(pub(crate) Arc<Sql>, pub(crate) Arc<Neighbours>);
 
 fn read(request: proto::QuerySqlRequest, now: Nanos) -> Result<Asked, Error> {
     let filter = proto::LogFilter {
@@ -45,7 +46,7 @@ fn read(request: proto::QuerySqlRequest, now: Nanos) -> Result<Asked, Error> {
     Ok(Asked { statement: request.statement, start, end, lines, selector: request.selector, rows_max })
 }
 
-fn encoded((rows, records): (Rows, u64)) -> proto::QuerySqlResponse {
+fn encoded((rows, records): (Rows, u64), missing_nodes: Vec<proto::MissingNode>) -> proto::QuerySqlResponse {
     use proto::sql_value::Kind;
     let value = |value: Value| proto::SqlValue {
         kind: match value {
@@ -62,6 +63,7 @@ fn encoded((rows, records): (Rows, u64)) -> proto::QuerySqlResponse {
         rows: rows.rows.into_iter().map(row).collect(),
         truncated: rows.is_cut_off,
         records,
+        missing_nodes,
     }
 }
 
@@ -71,9 +73,10 @@ impl SqlService for Service {
         &self,
         request: Request<proto::QuerySqlRequest>,
     ) -> Result<Response<proto::QuerySqlResponse>, Status> {
+        let question = self.1.question(request.metadata().contains_key(ALONE)).await;
         let asked = read(request.into_inner(), nanos(SystemTime::now())).map_err(|error| fault::status(&error))?;
-        let answer = self.0.answer(asked).await.map_err(|error| fault::status(&error))?;
-        Ok(Response::new(encoded(answer)))
+        let answer = self.0.answer(asked, &question).await.map_err(|error| fault::status(&error))?;
+        Ok(Response::new(encoded(answer, question.missing())))
     }
 
     async fn list_sql_tables(

@@ -100,6 +100,7 @@ pub(crate) fn trace(trace: Trace) -> proto::GetTraceResponse {
         spans: trace.spans.iter().map(|kept| span(kept)).collect(),
         records: trace.lines.iter().map(|kept| record(kept)).collect(),
         truncated: trace.truncated,
+        missing_nodes: Vec::new(),
     }
 }
 
@@ -125,6 +126,7 @@ pub(crate) fn compared(one: Trace, other: Trace) -> proto::CompareTracesResponse
         steps: comparison.steps.into_iter().map(step).collect(),
         one: one.summary.map(summary),
         other: other.summary.map(summary),
+        missing_nodes: Vec::new(),
     }
 }
 
@@ -178,6 +180,9 @@ pub(crate) fn retention(
         logs: Some(kept(retention.lines)),
         spans: Some(kept(retention.spans)),
         series: Some(kept(retention.series)),
+        pending_deletions: retention.pending_deletions,
+        problem: retention.problem,
+        spoiled_indexes: retention.spoiled_indexes,
     }
 }
 
@@ -210,6 +215,7 @@ pub(crate) fn counted(tallies: Tallies, values_max: usize) -> proto::CountLogsRe
         step: Some(between(Nanos(0), Nanos(tallies.step()))),
         steps: tallies.steps().into_iter().map(step).collect(),
         facets: tallies.facets(values_max).into_iter().map(facet).collect(),
+        missing_nodes: Vec::new(),
     }
 }
 
@@ -226,10 +232,11 @@ pub(crate) fn graph(graph: &Graph) -> proto::GetServiceGraphResponse {
         p99: took(edge.nearly_all),
     };
     let edges = graph.edges().into_iter().map(edge).collect();
-    proto::GetServiceGraphResponse { edges, truncated: graph.is_truncated }
+    proto::GetServiceGraphResponse { edges, truncated: graph.is_truncated, missing_nodes: Vec::new() }
 }
 
-const fn level(level: Level) -> proto::Level {
+/// Writes how grave a line is.
+pub(crate) const fn level(level: Level) -> proto::Level {
     match level {
         Level::Unknown => proto::Level::Unspecified,
         Level::Trace => proto::Level::Trace,

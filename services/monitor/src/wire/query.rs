@@ -149,13 +149,21 @@ pub(crate) fn trace_filter(request: SearchTracesRequest) -> Result<TraceFilter, 
 /// [`Error::QueryInvalid`].
 pub(crate) fn doomed_lines(filter: Option<LogFilter>) -> Result<LineFilter, Error> {
     let filter = line_filter(filter)?;
+    something(&filter)?;
+    Ok(filter)
+}
+
+/// Refuses a filter that means every line.
+///
+/// # Errors
+/// [`Error::QueryInvalid`].
+pub(crate) fn something(filter: &LineFilter) -> Result<(), Error> {
     let mut problems = Problems::default();
     let says_nothing = filter.query.as_ref().is_none_or(|query| *query == Expression::All(Vec::new()));
-    if says_nothing && filter == (LineFilter { query: filter.query.clone(), ..LineFilter::default() }) {
+    if says_nothing && *filter == (LineFilter { query: filter.query.clone(), ..LineFilter::default() }) {
         problems.tell("filter", "must say which lines: all are not deleted at once");
     }
-    problems.none()?;
-    Ok(filter)
+    problems.none()
 }
 
 /// Reads which traces are to be deleted; something must be said.
@@ -236,6 +244,11 @@ impl Problems {
 /// Reads a time.
 pub(crate) fn moment(time: &Timestamp) -> Option<Nanos> {
     nanos(time.seconds, time.nanos).map(Nanos::said)
+}
+
+/// Reads how long something is, in nanoseconds.
+pub(crate) fn length(duration: &Duration) -> Option<u64> {
+    nanos(duration.seconds, duration.nanos)
 }
 
 fn nanos(seconds: i64, nanos: i32) -> Option<u64> {

@@ -4,6 +4,7 @@
 //! `NINEFOLD_KILL_SEED` repeats the moments of a run that failed.
 
 mod disk;
+mod nodes;
 mod sender;
 
 use std::collections::BTreeMap;

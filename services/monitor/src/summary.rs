@@ -7,32 +7,32 @@ use crate::model::{Nanos, Span, Summary, TraceId};
 
 /// What some spans tell of their trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Part {
+pub struct Part {
     /// The trace.
-    pub(crate) trace_id: TraceId,
+    pub trace_id: TraceId,
     /// The earliest beginning.
-    pub(crate) start: Nanos,
+    pub start: Nanos,
     /// The latest end.
-    pub(crate) end: Nanos,
+    pub end: Nanos,
     /// Whether the first span has a parent; one without is first, whenever it began.
-    pub(crate) has_parent: bool,
+    pub has_parent: bool,
     /// When the first span began.
-    pub(crate) first_start: Nanos,
+    pub first_start: Nanos,
     /// Service of the first span.
-    pub(crate) service: String,
+    pub service: String,
     /// Name of the first span.
-    pub(crate) name: String,
+    pub name: String,
     /// How many spans.
-    pub(crate) spans: u64,
+    pub spans: u64,
     /// How many of them failed.
-    pub(crate) failed: u64,
+    pub failed: u64,
     /// Services that took part.
-    pub(crate) services: BTreeSet<String>,
+    pub services: BTreeSet<String>,
 }
 
 impl Part {
     /// What one span tells.
-    pub(crate) fn of_span(span: &Span) -> Self {
+    pub fn of_span(span: &Span) -> Self {
         Self {
             trace_id: span.trace_id,
             start: span.start,
@@ -48,7 +48,7 @@ impl Part {
     }
 
     /// What spans tell, by trace.
-    pub(crate) fn of_spans(spans: &[Arc<Span>]) -> Vec<Self> {
+    pub fn of_spans(spans: &[Arc<Span>]) -> Vec<Self> {
         let mut parts: HashMap<TraceId, Self> = HashMap::new();
         for span in spans {
             let part = Self::of_span(span);
@@ -61,7 +61,7 @@ impl Part {
     }
 
     /// Adds what other spans of the same trace tell.
-    pub(crate) fn join(&mut self, other: &Self) {
+    pub fn join(&mut self, other: &Self) {
         self.start = self.start.min(other.start);
         self.end = self.end.max(other.end);
         if (other.has_parent, other.first_start) < (self.has_parent, self.first_start) {
@@ -76,7 +76,7 @@ impl Part {
     }
 
     /// The trace in a line.
-    pub(crate) fn summary(&self) -> Summary {
+    pub fn summary(&self) -> Summary {
         Summary {
             trace_id: self.trace_id,
             service: self.service.clone(),
@@ -90,7 +90,7 @@ impl Part {
     }
 
     /// The services in one text; none has a line end in its name.
-    pub(crate) fn services_text(&self) -> String {
+    pub fn services_text(&self) -> String {
         self.services.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 }
