@@ -207,6 +207,8 @@ fn tell_of_reads(cost: &Arc<Cost>) {
     total("ninefold_monitor_query_read_bytes_total", about, cost, |cost| &cost.bytes);
     let about = "Rows of telemetry's files that questions have looked at";
     total("ninefold_monitor_query_rows_total", about, cost, |cost| &cost.rows);
+    let about = "Indexes of telemetry's files that were found spoiled";
+    total("ninefold_monitor_index_spoiled_total", about, cost, |cost| &cost.spoiled);
     let about = "Blocks of rows that questions have read";
     total("ninefold_monitor_query_blocks_total", about, cost, |cost| &cost.pieces);
     let about = "Blocks of rows that the index spared questions";
@@ -431,6 +433,8 @@ impl Tier for Durable {
             spans: told(Signal::Spans, hot.spans),
             series: told(Signal::Measurements, hot.series),
             pending_deletions: self.0.orders.undone(),
+            problem: self.0.trouble.why(),
+            spoiled_indexes: self.0.cost.spoiled.load(Ordering::Relaxed),
             ..Retention::default()
         }
     }

@@ -113,6 +113,7 @@ impl State {
         };
         match outcome {
             Ok(()) => {
+                self.trouble.is_over();
                 for (number, job) in (first..).zip(group) {
                     self.apply(job.batch, number);
                     // Nobody waits where the sender went away.
@@ -120,6 +121,7 @@ impl State {
                 }
             }
             Err(failure) => {
+                self.trouble.is(&failure);
                 let failure: Arc<dyn std::error::Error + Send + Sync> = Arc::new(failure);
                 for job in group {
                     self.unfiled_bytes.fetch_sub(job.bytes, Ordering::AcqRel);

@@ -87,6 +87,43 @@ pub(crate) struct WholeIndex {
 struct Index {
     at: u64,
     blocks: Vec<Block>,
+    /// Sums over the filters; none in a file of an older ninefold.
+    sums: Vec<u32>,
+    is_spoiled: AtomicBool,
+}
+
+impl Index {
+    /// Fills a part of a filter, from a place in the index. One that is spoiled says that everything may be there.
+    fn filter(&self, file: &Counted, at: u64, bytes: &mut [u8]) -> std::io::Result<()> {
+        let (from, length) = index::filters_of(&self.blocks);
+        let place = at.checked_sub(from).and_then(|place| usize::try_from(place).ok()).unwrap_or(0);
+        let number = place / index::CHECKED_BYTES;
+        let Some(sum) = self.sums.get(number) else { return file.read_at(self.at + at, bytes) };
+        let begin = number * index::CHECKED_BYTES;
+        let mut read = [0; index::CHECKED_BYTES];
+        let read = &mut read[..index::CHECKED_BYTES.min(length.saturating_sub(begin))];
+        file.read_at(self.at + from + begin as u64, read)?;
+        match read.get(place - begin..place - begin + bytes.len()) {
+            Some(part) if index::sum(read) == *sum => bytes.copy_from_slice(part),
+            Some(_) | None => {
+                bytes.fill(u8::MAX);
+                if !self.is_spoiled.swap(true, Ordering::Relaxed) {
+                    file.spoiled();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All filters; `None` where they are spoiled.
+    fn filters(&self, file: &Counted) -> std::io::Result<Option<Vec<u8>>> {
+        let (from, length) = index::filters_of(&self.blocks);
+        let mut filters = vec![0; length];
+        file.read_at(self.at + from, &mut filters)?;
+        let sums = filters.chunks(index::CHECKED_BYTES).map(index::sum);
+        let is_whole = self.sums.is_empty() || sums.eq(self.sums.iter().copied());
+        Ok(is_whole.then_some(filters))
+    }
 }
 
 /// A condition on rows, and the columns it looks at.
@@ -154,11 +191,9 @@ impl Sheet {
         let footer = self.footer(&file)?;
         let mut index = None;
         if self.entry.signal != Signal::Measurements {
-            let Some(Index { at, blocks }) = self.index(&file, &footer)? else { return Ok(None) };
-            let (from, length) = index::filters_of(blocks);
-            let mut filters = vec![0; length];
-            file.read_at(at + from, &mut filters)?;
-            index = Some(WholeIndex { blocks: blocks.clone(), filters });
+            let Some(known) = self.index(&file, &footer)? else { return Ok(None) };
+            let Some(filters) = known.filters(&file)? else { return Ok(None) };
+            index = Some(WholeIndex { blocks: known.blocks.clone(), filters });
         }
         Ok(Some(Whole { file, footer: footer.metadata().clone(), index }))
     }
@@ -197,7 +232,7 @@ impl Sheet {
                 first: block.first,
             };
             row += block.rows;
-            let mut has = |key| block.may_have(key, |at, bytes| file.read_at(index.at + at, bytes));
+            let mut has = |key| block.may_have(key, |at, bytes| index.filter(&file, at, bytes));
             if is_meant(&piece) && need.may_be_met(&mut has)? {
                 pieces.push(piece);
             }
@@ -287,7 +322,18 @@ fn read_index(file: &Counted, at: u64, length: u64) -> Result<Option<Index>, Par
     let Some(heads) = index::heads_bytes(&begin).filter(|heads| *heads as u64 <= length) else { return Ok(None) };
     let mut bytes = vec![0; heads];
     file.read_at(at, &mut bytes)?;
-    Ok(index::decode(&bytes).map(|blocks| Index { at, blocks }))
+    let Some(blocks) = index::decode(&bytes) else {
+        file.spoiled();
+        return Ok(None);
+    };
+    let (from, filters) = index::filters_of(&blocks);
+    let mut sums = Vec::new();
+    if length == from + (filters + index::sums_bytes(filters)) as u64 {
+        let mut bytes = vec![0; index::sums_bytes(filters)];
+        file.read_at(at + from + filters as u64, &mut bytes)?;
+        sums = index::sums_of(&bytes);
+    }
+    Ok(Some(Index { at, blocks, sums, is_spoiled: AtomicBool::new(false) }))
 }
 
 fn bounds(statistics: Option<&Statistics>) -> (u64, u64) {

@@ -30,6 +30,8 @@ const HEAD_BYTES: usize = 4 + 4 + 8 + 8 + 8;
 /// What the index begins with, and how many blocks it has.
 pub(crate) const BEGIN_BYTES: usize = MAGIC.len() + 4;
 const SUM_BYTES: usize = 4;
+/// Bytes of filters that one sum is over: what is read of them at a time, some lanes.
+pub(crate) const CHECKED_BYTES: usize = 16 * LANE_BYTES;
 
 /// A block of rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +129,22 @@ pub(crate) fn filters_of(blocks: &[Block]) -> (u64, usize) {
     (from as u64, blocks.iter().map(|block| block.lanes * LANE_BYTES).sum())
 }
 
+/// The sum over a part of the filters.
+pub(crate) fn sum(bytes: &[u8]) -> u32 {
+    crc32fast::hash(bytes)
+}
+
+/// How many bytes the sums over so many bytes of filters take.
+pub(crate) const fn sums_bytes(filters: usize) -> usize {
+    filters.div_ceil(CHECKED_BYTES) * SUM_BYTES
+}
+
+/// Reads sums.
+pub(crate) fn sums_of(bytes: &[u8]) -> Vec<u32> {
+    let one = |bytes: &[u8]| bytes.try_into().map(u32::from_le_bytes).unwrap_or_default();
+    bytes.chunks_exact(SUM_BYTES).map(one).collect()
+}
+
 /// Makes the index of a file while its rows are written.
 #[derive(Debug, Default)]
 pub(crate) struct Builder {
@@ -212,7 +230,8 @@ impl Builder {
         }
     }
 
-    /// The index as bytes: how many blocks, what is known of each, a sum over that, and the filters.
+    /// The index as bytes: how many blocks, what is known of each, a sum over that, the filters, and sums over each
+    /// [`CHECKED_BYTES`] of those. An older ninefold does not look behind the filters.
     pub(crate) fn finish(&mut self) -> Vec<u8> {
         self.close();
         let short = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes();
@@ -226,7 +245,9 @@ impl Builder {
             bytes.extend(block.time_max.0.to_le_bytes());
         }
         bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        let sums: Vec<u8> = self.filters.chunks(CHECKED_BYTES).flat_map(|some| sum(some).to_le_bytes()).collect();
         bytes.append(&mut self.filters);
+        bytes.extend(sums);
         bytes
     }
 }

@@ -62,6 +62,8 @@ pub(crate) struct Cost {
     pub(crate) rows: AtomicU64,
     /// Blocks that the index said need not be read.
     pub(crate) passed_over: AtomicU64,
+    /// Indexes that were found spoiled.
+    pub(crate) spoiled: AtomicU64,
 }
 
 impl Cost {
@@ -88,6 +90,7 @@ impl Cost {
             (&self.pieces, &other.pieces),
             (&self.rows, &other.rows),
             (&self.passed_over, &other.passed_over),
+            (&self.spoiled, &other.spoiled),
         ];
         for (sum, part) in pairs {
             sum.fetch_add(part.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -107,6 +110,12 @@ impl Counted {
     pub(crate) fn new(file: File, cost: Arc<Cost>) -> Self {
         cost.files.fetch_add(1, Ordering::Relaxed);
         Self { file: Arc::new(file), cost }
+    }
+
+    /// Counts that its index is spoiled, and says so: rows are read without it.
+    pub(crate) fn spoiled(&self) {
+        self.cost.spoiled.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!("the index of a file of telemetry is spoiled; its rows are read without it");
     }
 
     /// Fills bytes from a place on.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +45,7 @@ pub(crate) struct State {
     /// What all questions have read.
     pub(crate) cost: Arc<Cost>,
     /// What is to be deleted.
+    pub(crate) trouble: Trouble,
     pub(crate) orders: Orders,
     /// Wakes whoever writes files.
     pub(crate) wake: Notify,
@@ -135,6 +136,7 @@ impl State {
             queries: Arc::new(Semaphore::new(config.queries_max.clamp(1, Semaphore::MAX_PERMITS))),
             cost: Arc::default(),
             orders,
+            trouble: Trouble::default(),
             wake: Notify::new(),
             files: Mutex::new(files.into_iter().map(|(signal, sheets)| (signal, Arc::new(sheets))).collect()),
             forgotten: Mutex::default(),
@@ -249,6 +251,33 @@ impl State {
             Signal::Spans => self.config.spans_age_max,
             Signal::Measurements => self.config.metrics_age_max,
         }
+    }
+}
+
+/// Why what comes in is refused, or stays in memory; nothing where it is not.
+#[derive(Debug, Default)]
+pub(crate) struct Trouble {
+    is_there: AtomicBool,
+    why: Mutex<String>,
+}
+
+impl Trouble {
+    /// Says that something failed.
+    pub(crate) fn is(&self, why: &dyn std::error::Error) {
+        *lock(&self.why) = ninefold::fault::chain(why);
+        self.is_there.store(true, Ordering::Release);
+    }
+
+    /// Says that all is well.
+    pub(crate) fn is_over(&self) {
+        if self.is_there.swap(false, Ordering::AcqRel) {
+            lock(&self.why).clear();
+        }
+    }
+
+    /// What failed last; empty where all is well.
+    pub(crate) fn why(&self) -> String {
+        lock(&self.why).clone()
     }
 }
 

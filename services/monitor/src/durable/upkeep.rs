@@ -99,14 +99,17 @@ impl Upkeep {
     fn tell(&mut self, outcome: Result<(), Error>) {
         match outcome {
             Ok(()) if self.is_told => {
+                self.state.trouble.is_over();
                 tracing::info!("telemetry is written to files again");
                 self.is_told = false;
             }
             Ok(()) => {}
             Err(failure) if self.is_told => {
+                self.state.trouble.is(&failure);
                 tracing::debug!(error = %fault::chain(&failure), "telemetry is still not written to files");
             }
             Err(failure) => {
+                self.state.trouble.is(&failure);
                 tracing::error!(error = %fault::chain(&failure), "telemetry stays in memory and in the journal");
                 self.is_told = true;
             }

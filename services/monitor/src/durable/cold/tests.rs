@@ -222,3 +222,31 @@ fn a_damaged_index_is_passed_over() {
     let found = search_lines(&sheets, &filter, range, limit, &question).unwrap();
     assert_eq!(sequences(&found), naive(&lines, &filter, limit));
 }
+
+#[test]
+fn a_spoiled_filter_hides_no_line_and_is_counted() {
+    let lines = lines(3);
+    let (folder, sheets) = files(&lines);
+    let filter = LineFilter { query: Some(Expression::parse("quokka").unwrap()), ..LineFilter::default() };
+    let limit = Limit { records_max: 100, bytes_max: usize::MAX };
+    let range = Range { before: None, floor: None, below: u64::MAX };
+    // Every bit of the filters is lost, in every file: without a sum they would say that nothing is there.
+    for sheet in &sheets {
+        let mut bytes = std::fs::read(sheet.path()).unwrap();
+        let at = bytes.windows(7).position(|window| window == b"9foldix").unwrap();
+        let begin = bytes[at..].first_chunk().unwrap();
+        let heads = super::super::index::heads_bytes(begin).unwrap();
+        let blocks = super::super::index::decode(&bytes[at..at + heads]).unwrap();
+        let (from, length) = super::super::index::filters_of(&blocks);
+        let from = at + usize::try_from(from).unwrap();
+        bytes[from..from + length].fill(0);
+        std::fs::write(sheet.path(), bytes).unwrap();
+        assert!(sheet.whole().unwrap().is_none(), "nobody copies it");
+    }
+    let question = Question::new(u64::MAX, Duration::from_secs(60));
+    let found = search_lines(&sheets, &filter, range, limit, &question).unwrap();
+    assert_eq!(sequences(&found), naive(&lines, &filter, limit));
+    assert!(!found.is_empty(), "there are such lines");
+    assert!(question.cost.spoiled.load(Ordering::Relaxed) > 0, "it is counted");
+    drop(folder);
+}
