@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use ninefold::fault;
+use ninefold_proto::ninefold::monitor::v1::GetRetentionRequest;
 use tests_landscape::{Landscape, Surroundings, until};
 use tonic::{Code, Status};
 
 use super::sender::{Sender, comes_back};
-use super::{WITHIN, each_once, lines};
+use super::{WITHIN, each_once, lines, monitor};
 
 /// The disk of the node's telemetry. `{}` is the folder.
 const MOUNT: &str = "mount -t tmpfs -o size=12m none '{}' && ";
@@ -59,11 +60,18 @@ async fn a_full_disk_is_said_and_telemetry_goes_on_when_there_is_room() -> Resul
     };
     ensure!(is_full(&refusal), "a full disk is said, and when to come back: {refusal:?}");
     each_once(&told, &lines(&landscape, "service:pump").await?, "while the disk is full")?;
+    let kept = monitor(&landscape).await?.get_retention(GetRetentionRequest {}).await?.into_inner();
+    ensure!(kept.problem.contains("No space left"), "it is said to whoever asks: {:?}", kept.problem);
 
     std::fs::remove_file(&ballast)?;
     until("telemetry is taken again", WITHIN, || {
         let mut sender = sender.clone();
         async move { Ok(sender.lines("pump", &["after".to_owned()]).await.is_ok()) }
+    })
+    .await?;
+    until("nothing is wrong any more", WITHIN, || async {
+        let kept = monitor(&landscape).await?.get_retention(GetRetentionRequest {}).await?.into_inner();
+        Ok(kept.problem.is_empty())
     })
     .await?;
     told.push("after".to_owned());

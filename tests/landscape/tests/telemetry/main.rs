@@ -16,7 +16,7 @@ use futures_util::future::join_all;
 use ninefold::fault;
 use ninefold_proto::ninefold::monitor::v1::monitor_service_client::MonitorServiceClient;
 use ninefold_proto::ninefold::monitor::v1::{
-    CountLogsRequest, DeleteLogsRequest, DeleteTracesRequest, GetTraceRequest, LogFilter, SearchLogsRequest,
+    CountLogsRequest, DeleteLogsRequest, DeleteTracesRequest, GetRetentionRequest, GetTraceRequest, LogFilter, SearchLogsRequest,
     SearchTracesRequest,
 };
 use rustix::process::Signal;
@@ -352,6 +352,51 @@ async fn what_is_deleted_is_gone_from_memory_files_and_journal_and_stays_gone() 
     let spans = monitor(&landscape).await?.delete_traces(of_service).await?.into_inner().spans;
     ensure!(spans == 57, "{spans} of 57 spans were deleted");
     landscape.stop().await
+}
+
+/// How many lines there are, and how many orders to delete are not done.
+async fn left(landscape: &Landscape, query: &str) -> Result<(u64, u32)> {
+    let mut client = monitor(landscape).await?;
+    let filter = Some(LogFilter { query: query.to_owned(), ..LogFilter::default() });
+    let lines = client.count_logs(CountLogsRequest { filter, ..CountLogsRequest::default() }).await?.into_inner().lines;
+    Ok((lines, client.get_retention(GetRetentionRequest {}).await?.into_inner().pending_deletions))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_to_delete_outlives_a_death() -> Result<()> {
+    let mut landscape = Landscape::up_with("[monitor]\nfile_every = \"20ms\"\ntidy_every = \"1h\"\n").await?;
+    let refused = landscape.run(&["logs", "--delete", "--yes"]).await?;
+    ensure!(refused.code == 2 && refused.stderr.contains("which lines"), "{refused:?}");
+    for (round, life) in [0, 20, 60, 120, 400].into_iter().enumerate() {
+        let mut sender = Sender::connect(&landscape.address("otlpGrpc")).await?;
+        for batch in 0..20 {
+            let bodies: Vec<String> =
+                ["doomed", "kept"].iter().map(|word| format!("round{round} {word} {batch}")).collect();
+            sender.lines("pump", &bodies).await?;
+        }
+        let doomed = format!("round{round} doomed");
+        let unsure = landscape.run(&["logs", "--query", &doomed, "--delete"]).await?;
+        ensure!(unsure.code == 2 && unsure.stderr.contains("20 lines are deleted for good"), "{unsure:?}");
+        let arguments = ["logs", "pump", "--query", &doomed, "--delete", "--yes"];
+        let deleting = landscape.run(&arguments);
+        let ended = tokio::time::timeout(Duration::from_millis(life), deleting).await;
+        landscape = landscape.restart_after_kill().await?;
+        until("nothing is pending", WITHIN, || async { Ok(left(&landscape, &doomed).await?.1 == 0) }).await?;
+        let (lines, _) = left(&landscape, &doomed).await?;
+        println!("after {life} ms {lines} of 20 lines were there, and the command {:?}", ended.is_ok());
+        ensure!(lines == 0 || (lines == 20 && ended.is_err()), "all or none, not {lines}");
+        let told = landscape.run(&arguments).await?;
+        ensure!(told.code == 0 && told.stdout.contains(&format!("{lines} lines deleted")), "{told:?}");
+        let kept = lines_once(&landscape, &format!("round{round}")).await?;
+        ensure!(kept == 20, "{kept} of 20 others are there");
+    }
+    landscape.stop().await
+}
+
+async fn lines_once(landscape: &Landscape, query: &str) -> Result<usize> {
+    let kept = lines(landscape, query).await?;
+    each_once(&[], &kept, "in the end")?;
+    Ok(kept.len())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -140,6 +140,11 @@ async fn any_node_answers_for_all_and_names_the_one_that_is_away() -> Result<()>
         doors_of_others(house).await?;
     }
     follows_both(&first, &second).await?;
+    let told = second.run(&["logs", "pump", "--query", "there OR here", "--delete", "--yes"]).await?;
+    ensure!(told.code == 0 && told.stdout == "2 lines deleted\n" && told.stderr.is_empty(), "of both nodes: {told:?}");
+    let trace = format!("{:032x}", trace_of(7, 7, 7));
+    let told = first.run(&["trace", &trace, "--service", "pump", "--delete", "--yes"]).await?;
+    ensure!(told.code == 0 && told.stdout == "5 spans deleted\n", "a trace goes whole: {told:?}");
 
     // A node that hangs is waited for no longer than whoever asks has time for.
     signal(first.pid(), Signal::STOP)?;
