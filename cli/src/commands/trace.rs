@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clap::Args;
 use ninefold_proto::ninefold::monitor::v1::{
-    DeleteTracesRequest, GetServiceGraphRequest, GetTraceRequest, GetTraceResponse, SearchTracesRequest, Span, TraceSummary,
+    DeleteTracesRequest, GetServiceGraphRequest, GetTraceRequest, GetTraceResponse, SearchTracesRequest, Span,
+    TraceSummary,
 };
 
 use crate::client::Platform;

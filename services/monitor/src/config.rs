@@ -112,7 +112,8 @@ impl Config {
             uri.is_some_and(|uri| uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https")))
         };
         let odd = self.advertise.iter().filter(|text| !is_url(text));
-        let odd = odd.map(|text| Violation::new("advertise", format!("{text:?} is no URL such as http://10.0.0.5:9900")));
+        let odd =
+            odd.map(|text| Violation::new("advertise", format!("{text:?} is no URL such as http://10.0.0.5:9900")));
         wrong.map(told).chain(odd).chain(self.forward.mistakes()).collect()
     }
 }

@@ -44,16 +44,17 @@ use crate::model::{
 use crate::shares::Pressure;
 use crate::tallies::Tallies;
 use crate::tier::{
-    Deleted, Followed, Limit, LineCursor, Lines, MeantTraces, Page, Retention, Signal, TakeLine, TakeSpan, Tally, Tier, Trace, TraceCursor,
+    Deleted, Followed, Limit, LineCursor, Lines, MeantTraces, Page, Retention, Signal, TakeLine, TakeSpan, Tally, Tier,
+    Trace, TraceCursor,
 };
 pub(crate) use columns::{kind_word, object};
 
+use crate::summary::Part;
 use batch::Batch;
 use cold::Question;
 use delete::Doomed;
 use reading::Cost;
 use state::State;
-use crate::summary::Part;
 
 /// Most traces that a search by spans chooses from.
 const TRACES_MAX: usize = 20_000;

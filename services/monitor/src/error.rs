@@ -188,7 +188,8 @@ impl Fault for Error {
         if let Self::Store(source) = self {
             return source.retry_after();
         }
-        let may_pass = matches!(self, Self::NodesMissing { .. } | Self::Overloaded | Self::Unwritable(_) | Self::FollowersFull(_));
+        let may_pass =
+            matches!(self, Self::NodesMissing { .. } | Self::Overloaded | Self::Unwritable(_) | Self::FollowersFull(_));
         may_pass.then_some(RETRY_AFTER)
     }
 }

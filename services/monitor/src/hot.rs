@@ -24,7 +24,8 @@ use crate::shares::Pressure;
 use crate::summary::Part as TracePart;
 use crate::tallies::Tallies;
 use crate::tier::{
-    Deleted, Followed, Limit, LineCursor, Lines, MeantTraces, Page, Retention, Signal, TakeLine, TakeSpan, Tally, Tier, Trace, TraceCursor,
+    Deleted, Followed, Limit, LineCursor, Lines, MeantTraces, Page, Retention, Signal, TakeLine, TakeSpan, Tally, Tier,
+    Trace, TraceCursor,
 };
 
 /// Records that one step of a search looks at under the lock.

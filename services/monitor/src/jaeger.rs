@@ -140,7 +140,10 @@ async fn operations_by_kind(State(neighbours): Asked, RawQuery(query): RawQuery)
     let asked = Parameters::read(query.as_deref());
     let service = asked.one("service").ok_or_else(|| wrong("service: is missing"))?;
     let known = operations_of(&tier, service).await?;
-    Ok(told(&known.into_iter().map(|(name, kind)| json!({ "name": name, "spanKind": kind })).collect::<Vec<_>>(), &tier))
+    Ok(told(
+        &known.into_iter().map(|(name, kind)| json!({ "name": name, "spanKind": kind })).collect::<Vec<_>>(),
+        &tier,
+    ))
 }
 
 /// Names and kinds of the spans of a service, from its newest traces.

@@ -188,7 +188,9 @@ impl Monitor {
         let sql = SqlServiceServer::new(sql::Service(sql, self.neighbours.clone()));
         routes.add_service(sql.send_compressed(CompressionEncoding::Gzip));
         let shares = NeighbourServiceServer::from_arc(self.shares.clone());
-        routes.add_service(shares.send_compressed(CompressionEncoding::Gzip).max_decoding_message_size(MESSAGE_BYTES_MAX));
+        routes.add_service(
+            shares.send_compressed(CompressionEncoding::Gzip).max_decoding_message_size(MESSAGE_BYTES_MAX),
+        );
         ingest::grpc::add_to(routes, &self.ingest);
     }
 

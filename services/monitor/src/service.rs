@@ -12,9 +12,10 @@ use ninefold::tonic::{Request, Response, Status, async_trait};
 use ninefold_proto::ninefold::monitor::v1::monitor_service_server::MonitorService;
 use ninefold_proto::ninefold::monitor::v1::{
     CompareTracesRequest, CompareTracesResponse, CountLogsRequest, CountLogsResponse, DeleteLogsRequest,
-    DeleteLogsResponse, DeleteTracesRequest, DeleteTracesResponse, ForgetNodeRequest, ForgetNodeResponse, GetLogOriginRequest, GetLogOriginResponse,
-    GetRetentionRequest, GetRetentionResponse, GetServiceGraphRequest, GetServiceGraphResponse, GetTraceRequest,
-    GetTraceResponse, ListNodesRequest, ListNodesResponse, ListSamplesRequest, ListSamplesResponse, ListUsageRequest, ListUsageResponse, SearchLogsRequest,
+    DeleteLogsResponse, DeleteTracesRequest, DeleteTracesResponse, ForgetNodeRequest, ForgetNodeResponse,
+    GetLogOriginRequest, GetLogOriginResponse, GetRetentionRequest, GetRetentionResponse, GetServiceGraphRequest,
+    GetServiceGraphResponse, GetTraceRequest, GetTraceResponse, ListNodesRequest, ListNodesResponse,
+    ListSamplesRequest, ListSamplesResponse, ListUsageRequest, ListUsageResponse, SearchLogsRequest,
     SearchLogsResponse, SearchTracesRequest, SearchTracesResponse, TailLogsRequest, TailLogsResponse, TelemetryNode,
 };
 use prost_types::Timestamp;

@@ -210,7 +210,8 @@ mod tests {
     #[test]
     fn what_two_counted_adds_up_as_if_one_had() {
         let fields = ["color".to_owned()];
-        let (mut one, mut other, mut all) = (Tallies::new(1, &fields), Tallies::new(1, &fields), Tallies::new(1, &fields));
+        let (mut one, mut other, mut all) =
+            (Tallies::new(1, &fields), Tallies::new(1, &fields), Tallies::new(1, &fields));
         for time in 0..4000 {
             let line = line(time, if time % 7 == 0 { Level::Error } else { Level::Info }, &format!("c{}", time % 5));
             if time < 100 { &mut one } else { &mut other }.add(&line);

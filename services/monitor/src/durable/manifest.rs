@@ -10,8 +10,8 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{Row as _, SqliteConnection, SqlitePool};
 
-use crate::summary::Part;
 use crate::model::{Nanos, Summary, TraceFilter, TraceId};
+use crate::summary::Part;
 use crate::tier::{Signal, TraceCursor};
 
 /// Connections: one writes, the others ask.
@@ -177,7 +177,8 @@ impl Manifest {
     /// record.
     pub(crate) async fn orders(&self) -> Result<Vec<(i64, String, Vec<u8>, u64)>, sqlx::Error> {
         let rows = sqlx::query("SELECT id, kind, what, through FROM doomed ORDER BY id").fetch_all(&self.pool).await?;
-        let order = |row: &SqliteRow| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, unsigned(row.try_get(3)?)));
+        let order =
+            |row: &SqliteRow| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, unsigned(row.try_get(3)?)));
         rows.iter().map(order).collect()
     }
 

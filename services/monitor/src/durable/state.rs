@@ -16,12 +16,12 @@ use super::file::{Sheet, sweep};
 use super::journal::{Damage, Journal};
 use super::manifest::Manifest;
 use super::reading::Cost;
-use crate::summary::Part;
 use super::{columns, now, unopenable};
 use crate::config::Config;
 use crate::error::Error;
 use crate::hot::Hot;
 use crate::model::{Kept, Measurement, Span};
+use crate::summary::Part;
 use crate::tier::{Signal, Tally};
 
 /// The mark up to which the journal is in files.

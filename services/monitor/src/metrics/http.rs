@@ -148,12 +148,7 @@ async fn query_range((State(house), request): Asking) -> Response {
     )
 }
 
-async fn evaluated(
-    house: &House,
-    parameters: &Parameters,
-    span: Span,
-    is_instant: bool,
-) -> Result<Told, Refusal> {
+async fn evaluated(house: &House, parameters: &Parameters, span: Span, is_instant: bool) -> Result<Told, Refusal> {
     let limit = parameters.limit()?;
     let query = parameters.query()?;
     let question = house.neighbours.question(false).await;

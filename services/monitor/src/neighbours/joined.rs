@@ -305,9 +305,8 @@ impl Tier for Question {
         let ids: Vec<TraceId> = ids.into_iter().collect();
         // A node knows a part of a trace; what is asked for is asked of the whole.
         let place = |summary: &Summary| TraceCursor { start: summary.start, trace_id: summary.trace_id };
-        let is_here = |at: TraceCursor| {
-            before.is_none_or(|before| at < before) && floor.is_none_or(|floor| at >= floor)
-        };
+        let is_here =
+            |at: TraceCursor| before.is_none_or(|before| at < before) && floor.is_none_or(|floor| at >= floor);
         let whole = self.known(&ids).await?.into_iter().map(|part| part.summary());
         let mut records: Vec<Summary> =
             whole.filter(|summary| filter.admits(summary) && is_here(place(summary))).collect();

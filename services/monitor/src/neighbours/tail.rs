@@ -10,8 +10,8 @@ use ninefold::lifecycle::Stop;
 use ninefold_proto::ninefold::monitor::v1::{FollowLinesRequest, FollowLinesResponse, MissingNode};
 use tokio::time::Instant;
 
-use super::question::{Client, Neighbour, why};
 use super::Neighbours;
+use super::question::{Client, Neighbour, why};
 use crate::error::Error;
 use crate::follow::Follower;
 use crate::model::{Kept, LineFilter};

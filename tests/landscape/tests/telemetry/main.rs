@@ -16,8 +16,8 @@ use futures_util::future::join_all;
 use ninefold::fault;
 use ninefold_proto::ninefold::monitor::v1::monitor_service_client::MonitorServiceClient;
 use ninefold_proto::ninefold::monitor::v1::{
-    CountLogsRequest, DeleteLogsRequest, DeleteTracesRequest, GetRetentionRequest, GetTraceRequest, LogFilter, SearchLogsRequest,
-    SearchTracesRequest,
+    CountLogsRequest, DeleteLogsRequest, DeleteTracesRequest, GetRetentionRequest, GetTraceRequest, LogFilter,
+    SearchLogsRequest, SearchTracesRequest,
 };
 use rustix::process::Signal;
 use tests_landscape::{Landscape, is_alive, python, signal, tools, until};

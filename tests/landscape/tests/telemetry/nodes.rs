@@ -87,7 +87,8 @@ async fn whole_answers(house: &Landscape, all: &BTreeSet<String>) -> Result<()> 
         ensure!(told.len() == all.len() && told.iter().all(|body| all.contains(body)), "{told:?}");
     }
     let mut client = monitor(house).await?;
-    let counted = CountLogsRequest { filter: of_pump(), fields: vec!["body".to_owned()], ..CountLogsRequest::default() };
+    let counted =
+        CountLogsRequest { filter: of_pump(), fields: vec!["body".to_owned()], ..CountLogsRequest::default() };
     let counted = client.count_logs(counted).await?.into_inner();
     let others = counted.facets.first().map(|facet| facet.others + facet.values.len() as u64);
     ensure!(counted.lines == 47 && others == Some(47), "{counted:?}");
@@ -116,12 +117,16 @@ async fn doors_of_others(house: &Landscape) -> Result<()> {
     let jaeger = get(house, &format!("/api/traces/{:032x}", trace_of(7, 7, 7))).await?;
     ensure!(jaeger["data"][0]["spans"].as_array().map(Vec::len) == Some(5), "{jaeger}");
     until("the measurements of both nodes are asked", WITHIN, || async {
-        let path = "/api/v1/query?query=count(count+by+(instance)+(process_cpu_time_seconds_total%7Bjob%3D%22ninefold%22%7D))";
+        let path =
+            "/api/v1/query?query=count(count+by+(instance)+(process_cpu_time_seconds_total%7Bjob%3D%22ninefold%22%7D))";
         Ok(get(house, path).await?["data"]["result"][0]["value"][1] == "2")
     })
     .await?;
     let rows = house
-        .ask(&["query", "select count(distinct instance) as n from samples where metric = 'process_cpu_time_seconds_total'"])
+        .ask(&[
+            "query",
+            "select count(distinct instance) as n from samples where metric = 'process_cpu_time_seconds_total'",
+        ])
         .await?;
     ensure!(rows[0]["n"] == 2, "{rows}");
     Ok(())
@@ -208,7 +213,8 @@ async fn nodes_ask_each_other_where_everybody_has_to_say_who_they_are() -> Resul
     // OTLP asks for a token too; what a node says of itself is enough here.
     until("the one node tells what the other says of itself", WITHIN, || async {
         let told = second.run(&["logs", "ninefold", "--by", "instance", "-o", "json"]).await?;
-        let known = told.stdout.matches("\"value\": \"node-").count() + told.stdout.matches("\"value\":\"node-").count();
+        let known =
+            told.stdout.matches("\"value\": \"node-").count() + told.stdout.matches("\"value\":\"node-").count();
         Ok(told.code == 0 && told.stderr.is_empty() && known == 2)
     })
     .await?;

@@ -44,7 +44,10 @@ fn page_by_page_every_line_of_every_node_is_told_once_and_in_order() {
 #[test]
 fn a_page_goes_no_further_than_a_node_that_has_more_to_tell() {
     let limit = Limit { records_max: 100, bytes_max: usize::MAX };
-    let cut = Page { records: vec![kept(9, 1, "a"), kept(8, 2, "b")], next: Some(LineCursor { time: Nanos(8), sequence: 2 }) };
+    let cut = Page {
+        records: vec![kept(9, 1, "a"), kept(8, 2, "b")],
+        next: Some(LineCursor { time: Nanos(8), sequence: 2 }),
+    };
     let whole = Page { records: vec![kept(10, 1, "c"), kept(7, 1, "d")], next: None };
     let joined = join_pages(vec![cut, whole], limit);
     let bodies: Vec<&str> = joined.records.iter().map(|kept| kept.line.body.as_str()).collect();
