@@ -132,16 +132,6 @@ impl Facts {
         format!("{}://{}", if self.is_secure { "https" } else { "http" }, reachable(self.platform))
     }
 
-    /// URL at which the other nodes reach the platform.
-    fn advertised(&self) -> String {
-        if !self.platform.ip().is_unspecified() {
-            return self.endpoint();
-        }
-        let uname = rustix::system::uname();
-        let machine = uname.nodename().to_string_lossy();
-        format!("{}://{machine}:{}", if self.is_secure { "https" } else { "http" }, self.platform.port())
-    }
-
     /// URL at which the node's own children reach the platform.
     fn own_endpoint(&self) -> String {
         format!("http://{}", self.inner.unwrap_or(reachable(self.platform)))
@@ -407,12 +397,7 @@ async fn start_roles(
     let door_scope = base.child("platform");
     let access = start_access(&settings, store.clone(), ring.clone(), facts, &base.child("access")).await?;
     crate::host::watch(settings.data.clone());
-    let among = ninefold_monitor::Among {
-        store: store.clone(),
-        node: facts.node.clone(),
-        endpoint: settings.monitor.advertise.clone().unwrap_or_else(|| facts.advertised()),
-        credentials: passes::among_nodes(&settings.data, settings.access.authentication)?,
-    };
+    let among = passes::among_nodes(&settings, facts, store.clone())?;
     let monitor = Monitor::open(settings.monitor, &base.child("monitor"))
         .await
         .map_err(|error| Failure::Store(fault::chain(&error)))?;
@@ -539,14 +524,11 @@ async fn start_access(
     let deps = ninefold_access::Deps { store, ring, remembered };
     let access = Access::start(settings.access.clone(), deps, ninefold_proto::DESCRIPTOR_SET, scope);
     let access = access.await.map_err(failed)?;
-    if settings.access.authentication == Authentication::Token && is_shared(&settings.store) {
-        let file = passes::node_token(&settings.data);
-        if let Err(error) = access.put_node_token(&file, &facts.node).await {
-            tracing::warn!(error = %fault::chain(&error), "the other nodes cannot be asked before the next start");
-        }
-    }
     if settings.access.authentication == Authentication::Token {
         access.put_admin_token(&passes::admin_token(&settings.data), &facts.node).await.map_err(failed)?;
+        if is_shared(&settings.store) {
+            passes::put_node_token(&access, &settings.data, &facts.node).await;
+        }
     }
     Ok(access)
 }

@@ -7,10 +7,14 @@ use std::sync::Arc;
 
 use ninefold::caller::{Caller, DEFAULT_NAMESPACE, Names, Role};
 use ninefold::{Credentials, fault};
-use ninefold_access::{Authentication, Ring};
+use ninefold_access::{Access, Authentication, Ring};
 use ninefold_control::Passes;
+use ninefold_monitor::Among;
+use ninefold_store::Store;
 
+use super::Facts;
 use crate::exit::Failure;
+use crate::settings::Settings;
 
 /// Folder of the children's tokens, in the node's data folder.
 const FOLDER: &str = "tokens";
@@ -24,16 +28,31 @@ pub(super) fn admin_token(data: &Path) -> PathBuf {
     data.join(ADMIN_TOKEN)
 }
 
-/// Where the token lies by which a node asks the other nodes.
-pub(super) fn node_token(data: &Path) -> PathBuf {
-    data.join(NODE_TOKEN)
+/// Sees to it that there is a token by which the node asks the other nodes. It goes on without.
+pub(super) async fn put_node_token(access: &Access, data: &Path, node: &str) {
+    if let Err(error) = access.put_node_token(&data.join(NODE_TOKEN), node).await {
+        tracing::warn!(error = %fault::chain(&error), "the other nodes cannot be asked before the next start");
+    }
 }
 
-/// Who the node is to the other nodes: what the environment says, and its own token where tokens are asked for.
-pub(super) fn among_nodes(data: &Path, authentication: Authentication) -> Result<Credentials, Failure> {
+/// What the node is to the other nodes. It shows what the environment says, and its own token where tokens are asked for.
+pub(super) fn among_nodes(settings: &Settings, facts: &Facts, store: Arc<dyn Store>) -> Result<Among, Failure> {
     let told = Credentials::from_env().map_err(|error| Failure::Failed(fault::chain(&error)))?;
-    let has_token = authentication == Authentication::Token && node_token(data).exists();
-    Ok(if has_token { told.with_token_in(node_token(data)) } else { told })
+    let token = settings.data.join(NODE_TOKEN);
+    let has_token = settings.access.authentication == Authentication::Token && token.exists();
+    let credentials = if has_token { told.with_token_in(token) } else { told };
+    let endpoint = settings.monitor.advertise.clone().unwrap_or_else(|| advertised(facts));
+    Ok(Among { store, node: facts.node.clone(), endpoint, credentials })
+}
+
+/// URL at which other machines reach the platform.
+fn advertised(facts: &Facts) -> String {
+    if !facts.platform.ip().is_unspecified() {
+        return facts.endpoint();
+    }
+    let uname = rustix::system::uname();
+    let machine = uname.nodename().to_string_lossy();
+    format!("{}://{machine}:{}", if facts.is_secure { "https" } else { "http" }, facts.platform.port())
 }
 
 /// What the node itself shows at its own doors.
