@@ -436,7 +436,6 @@ impl Tier for Durable {
             pending_deletions: self.0.orders.undone(),
             problem: self.0.trouble.why(),
             spoiled_indexes: self.0.cost.spoiled.load(Ordering::Relaxed),
-            ..Retention::default()
         }
     }
 }

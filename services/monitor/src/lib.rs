@@ -43,7 +43,9 @@ use std::sync::Arc;
 use ninefold::Link;
 use ninefold::lifecycle::Scope;
 use ninefold::telemetry::{Measure, Measured, measure};
+use ninefold::tonic::Request;
 use ninefold::tonic::codec::CompressionEncoding;
+use ninefold::tonic::service::interceptor::InterceptedService;
 use ninefold::tonic::service::{Routes, RoutesBuilder};
 use ninefold_proto::ninefold::monitor::v1::metric_service_server::MetricServiceServer;
 use ninefold_proto::ninefold::monitor::v1::monitor_service_server::MonitorServiceServer;
@@ -188,9 +190,9 @@ impl Monitor {
         let sql = SqlServiceServer::new(sql::Service(sql, self.neighbours.clone()));
         routes.add_service(sql.send_compressed(CompressionEncoding::Gzip));
         let shares = NeighbourServiceServer::from_arc(self.shares.clone());
-        routes.add_service(
-            shares.send_compressed(CompressionEncoding::Gzip).max_decoding_message_size(MESSAGE_BYTES_MAX),
-        );
+        let neighbours = self.neighbours.clone();
+        let shares = shares.send_compressed(CompressionEncoding::Gzip).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        routes.add_service(InterceptedService::new(shares, move |request: Request<()>| neighbours.meant(request)));
         ingest::grpc::add_to(routes, &self.ingest);
     }
 

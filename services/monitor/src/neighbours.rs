@@ -16,13 +16,16 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::Uri;
+use http::{HeaderValue, Uri};
 use ninefold::connect::{deadline, platform_as};
 use ninefold::lifecycle::Stop;
+use ninefold::tonic::body::Body;
+use ninefold::tonic::{Request, Status};
 use ninefold::{Credentials, Link, fault};
 use ninefold_store::{Compare, Key, Op, Store, Txn};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use tower::ServiceExt as _;
 
 use crate::config::Config;
 use crate::error::Error;
@@ -31,6 +34,8 @@ use question::{Neighbour, Question};
 
 /// Metadata of a request that is to be answered by this node for itself alone.
 pub(crate) const ALONE: &str = "ninefold-alone";
+/// Metadata of a question to another node: its name. An address may have become another's.
+const MEANT: &str = "ninefold-node";
 /// Where the nodes are in the store.
 const NODES: &str = "monitor/nodes/";
 /// Most nodes that are asked.
@@ -224,21 +229,42 @@ impl Neighbours {
     pub(crate) fn others(&self, nodes: &[Entry]) -> Vec<Neighbour> {
         let Some(among) = self.among.get() else { return Vec::new() };
         let others = nodes.iter().filter(|entry| entry.node != among.node);
-        others.map(|entry| Neighbour { name: entry.node.clone(), link: self.link(among, &entry.endpoint) }).collect()
+        others.map(|entry| Neighbour { name: entry.node.clone(), link: self.link(among, entry) }).collect()
     }
 
-    fn link(&self, among: &Among, endpoint: &str) -> Option<Link> {
+    fn link(&self, among: &Among, entry: &Entry) -> Option<Link> {
         let mut links = lock(&self.links);
-        if let Some(link) = links.get(endpoint) {
+        let whose = format!("{} {}", entry.node, entry.endpoint);
+        if let Some(link) = links.get(&whose) {
             return Some(link.clone());
         }
-        let uri: Uri = endpoint.parse().ok()?;
+        let uri: Uri = entry.endpoint.parse().ok()?;
+        let node = HeaderValue::from_str(&entry.node).ok()?;
         if links.len() >= 2 * NODES_MAX {
             links.clear();
         }
         let link = platform_as(&[uri], &among.credentials);
-        links.insert(endpoint.to_owned(), link.clone());
+        let name = move |mut request: http::Request<Body>| {
+            request.headers_mut().insert(MEANT, node.clone());
+            request
+        };
+        let link = Link::new(link.map_request(name));
+        links.insert(whose, link.clone());
         Some(link)
+    }
+
+    /// Refuses what is meant for another node, which had this one's address before.
+    ///
+    /// # Errors
+    /// NODE_UNKNOWN.
+    pub(crate) fn meant(&self, request: Request<()>) -> Result<Request<()>, Status> {
+        let meant = request.metadata().get(MEANT).and_then(|name| name.to_str().ok());
+        match (meant, self.among.get()) {
+            (Some(meant), Some(among)) if meant != among.node => {
+                Err(fault::status(&Error::NodeUnknown(meant.to_owned())))
+            }
+            _ => Ok(request),
+        }
     }
 
     /// Until when a node is waited for: not long, if it was waited for in vain just now.

@@ -27,9 +27,14 @@ async fn put(metrics: &Arc<Metrics>, readings: Vec<Reading>) {
     assert_eq!(metrics.take(readings, BTreeMap::new()).await.expect("kept"), Unkept::default());
 }
 
+fn alone() -> Question {
+    Question::alone(Arc::new(crate::hot::Hot::new(&Config::default())))
+}
+
 async fn asked(metrics: &Arc<Metrics>, query: &str, at: i64) -> f64 {
     let query = Query::parse(query).expect("a query");
-    let (answer, remarks) = metrics.answer(query, Span::instant(at), Asked::default()).await.expect("an answer");
+    let (answer, remarks) =
+        metrics.answer(query, Span::instant(at), Asked::default(), &alone()).await.expect("an answer");
     assert!(remarks.iter().all(|remark| !remark.contains("could not be read")), "{remarks:?}");
     let Answer::Series(series) = answer else { panic!("no series: {answer:?}") };
     series.first().map_or(f64::NAN, |one| one.samples[0].point.float().expect("a number"))
@@ -183,7 +188,7 @@ async fn summaries_exemplars_and_what_metrics_are_survive_a_restart() {
             assert!((asked(metrics, query, now).await - value).abs() < 1e-9, "{query}");
         }
         let query = Query::parse("took_seconds_bucket").expect("a query");
-        let found = metrics.exemplars(&query, now - 60_000, now);
+        let found = metrics.exemplars(&query, (now - 60_000, now), &alone()).await.expect("exemplars");
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].1[0].labels.get("trace_id"), "07".repeat(16));
         let about = metrics.about(Some("gc_pause_seconds"));

@@ -77,6 +77,13 @@ impl Question {
         Self { tier, neighbours, others: Vec::new(), until, missing: Mutex::default() }
     }
 
+    /// A question to a tier alone.
+    #[cfg(test)]
+    pub(crate) fn alone(tier: Arc<dyn Tier>) -> Self {
+        let neighbours = Arc::new(Neighbours::new(tier.clone(), &crate::config::Config::default()));
+        Self::new(tier, neighbours, Instant::now())
+    }
+
     pub(super) fn among(self, others: Vec<Neighbour>, unknown: Option<String>) -> Self {
         lock(&self.missing).extend(unknown.map(|why| (OTHERS.to_owned(), why)));
         Self { others, ..self }

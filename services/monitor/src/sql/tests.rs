@@ -35,7 +35,19 @@ fn span(id: u8, nanos: u64) -> Span {
     }
 }
 
-async fn sql(config: Config) -> Sql {
+/// Statements, and what they are asked of.
+struct House {
+    sql: Sql,
+    question: Question,
+}
+
+impl House {
+    async fn answer(&self, asked: Asked) -> Result<(Rows, u64), Error> {
+        self.sql.answer(asked, &self.question).await
+    }
+}
+
+async fn sql(config: Config) -> House {
     let tier = Arc::new(Hot::new(&config));
     let lines = (0..100).map(|second| {
         let level = if second % 10 == 0 { Level::Error } else { Level::Info };
@@ -43,7 +55,7 @@ async fn sql(config: Config) -> Sql {
     });
     tier.append_lines(lines.collect()).await.expect("memory takes all");
     tier.append_spans(vec![span(1, 2_000_000), span(2, 4_000_000)]).await.expect("memory takes all");
-    Sql::new(tier, Arc::new(Metrics::new(&config)), &config)
+    House { sql: Sql::new(Arc::new(Metrics::new(&config)), &config), question: Question::alone(tier) }
 }
 
 fn asked(statement: &str, (start, end): (u64, u64)) -> Asked {
@@ -52,7 +64,7 @@ fn asked(statement: &str, (start, end): (u64, u64)) -> Asked {
     Asked { statement: statement.to_owned(), start, end, lines, selector: String::new(), rows_max: 1000 }
 }
 
-async fn told(sql: &Sql, statement: &str) -> Result<Vec<Vec<Value>>, Error> {
+async fn told(sql: &House, statement: &str) -> Result<Vec<Vec<Value>>, Error> {
     sql.answer(asked(statement, (0, 1000))).await.map(|(rows, _)| rows.rows)
 }
 
