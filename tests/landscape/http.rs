@@ -65,6 +65,27 @@ pub async fn request(
         .with_context(|| format!("{method} {path}: no answer in {DEADLINE:?}"))?
 }
 
+/// Sends a request with a body of bytes and reads the whole answer.
+///
+/// # Errors
+/// When no whole answer comes in 20 s.
+pub async fn request_bytes(
+    server: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Vec<u8>,
+) -> Result<Answer> {
+    let exchange = async {
+        let mut answer = send_bytes(server, method, path, headers, body.into()).await?;
+        let bytes = answer.body_mut().collect().await?.to_bytes();
+        Ok(Answer { status: answer.status().as_u16(), headers: answer.headers().clone(), body: bytes })
+    };
+    tokio::time::timeout(DEADLINE, exchange)
+        .await
+        .with_context(|| format!("{method} {path}: no answer in {DEADLINE:?}"))?
+}
+
 /// A connection that is kept as long as the server keeps it; then the next.
 #[derive(Debug)]
 pub struct Kept {
@@ -135,6 +156,18 @@ async fn send(
     headers: &[(&str, &str)],
     body: Option<Value>,
 ) -> Result<http::Response<hyper::body::Incoming>> {
+    let Some(value) = body else { return send_bytes(server, method, path, headers, Bytes::new()).await };
+    let headers: Vec<(&str, &str)> = headers.iter().copied().chain([("content-type", "application/json")]).collect();
+    send_bytes(server, method, path, &headers, value.to_string().into()).await
+}
+
+async fn send_bytes(
+    server: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Bytes,
+) -> Result<http::Response<hyper::body::Incoming>> {
     let stream = TcpStream::connect(server).await.with_context(|| format!("connecting to {server}"))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     #[expect(clippy::disallowed_methods, reason = "the connection ends with its answer, and tests have no scope")]
@@ -143,12 +176,5 @@ async fn send(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let body = match body {
-        None => Bytes::new(),
-        Some(value) => {
-            request = request.header("content-type", "application/json");
-            value.to_string().into()
-        }
-    };
     Ok(sender.send_request(request.body(Full::new(body))?).await?)
 }

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use ninefold_proto::ninefold::alert::v1::{Alert, AlertState, CheckAlertsRequest, ListAlertsRequest, ListRulesRequest};
+use ninefold_proto::ninefold::alert::v1::{
+    Alert, AlertState, CheckAlertsRequest, ListAlertsRequest, ListRulesRequest, Rule,
+};
 
 use crate::client::Platform;
 use crate::exit::Failure;
@@ -85,6 +87,12 @@ fn about(alert: &Alert) -> String {
     labels.join(" ")
 }
 
+/// What a rule asks, and what the answer is kept as.
+fn asked(rule: &Rule) -> String {
+    let asked = [&rule.expr, &rule.logs, &rule.instances].map(String::as_str).concat();
+    output::cell(&if rule.record.is_empty() { asked } else { format!("{} = {asked}", rule.record) })
+}
+
 async fn rules(platform: &Platform, format: Format) -> Result<(), Failure> {
     let rules = platform.ask(platform.alerts().list_rules(ListRulesRequest {})).await?.rules;
     output::print(format, &output::json_all("ninefold.alert.v1.Rule", &rules), || {
@@ -96,7 +104,7 @@ async fn rules(platform: &Platform, format: Format) -> Result<(), Failure> {
                 rule.alerts.to_string(),
                 output::ago(rule.evaluated.as_ref()),
                 output::cell(&rule.problem),
-                output::cell(&[&rule.expr, &rule.logs, &rule.instances].map(String::as_str).concat()),
+                asked(rule),
             ]);
         }
         table.render()

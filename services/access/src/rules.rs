@@ -25,13 +25,14 @@ const FOREIGN: &[(&str, Audience, bool)] = &[
 /// Where OTLP over HTTP is taken, Prometheus' remote write, and Loki's push.
 const OTLP: [&str; 5] = ["/v1/logs", "/v1/traces", "/v1/metrics", "/api/v1/write", "/loki/api/v1/push"];
 /// Where Prometheus' query API, and Loki's, take questions that are too long for an address.
-const QUESTIONS: [&str; 10] = [
+const QUESTIONS: [&str; 11] = [
     "/api/v1/query",
     "/api/v1/query_range",
     "/api/v1/series",
     "/api/v1/labels",
     "/api/v1/query_exemplars",
     "/api/v1/format_query",
+    "/api/v1/parse_query",
     "/loki/api/v1/query",
     "/loki/api/v1/query_range",
     "/loki/api/v1/series",

@@ -52,6 +52,8 @@ pub(crate) struct Rule {
     pub(crate) logs: Option<Logs>,
     /// Which instances must not be silent, where that is asked instead.
     pub(crate) instances: Option<Instances>,
+    /// The metric that the answer is kept as, where nobody is to be called.
+    pub(crate) record: Option<String>,
     /// How long the condition holds before an alert fires.
     #[serde(rename = "for", with = "duration")]
     pub(crate) wait: Duration,
@@ -240,6 +242,9 @@ fn mistakes(document: &Document) -> Vec<String> {
 impl Rule {
     fn mistakes(&self) -> Vec<String> {
         let mut wrong = Vec::new();
+        if let Some(metric) = &self.record {
+            wrong.extend(self.mistakes_of_record(metric));
+        }
         match (&self.expr, &self.logs, &self.instances) {
             (Some(expr), None, None) => {
                 wrong.extend(Query::parse(expr).err().map(|error| format!(".expr: {error}")));
@@ -256,6 +261,30 @@ impl Rule {
             if time > TIME_MAX {
                 wrong.push(format!(".{field}: at most 720h"));
             }
+        }
+        wrong
+    }
+}
+
+impl Rule {
+    /// What a rule that keeps answers may not say.
+    fn mistakes_of_record(&self, metric: &str) -> Vec<String> {
+        let is_name = |text: &str, colons: bool| {
+            let fits = |sign: char| sign.is_ascii_alphanumeric() || sign == '_' || colons && sign == ':';
+            !text.is_empty() && !text.starts_with(|first: char| first.is_ascii_digit()) && text.chars().all(fits)
+        };
+        let mut wrong = Vec::new();
+        if !is_name(metric, true) {
+            wrong.push(format!(".record: {metric:?} is no name of a metric, such as job:http_requests:rate5m"));
+        }
+        if self.expr.is_none() {
+            wrong.push(".record: only an expr can be kept".to_owned());
+        }
+        if !self.wait.is_zero() || !self.keep_firing_for.is_zero() || !self.annotations.is_empty() {
+            wrong.push(".record: nobody is called, so for, keep_firing_for and annotations have no meaning".to_owned());
+        }
+        for name in self.labels.keys().filter(|name| !is_name(name, false) || *name == "__name__") {
+            wrong.push(format!(".labels: {name:?} is no name of a label"));
         }
         wrong
     }
@@ -309,7 +338,7 @@ mod tests {
     fn every_mistake_is_told_with_its_place() {
         let text = r#"{
             "off": ["nothing_like_it"],
-            "rules": {"a": {"expr": "up{", "annotations": {"summary": "{{value | shout}}"}}, "b": {}, "c": {"logs": {"level": "loud", "within": "5m"}}},
+            "rules": {"a": {"expr": "up{", "annotations": {"summary": "{{value | shout}}"}}, "b": {}, "k": {"record": "5m rate", "expr": "up", "for": "1m"}, "c": {"logs": {"level": "loud", "within": "5m"}}},
             "objectives": {"o": {"service": "x", "objective": 101}},
             "receivers": {
                 "r": {"webhook": "ftp://x"}, "s": {},
@@ -326,6 +355,8 @@ mod tests {
             "receivers.m.mail.\"nobody\" is no address",
             "receivers.m.text: braces",
             "inhibitions.i: name labels",
+            "rules.k.record: \"5m rate\"",
+            "rules.k.record: nobody is called",
             "rules.b: give expr, logs or instances",
             "rules.c.logs.level",
             "objectives.o.objective",

@@ -100,6 +100,7 @@ fn rule(name: String, known: Known) -> proto::Rule {
         shipped: known.is_shipped,
         evaluated: known.evaluated.map(time),
         problem: known.problem,
+        record: known.rule.record.unwrap_or_default(),
         alerts: u32::try_from(known.alerts.len()).unwrap_or(u32::MAX),
     }
 }

@@ -14,7 +14,9 @@ use ninefold::tonic::metadata::MetadataValue;
 use ninefold::tonic::{Request, Status};
 use ninefold_proto::ninefold::monitor::v1::metric_service_client::MetricServiceClient;
 use ninefold_proto::ninefold::monitor::v1::monitor_service_client::MonitorServiceClient;
-use ninefold_proto::ninefold::monitor::v1::{LogFilter, QueryMetricsRequest, SearchLogsRequest, metric_point};
+use ninefold_proto::ninefold::monitor::v1::{
+    LogFilter, QueryMetricsRequest, RecordMetricsRequest, SearchLogsRequest, metric_point,
+};
 use ninefold_store::{Key, Op, Store, Txn};
 use prost_types::Timestamp;
 use tokio::sync::watch;
@@ -28,6 +30,14 @@ use crate::state::{ALERTS_MAX, Alert, Alerts, Grace, Said, step};
 const REMEMBERED_SECONDS: i64 = 600;
 /// Longest that one question may take.
 const QUESTION_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// What became of a question.
+enum Outcome {
+    /// It was answered by series.
+    Said(Said),
+    /// Its answer was kept.
+    Kept,
+}
 
 /// What is known of a rule.
 #[derive(Clone, Debug, Default)]
@@ -108,13 +118,17 @@ impl Watcher {
             let now = now();
             let asked = document.borrow_and_update().clone();
             let mut known = BTreeMap::new();
-            for (name, (rule, is_shipped)) in rules(&asked, self.pace) {
+            // What is kept first: others may ask for it.
+            let (kept_first, others): (Vec<_>, Vec<_>) =
+                rules(&asked, self.pace).into_iter().partition(|(_, (rule, _))| rule.record.is_some());
+            for (name, (rule, is_shipped)) in kept_first.into_iter().chain(others) {
                 if stop.is_asked() {
                     return;
                 }
                 let before = kept.remove(&name).unwrap_or_default();
                 let (alerts, problem) = match self.ask(&rule).await {
-                    Ok(said) => {
+                    Ok(Outcome::Kept) => (Alerts::new(), String::new()),
+                    Ok(Outcome::Said(said)) => {
                         let problem = (said.len() > ALERTS_MAX)
                             .then(|| format!("of {} alerts only {ALERTS_MAX} are kept", said.len()));
                         (step(&name, &rule, &before, said, now, grace), problem.unwrap_or_default())
@@ -141,7 +155,23 @@ impl Watcher {
         }
     }
 
-    async fn ask(&self, rule: &Rule) -> Result<Said, Status> {
+    async fn ask(&self, rule: &Rule) -> Result<Outcome, Status> {
+        match (&rule.record, &rule.expr) {
+            (Some(metric), Some(expr)) => self.keep(metric, expr, &rule.labels).await.map(|()| Outcome::Kept),
+            _ => self.question(rule).await.map(Outcome::Said),
+        }
+    }
+
+    async fn keep(&self, metric: &str, expr: &str, labels: &Texts) -> Result<(), Status> {
+        let labels = labels.clone().into_iter().collect();
+        let asked = RecordMetricsRequest { query: expr.to_owned(), metric: metric.to_owned(), labels };
+        let mut request = Request::new(asked);
+        request.set_timeout(QUESTION_TIME_MAX);
+        alone(&mut request);
+        MetricServiceClient::new(self.platform.clone()).record_metrics(request).await.map(|_| ())
+    }
+
+    async fn question(&self, rule: &Rule) -> Result<Said, Status> {
         if let Some(instances) = &rule.instances {
             return silent::ask(self.platform.clone(), instances, now(), QUESTION_TIME_MAX).await;
         }

@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::forward;
 use crate::intake::Intake;
 use crate::live::Rules;
-use crate::metrics::{Metrics, Unkept, Written};
+use crate::metrics::{Content, Metrics, Unkept, Written};
 use crate::model::Line;
 use crate::red::Red;
 use crate::tier::Signal;
@@ -164,6 +164,18 @@ impl Ingest {
     /// Those of [`Metrics::take_written`].
     pub(crate) async fn written(&self, written: Written) -> Result<Unkept, Error> {
         let unkept = self.metrics.take_written(written).await?;
+        if unkept.readings > 0 {
+            self.intake.count_refused(Signal::Measurements, unkept.readings);
+        }
+        Ok(unkept)
+    }
+
+    /// Puts readings of remote write 2.0 into the metrics.
+    ///
+    /// # Errors
+    /// Those of [`Metrics::take_content`].
+    pub(crate) async fn content(&self, content: Content) -> Result<Unkept, Error> {
+        let unkept = self.metrics.take_content(content).await?;
         if unkept.readings > 0 {
             self.intake.count_refused(Signal::Measurements, unkept.readings);
         }

@@ -215,9 +215,10 @@ impl Monitor {
         loki::router(neighbours.clone(), self.config.query_wait).merge(jaeger::router(neighbours))
     }
 
-    /// Prometheus' query API: `/api/v1/query` and what is beside it.
+    /// Prometheus' query API, `/api/v1/query` and what is beside it, and what a Prometheus scrapes: `/metrics`, `/federate`.
     pub fn query_router(&self) -> axum::Router {
         metrics::router(self.metrics.clone(), self.neighbours.clone())
+            .merge(metrics::scrape_router(self.metrics.clone()))
     }
 
     /// Takes lines that programs of this node print.

@@ -98,6 +98,8 @@ pub(crate) fn router(neighbours: Arc<Neighbours>, wait: Duration) -> Router {
         .route(&at("label/{name}/values"), get(values))
         .route(&at("series"), get(series).post(series))
         .route(&at("index/stats"), get(stats))
+        .route(&at("index/volume"), get(volume))
+        .route(&at("index/volume_range"), get(volume_range))
         .route(&at("status/buildinfo"), get(build_info))
         .with_state(House { neighbours, wait })
 }
@@ -143,6 +145,15 @@ impl Parameters {
     fn limit(&self) -> usize {
         let asked = self.one("limit").and_then(|text| text.parse().ok()).unwrap_or(100);
         if asked == 0 { 100 } else { asked.min(LINES_MAX) }
+    }
+
+    /// From one time to the next; a 250th of the range where nobody says, but not below a second.
+    fn step(&self, (start, end): (Nanos, Nanos)) -> u64 {
+        let step = self.one("step").and_then(|text| {
+            let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0).map(of_seconds);
+            seconds.or_else(|| logql::duration(text))
+        });
+        step.unwrap_or_else(|| ((end.0 - start.0) / 250).max(SECOND)).max(1)
     }
 
     fn query(&self) -> Result<Query, Refusal> {
@@ -205,6 +216,16 @@ async fn stats(State(house): State<House>, request: Request<Body>) -> Response {
     }
 }
 
+async fn volume(State(house): State<House>, request: Request<Body>) -> Response {
+    let house = house.ask().await;
+    told(house.volume(request, true).await, &house.tier)
+}
+
+async fn volume_range(State(house): State<House>, request: Request<Body>) -> Response {
+    let house = house.ask().await;
+    told(house.volume(request, false).await, &house.tier)
+}
+
 async fn build_info() -> Response {
     axum::Json(json!({ "version": "3.0.0", "revision": env!("CARGO_PKG_VERSION"), "branch": "", "goVersion": "" }))
         .into_response()
@@ -227,11 +248,7 @@ impl Asking {
                 self.lines(&pipeline, (start, end), is_forward, asked.limit()).await
             }
             Query::Numbers(numbers) => {
-                let step = asked.one("step").and_then(|text| {
-                    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0).map(of_seconds);
-                    seconds.or_else(|| logql::duration(text))
-                });
-                let step = step.unwrap_or_else(|| ((end.0 - start.0) / 250).max(SECOND)).max(1);
+                let step = asked.step((start, end));
                 if (end.0 - start.0) / step > STEPS_MAX {
                     return Err(format!("step: there would be more than {STEPS_MAX} points of a series").into());
                 }
@@ -253,6 +270,39 @@ impl Asking {
                 Ok(json!({ "resultType": "matrix", "result": [{ "metric": {}, "values": values }], "stats": {} }))
             }
         }
+    }
+
+    /// How many bytes the lines of streams have, by the labels that are asked for, or by those of the selector: over all of
+    /// the time, or for each step. The loudest first.
+    async fn volume(&self, request: Request<Body>, is_whole: bool) -> Answer {
+        let asked = Parameters::of(request).await?;
+        let (start, end) = asked.range()?;
+        let Query::Lines(pipeline) = asked.query()? else { return Err("query: is no selector".to_owned().into()) };
+        let labels: Vec<String> = match asked.one("targetLabels") {
+            Some(names) => names.split(',').map(|name| name.trim().to_owned()).collect(),
+            None => pipeline.selector.iter().map(|matcher| matcher.name.clone()).collect(),
+        };
+        let whole = (end.0 - start.0).max(1);
+        let step = if is_whole { whole } else { asked.step((start, end)) };
+        if whole / step > STEPS_MAX {
+            return Err(format!("step: there would be more than {STEPS_MAX} points of a series").into());
+        }
+        let times: Vec<u64> = (1..=(whole / step).max(1)).map(|at| start.0 + at * step).collect();
+        let gathered = Some(Gathered { labels, without: false });
+        let numbers = Numbers { count: Count::Bytes, pipeline, range: step, gathered };
+        let mut series: Vec<(Labels, Vec<(u64, f64)>)> = self.numbers(&numbers, &times).await?.into_iter().collect();
+        let sum = |points: &[(u64, f64)]| points.iter().map(|(_, bytes)| bytes).sum::<f64>();
+        series.sort_by(|left, right| sum(&right.1).total_cmp(&sum(&left.1)));
+        series.truncate(asked.limit());
+        let point = |(time, bytes): &(u64, f64)| json!([in_seconds(*time), bytes.to_string()]);
+        let result: Vec<Value> = series
+            .iter()
+            .map(|(labels, points)| match is_whole {
+                true => json!({ "metric": labels, "value": [in_seconds(end.0), sum(points).to_string()] }),
+                false => json!({ "metric": labels, "values": points.iter().map(point).collect::<Vec<_>>() }),
+            })
+            .collect();
+        Ok(json!({ "resultType": if is_whole { "vector" } else { "matrix" }, "result": result, "stats": {} }))
     }
 
     async fn query(&self, request: Request<Body>) -> Answer {

@@ -13,15 +13,19 @@ mod commit;
 mod disk;
 mod entry;
 mod exemplars;
+mod exposition;
 mod http;
 mod json;
 mod names;
 mod otlp;
+mod record;
+mod scrape;
 mod service;
 mod store;
 mod thin;
 mod upkeep;
 mod written;
+mod written2;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +33,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use ninefold::fault::Violation;
-use ninefold_promql::{Answer, Data, Error as Wrong, Labels, Limits, Query, Sample, Selection, Series, Span};
+use ninefold_promql::{Answer, Data, Error as Wrong, Labels, Limits, Query, Sample, Selection, Series, Span, is_stale};
 use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
 use tokio::sync::Semaphore;
 
@@ -37,6 +41,7 @@ use about::Catalogue;
 use beside::Beside;
 use commit::Kept;
 use exemplars::{Exemplars, Said};
+use record::Recorded;
 use store::{Bounds, Store};
 
 pub(crate) use about::{About, Type};
@@ -44,9 +49,11 @@ pub(crate) use code::{packed, unpacked};
 pub(crate) use disk::overlay;
 pub(crate) use exemplars::Exemplar;
 pub(crate) use http::router;
+pub(crate) use scrape::router as scrape_router;
 pub(crate) use service::{Service, encoded};
 pub(crate) use store::Reading;
 pub(crate) use written::Written;
+pub(crate) use written2::{Content, Written as Written2};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -92,6 +99,7 @@ pub(crate) struct Metrics {
     forgot: RwLock<Instant>,
     /// Whether what stands beside samples is not written yet.
     is_unsaid: AtomicBool,
+    recorded: Recorded,
     kept: Option<Kept>,
 }
 
@@ -124,6 +132,7 @@ impl Metrics {
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
             forgot: RwLock::new(Instant::now()),
             is_unsaid: AtomicBool::new(false),
+            recorded: Recorded::default(),
             kept,
         }
     }
@@ -146,6 +155,23 @@ impl Metrics {
     pub(crate) async fn take_written(self: &Arc<Self>, written: Written) -> Result<Unkept, Error> {
         let exemplars = written.exemplars();
         let (readings, about) = written.readings();
+        let unkept = self.take(readings, about).await?;
+        self.point_out(exemplars);
+        Ok(unkept)
+    }
+
+    /// Takes in what came by remote write 2.0. It is on the disk, where there is one, when this returns.
+    ///
+    /// # Errors
+    /// As [`Self::take_otlp`].
+    pub(crate) async fn take_content(self: &Arc<Self>, content: Content) -> Result<Unkept, Error> {
+        let Content { mut readings, about, exemplars, begins, .. } = content;
+        // A counter was zero when it began. That is told with every sample, and kept once: before the first of them.
+        let zeros: Vec<Reading> = {
+            let store = self.read();
+            begins.into_iter().filter(|begin| store.last_at(&begin.labels).is_none_or(|last| last < begin.at)).collect()
+        };
+        readings.splice(0..0, zeros);
         let unkept = self.take(readings, about).await?;
         self.point_out(exemplars);
         Ok(unkept)
@@ -176,6 +202,11 @@ impl Metrics {
         self.learn(about.into_iter().collect());
         self.point_out(exemplars);
         self.is_unsaid.store(false, Ordering::Relaxed);
+    }
+
+    /// Exemplars of series that match one of the selections, of this node alone.
+    fn exemplars_of(&self, selections: &[Selection], from: i64, to: i64) -> Vec<(Labels, Vec<Exemplar>)> {
+        self.exemplars.read().unwrap_or_else(PoisonError::into_inner).of(selections, from, to)
     }
 
     /// Exemplars of series that match.
@@ -396,6 +427,30 @@ impl Metrics {
             found.into_iter().collect()
         };
         tokio::task::spawn_blocking(work).await.map_err(|broken| Unanswered::Broken(broken.to_string()))
+    }
+
+    /// The newest sample of each series that one of the selections matches, unless the series ended. By labels.
+    ///
+    /// # Errors
+    /// [`Unanswered`].
+    async fn newest(self: &Arc<Self>, selections: Vec<Selection>) -> Result<BTreeMap<Labels, Sample>, Unanswered> {
+        let waiting = tokio::time::timeout(QUERY_TIME_MAX, self.queries.clone().acquire_owned());
+        let permit = waiting.await.map_err(|_| Wrong::Deadline)?;
+        let this = self.clone();
+        let work = move || {
+            let _held = permit;
+            let mut newest = BTreeMap::new();
+            for selection in &selections {
+                let found = this.select(selection, QUERY_SAMPLES_MAX);
+                let (series, _) = found.ok_or(Wrong::TooManySamples(QUERY_SAMPLES_MAX))?;
+                for mut one in series {
+                    let last = one.samples.pop().filter(|last| !last.point.float().is_some_and(is_stale));
+                    newest.extend(last.map(|last| (one.labels, last)));
+                }
+            }
+            Ok(newest)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|broken| Unanswered::Broken(broken.to_string()))?
     }
 
     /// Labels of series in memory.

@@ -303,6 +303,17 @@ fn what_prometheus_3_alone_knows() {
 }
 
 #[test]
+fn what_is_written_is_read_as_the_same() {
+    let mut random = fastrand::Rng::with_seed(1);
+    let all: Vec<String> = (0..2000).map(|_| made(&mut random, 2)).collect();
+    for query in queries::all().map(str::to_owned).chain(all) {
+        if let Ok(query) = Query::parse(&query) {
+            assert_eq!(Query::parse(&query.text()).map(|again| again.text()), Ok(query.text()));
+        }
+    }
+}
+
+#[test]
 fn the_end_of_a_series_is_seen_at_once() {
     let labels = Labels::new([(NAME, "up")]);
     let sample = |at, value| Sample { at, point: Point::Float(value) };

@@ -18,6 +18,8 @@ use tokio::process::{Child, Command};
 const SOON: Duration = Duration::from_secs(120);
 const SETTINGS: &str = "[alert]\nevery = \"500ms\"\ngrace = \"90s\"\n[monitor]\nsamples_file_every = \"3s\"\n";
 const RULE: &str = "sum by (job) (increase(http_server_request_duration_seconds_count[30s])) > 5";
+/// What a rule keeps.
+const KEPT: &str = "job:http_requests:increase30s";
 
 /// Who is called, and what they heard.
 struct People {
@@ -81,6 +83,8 @@ impl People {
             "rules": {"busy": {
                 "expr": RULE, "labels": {"severity": "info"},
                 "annotations": {"summary": "{{job}} had {{ $value | round }} requests in half a minute"},
+            }, "kept": {"record": KEPT, "expr": RULE, "labels": {"team": "doors"}}, "seen": {
+                "expr": format!("{KEPT}{{team=\"doors\"}} > 5"), "labels": {"severity": "info"},
             }},
             "receivers": {
                 "hook": {"webhook": format!("http://{}/", self.webhook), "only": {"alertname": "busy"}},
@@ -145,9 +149,21 @@ async fn an_alert_on_real_load_calls_people_and_outlives_the_node() -> Result<()
     let told = http::request(&house.address("platform"), "GET", "/api/v1/alerts", &[], None).await?.json()?;
     let told = told["data"]["alerts"].as_array().cloned().unwrap_or_default();
     ensure!(told.iter().any(|alert| alert["labels"]["alertname"] == "busy" && alert["state"] == "firing"), "{told:?}");
-    let rules = http::request(&house.address("platform"), "GET", "/api/v1/rules", &[], None).await?.json()?;
+    let rules =
+        http::request(&house.address("platform"), "GET", "/api/v1/rules?type=alert", &[], None).await?.json()?;
     let rules = rules["data"]["groups"][0]["rules"].as_array().cloned().unwrap_or_default();
     ensure!(rules.iter().any(|rule| rule["name"] == "crash_loop" && rule["health"] == "ok"), "{rules:?}");
+    ensure!(!rules.iter().any(|rule| rule["type"] == "recording"), "only what was asked for: {rules:?}");
+    let kept =
+        http::request(&house.address("platform"), "GET", "/api/v1/rules?type=record", &[], None).await?.json()?;
+    let kept = kept["data"]["groups"][0]["rules"].as_array().cloned().unwrap_or_default();
+    ensure!(kept.len() == 1 && kept[0]["type"] == "recording" && kept[0]["name"] == KEPT, "{kept:?}");
+    ensure!(kept[0]["health"] == "ok" && kept[0]["labels"]["team"] == "doors", "{kept:?}");
+    until("what is kept is asked by others", SOON, || async {
+        let alerts = house.ask(&["alerts"]).await?;
+        Ok(alerts.as_array().into_iter().flatten().any(|alert| alert["rule"] == "seen" && fires(Some(alert))))
+    })
+    .await?;
     for arguments in [["query", "instant"], ["query", "range"]] {
         let mut promtool = Command::new("promtool");
         promtool.args(arguments).args([&house.endpoint(), "sum by (job) (system_memory_limit_bytes)"]);
@@ -173,9 +189,13 @@ async fn an_alert_on_real_load_calls_people_and_outlives_the_node() -> Result<()
     let (query, back) = ("sum by (job) (http_server_request_duration_seconds_count)", begun.elapsed()?.as_secs() + 60);
     let course = house.ask(&["metrics", query, "--since", &format!("{back}s"), "--step", "1s"]).await?;
     let points = course["series"][0]["points"].as_array().cloned().unwrap_or_default();
+    let kept = house.ask(&["metrics", KEPT, "--since", &format!("{back}s"), "--step", "1s"]).await?;
+    let of_kept = kept["series"][0]["points"].as_array().cloned().unwrap_or_default();
+    ensure!(kept["series"][0]["labels"]["team"] == "doors", "{kept}");
     let before = |point: &Value| {
         point["time"].as_str().is_some_and(|time| *time < *after["firingSince"].as_str().unwrap_or_default())
     };
+    ensure!(of_kept.iter().any(before), "nothing that was kept before the death: {kept}");
     ensure!(points.iter().any(before), "nothing of before the alert, let alone the death: {course}");
 
     let silence = json!({"silences": {"known": {
@@ -198,6 +218,10 @@ async fn an_alert_on_real_load_calls_people_and_outlives_the_node() -> Result<()
 
     load.stop().await;
     until("it is over", SOON, || async { Ok(busy(&house).await?.is_none()) }).await?;
+    until("what is kept ends with it", SOON, || async {
+        Ok(house.ask(&["metrics", KEPT]).await?["series"].as_array().is_none_or(Vec::is_empty))
+    })
+    .await?;
     until("the webhook heard that", SOON, || async { Ok(people.hooks("resolved") == 1) }).await?;
     until("Alertmanager too", SOON, || async {
         Ok(!people.managed().await?.iter().any(|alert| alert["labels"]["alertname"] == "busy"))

@@ -99,7 +99,7 @@ fn filter(asked: Asked<'_>) -> LineFilter {
         Stage::Line { is_wanted: true, text: Some(text), .. } if !text.is_empty() => {
             Some(Expression::Text(Needle::new(text)))
         }
-        Stage::Line { .. } | Stage::Json | Stage::Logfmt | Stage::Label(_) => None,
+        Stage::Line { .. } | Stage::Json | Stage::Logfmt | Stage::Label(_) | Stage::Drop(_) | Stage::Keep(_) => None,
     });
     let texts: Vec<_> = texts.collect();
     filter.query = Some(Expression::All(texts));
@@ -127,6 +127,8 @@ fn admitted(pipeline: &Pipeline, line: &Line) -> Option<Labels> {
                     labels.entry(label_name(&name)).or_insert(value);
                 }
             }
+            Stage::Drop(names) => names.iter().for_each(|name| drop(labels.remove(name))),
+            Stage::Keep(names) => labels.retain(|name, _| names.contains(name)),
             Stage::Label(matcher) => {
                 if !matcher.admits(&labels) && !meant(matcher).admits(&labels) {
                     return None;

@@ -84,6 +84,10 @@ pub(crate) enum Stage {
     Logfmt,
     /// Only lines with such a label.
     Label(Matcher),
+    /// Some labels go.
+    Drop(Vec<String>),
+    /// Only some labels stay.
+    Keep(Vec<String>),
 }
 
 /// What a label must be.
@@ -291,11 +295,32 @@ impl<'a> Parser<'a> {
                 self.name();
                 Ok(Stage::Logfmt)
             }
+            "drop" | "keep" if is_alone => {
+                let is_drop = self.name() == "drop";
+                let names = self.names()?;
+                Ok(if is_drop { Stage::Drop(names) } else { Stage::Keep(names) })
+            }
             "" => Err(self.odd("a stage")),
             name if is_alone => {
-                Err(format!("the stage {name:?} is not answered here; there are json, logfmt and filters"))
+                Err(format!("the stage {name:?} is not answered here; there are json, logfmt, drop, keep and filters"))
             }
             _ => Ok(Stage::Label(self.matcher()?)),
+        }
+    }
+
+    /// Names of labels with commas between them.
+    fn names(&mut self) -> Result<Vec<String>, String> {
+        let mut names = Vec::new();
+        loop {
+            self.space();
+            let name = self.name().to_owned();
+            if name.is_empty() {
+                return Err(self.odd("the name of a label"));
+            }
+            names.push(name);
+            if !self.sign(",") {
+                return Ok(names);
+            }
         }
     }
 

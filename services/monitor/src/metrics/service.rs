@@ -10,6 +10,7 @@ use ninefold_proto::ninefold::monitor::v1 as proto;
 use ninefold_proto::ninefold::monitor::v1::metric_service_server::MetricService;
 use prost_types::{Duration, Timestamp};
 
+use super::record::{Recording, Unrecorded};
 use super::{Asked, Metrics, Unanswered, now};
 use crate::neighbours::question::Question;
 use crate::neighbours::{ALONE, Neighbours};
@@ -67,6 +68,15 @@ impl MetricService for Service {
         Ok(Response::new(answered.map_err(|error| fault::status(&error))?))
     }
 
+    async fn record_metrics(
+        &self,
+        request: Request<proto::RecordMetricsRequest>,
+    ) -> Result<Response<proto::RecordMetricsResponse>, Status> {
+        let question = self.1.question(request.metadata().contains_key(ALONE)).await;
+        let series = self.record(request.into_inner(), &question).await.map_err(|error| fault::status(&error))?;
+        Ok(Response::new(proto::RecordMetricsResponse { series: u64::try_from(series).unwrap_or(u64::MAX) }))
+    }
+
     async fn list_metrics(
         &self,
         request: Request<proto::ListMetricsRequest>,
@@ -95,6 +105,11 @@ impl MetricService for Service {
 }
 
 impl Service {
+    async fn record(&self, request: proto::RecordMetricsRequest, question: &Question) -> Result<usize, Unrecorded> {
+        let proto::RecordMetricsRequest { query, metric, labels } = request;
+        self.0.record(Recording { query, metric, labels: labels.into_iter().collect() }, now(), question).await
+    }
+
     async fn query(
         &self,
         request: proto::QueryMetricsRequest,

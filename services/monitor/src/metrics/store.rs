@@ -102,6 +102,11 @@ impl Store {
         left
     }
 
+    /// When the last sample in memory of a series is, in milliseconds since 1970.
+    pub(crate) fn last_at(&self, labels: &Labels) -> Option<i64> {
+        self.ids.get(labels).and_then(|id| self.entries.get(id)?.last()).map(|last| last.at)
+    }
+
     fn put(&mut self, reading: &Reading, known_before: Before<'_>) -> bool {
         let id = match self.ids.get(&reading.labels) {
             Some(id) => *id,

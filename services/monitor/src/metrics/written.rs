@@ -53,16 +53,19 @@ struct Label {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Sample {
+pub(super) struct Sample {
     #[prost(double, tag = "1")]
-    value: f64,
+    pub(super) value: f64,
     #[prost(int64, tag = "2")]
-    at: i64,
+    pub(super) at: i64,
+    /// When the counter began. Only version 2.0 says it.
+    #[prost(int64, tag = "3")]
+    pub(super) begin: i64,
 }
 
-/// `prometheus.Histogram`. Whole numbers come as differences between buckets, others as they are.
+/// `prometheus.Histogram`, in both versions. Whole numbers come as differences between buckets, others as they are.
 #[derive(Clone, PartialEq, Message)]
-struct Native {
+pub(super) struct Native {
     #[prost(uint64, optional, tag = "1")]
     count_whole: Option<u64>,
     #[prost(double, optional, tag = "2")]
@@ -92,7 +95,7 @@ struct Native {
     #[prost(int32, tag = "14")]
     reset_hint: i32,
     #[prost(int64, tag = "15")]
-    at: i64,
+    pub(super) at: i64,
     #[prost(double, repeated, tag = "16")]
     bounds: Vec<f64>,
 }
@@ -162,7 +165,7 @@ impl Written {
 
 impl Native {
     #[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]
-    fn native(&self) -> Histogram {
+    pub(super) fn native(&self) -> Histogram {
         let whole = |whole: Option<u64>, other: Option<f64>| whole.map(|n| n as f64).or(other).unwrap_or_default();
         Histogram {
             schema: self.schema,
