@@ -62,7 +62,7 @@ async fn slow_clients_are_given_up_and_nobody_waits_for_them() -> Result<()> {
         // A body, byte by byte.
         ("slow body", &["-B", "-i", "5", "-s", "8192", "-f", "application/json", "-u", post.as_str()][..]),
         // Answers, asked for again and again, and read by the byte.
-        ("slow read", &["-X", "-n", "5", "-w", "8", "-y", "16", "-z", "4", "-k", "20", "-u", page.as_str()][..]),
+        ("slow read", &["-X", "-n", "5", "-w", "8", "-y", "16", "-z", "4", "-k", "10", "-u", page.as_str()][..]),
     ] {
         let before = resident_mib(house.pid())?;
         let load = Load::on(&edge, PATH);
