@@ -146,10 +146,11 @@ async fn any_node_answers_for_all_and_names_the_one_that_is_away() -> Result<()>
     }
     follows_both(&first, &second).await?;
     let told = second.run(&["logs", "pump", "--query", "there OR here", "--delete", "--yes"]).await?;
-    ensure!(told.code == 0 && told.stdout == "2 lines deleted\n" && told.stderr.is_empty(), "of both nodes: {told:?}");
+    let is_whole = told.code == 0 && told.stderr.is_empty();
+    ensure!(is_whole && told.stdout.contains("\"lines\": 2"), "of both nodes: {told:?}");
     let trace = format!("{:032x}", trace_of(7, 7, 7));
-    let told = first.run(&["trace", &trace, "--service", "pump", "--delete", "--yes"]).await?;
-    ensure!(told.code == 0 && told.stdout == "5 spans deleted\n", "a trace goes whole: {told:?}");
+    let told = first.ask(&["trace", &trace, "--service", "pump", "--delete", "--yes"]).await?;
+    ensure!(told["spans"] == 5, "a trace goes whole: {told}");
 
     // A node that hangs is waited for no longer than whoever asks has time for.
     signal(first.pid(), Signal::STOP)?;
@@ -212,7 +213,7 @@ async fn nodes_ask_each_other_where_everybody_has_to_say_who_they_are() -> Resul
     let (first, second) = pair(&etcd, &["--auth", "token"]).await?;
     // OTLP asks for a token too; what a node says of itself is enough here.
     until("the one node tells what the other says of itself", WITHIN, || async {
-        let told = second.run(&["logs", "ninefold", "--by", "instance", "-o", "json"]).await?;
+        let told = second.run(&["logs", "ninefold", "--by", "instance"]).await?;
         let known =
             told.stdout.matches("\"value\": \"node-").count() + told.stdout.matches("\"value\":\"node-").count();
         Ok(told.code == 0 && told.stderr.is_empty() && known == 2)
