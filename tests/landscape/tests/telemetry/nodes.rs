@@ -164,6 +164,7 @@ async fn any_node_answers_for_all_and_names_the_one_that_is_away() -> Result<()>
     signal(first.pid(), Signal::CONT)?;
     until("it is asked again", WITHIN, || async { Ok(second.run(&["logs", "pump"]).await?.stderr.is_empty()) }).await?;
 
+    let address = first.address("platform");
     first.kill().await?;
     let told = second.run(&["logs", "pump", "--by", "service"]).await?;
     ensure!(told.code == 0 && told.stderr.contains("warning: the part of node node-"), "{told:?}");
@@ -174,6 +175,8 @@ async fn any_node_answers_for_all_and_names_the_one_that_is_away() -> Result<()>
     let refusal = client.get_trace(only_there.clone()).await.err().context("nobody has it")?;
     ensure!(fault::reason(&refusal).as_deref() == Some("NODES_MISSING"), "{refusal:?}");
 
+    address_taken_over(&etcd, &second, &address).await?;
+
     // A node that will not come back is not missed for ever.
     let listed = client.list_nodes(ListNodesRequest {}).await?.into_inner().nodes;
     let gone = listed.into_iter().find(|node| !node.answering).context("the other is listed")?.node;
@@ -182,6 +185,32 @@ async fn any_node_answers_for_all_and_names_the_one_that_is_away() -> Result<()>
     ensure!(fault::reason(&refusal).as_deref() == Some("TRACE_UNKNOWN"), "{refusal:?}");
     ensure!(second.run(&["logs", "pump"]).await?.stderr.is_empty(), "nobody is missed");
     second.stop().await
+}
+
+/// Another node at the address of one that is away is itself, and not that one, too.
+async fn address_taken_over(etcd: &Etcd, asked: &Landscape, address: &str) -> Result<()> {
+    let arguments = ["--store", "etcd", "--etcd", etcd.url.as_str(), "--listen", address];
+    let heir = Landscape::up_with_and(SETTINGS, &arguments).await?;
+    Sender::connect(&heir.address("otlpGrpc")).await?.lines("pump", &["stroke of another".to_owned()]).await?;
+    until("all three are known", WITHIN, || async { Ok(nodes(asked).await? == 3) }).await?;
+    let answer = || async {
+        let request = SearchLogsRequest { filter: of_pump(), page_size: 1000, ..SearchLogsRequest::default() };
+        Ok::<_, anyhow::Error>(monitor(asked).await?.search_logs(request).await?.into_inner())
+    };
+    let is_told = || async { Ok(answer().await?.records.iter().any(|record| record.body == "stroke of another")) };
+    until("the new node is asked", WITHIN, is_told).await?;
+    let answer = answer().await?;
+    let once = answer.records.iter().filter(|record| record.body == "stroke of another").count();
+    ensure!(once == 1 && answer.missing_nodes.len() == 1, "{once} times, {:?}", answer.missing_nodes);
+    let name = answer.missing_nodes[0].node.clone();
+    heir.stop().await?;
+    let mut client = monitor(asked).await?;
+    let listed = client.list_nodes(ListNodesRequest {}).await?.into_inner().nodes;
+    let heirs = listed.into_iter().filter(|node| node.endpoint.contains(address) && node.node != name);
+    for heir in heirs {
+        client.forget_node(ForgetNodeRequest { node: heir.node }).await?;
+    }
+    Ok(())
 }
 
 async fn follows_both(first: &Landscape, second: &Landscape) -> Result<()> {
