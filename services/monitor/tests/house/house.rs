@@ -66,6 +66,8 @@ impl House {
     /// Ends it as a node does.
     pub(crate) async fn close(self) {
         assert!(self.scope.close(std::time::Duration::from_secs(60)).await.is_empty());
+        // A thread that wrote for a sender may hold the folder a moment longer than the sender waits.
+        self.monitor.let_go();
     }
 
     fn of(monitor: Monitor, scope: Scope) -> Self {
