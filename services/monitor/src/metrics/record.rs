@@ -1,7 +1,7 @@
 //! Answers that are kept: what a query says now becomes samples of a metric.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ninefold::fault::{Fault, Kind, Violation};
 use ninefold_promql::{Answer, Error as Wrong, Labels, NAME, Point, Query, STALE, Span};
@@ -70,14 +70,21 @@ pub(crate) struct Recording {
 pub(crate) struct Recorded(Mutex<HashMap<Recording, BTreeSet<Labels>>>);
 
 impl Recorded {
-    /// Remembers the series of a question, and says which of those before are not among them.
-    fn ended(&self, of: Recording, now: &BTreeSet<Labels>) -> Vec<Labels> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= QUESTIONS_MAX && !all.contains_key(&of) {
-            return Vec::new();
+    fn all(&self) -> MutexGuard<'_, HashMap<Recording, BTreeSet<Labels>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The series that a question named when it was asked last, and does not name now.
+    fn ended(&self, of: &Recording, now: &BTreeSet<Labels>) -> Vec<Labels> {
+        self.all().get(of).into_iter().flat_map(|before| before.difference(now)).cloned().collect()
+    }
+
+    /// Remembers the series of a question, once they are kept.
+    fn remember(&self, of: Recording, now: BTreeSet<Labels>) {
+        let mut all = self.all();
+        if all.len() < QUESTIONS_MAX || all.contains_key(&of) {
+            all.insert(of, now);
         }
-        let before = all.insert(of, now.clone()).unwrap_or_default();
-        before.difference(now).cloned().collect()
     }
 }
 
@@ -145,10 +152,12 @@ impl Metrics {
             readings.push(Reading { labels, at, point, is_added: false });
         }
         let series = readings.len();
-        let ended = self.recorded.ended(recording, &named).into_iter();
+        let ended = self.recorded.ended(&recording, &named).into_iter();
         let gone = |labels| Reading { labels, at, point: f64::from_bits(STALE).into(), is_added: false };
         readings.extend(ended.map(gone));
         self.take_own(readings).await?;
+        // Not before: what could not be kept ends when it can be.
+        self.recorded.remember(recording, named);
         Ok(series)
     }
 }
