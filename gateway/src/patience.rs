@@ -18,6 +18,7 @@ use http_body::{Frame, SizeHint};
 use ninefold::tonic::Status;
 use ninefold::tonic::body::Body;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 /// Most bytes of an answer that are handed to a connection at once, so that a client that stops within a large message is
@@ -25,6 +26,22 @@ use tokio::time::{Instant, Sleep};
 const PIECE_BYTES_MAX: usize = 64 << 10;
 /// How often in its time a waiting answer is looked at.
 const LOOKS: u32 = 4;
+/// Most bytes of a connection that the system keeps before it sends them.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
+
+/// Has the system tell soon that a slow client took something.
+///
+/// Linux lets a full connection be written to again when a third of its buffer is free, which may be a megabyte: a client
+/// that takes some kilobytes a second would look like one that takes nothing. So it keeps little that it cannot send, and
+/// tells when half of that has left. It also holds less memory for each of them.
+pub(crate) fn hear_small_reads(stream: &TcpStream) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    // A connection that cannot be set up so is given up sooner, not broken.
+    let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = stream;
+}
 
 /// A connection that breaks when nothing can be written for too long.
 #[derive(Debug)]

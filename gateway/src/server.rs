@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::edge::{Client, Edge};
 use crate::guard::inspector::{Inspected, Inspector};
-use crate::patience::Patient;
+use crate::patience::{Patient, hear_small_reads};
 
 /// Pause after the system refused to accept a connection, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -76,6 +76,7 @@ async fn connection(stream: TcpStream, address: SocketAddr, live: Arc<ArcSwap<Ed
     let edge = live.load_full();
     // A connection that cannot be set up so is slower, not broken.
     let _ = stream.set_nodelay(true);
+    hear_small_reads(&stream);
     let stop = edge.stop.clone();
     tokio::select! {
         biased;

@@ -79,7 +79,7 @@ pub(crate) async fn raw(edge: SocketAddr, bytes: &str) -> String {
     let mut stream = TcpStream::connect(edge).await.unwrap();
     stream.write_all(bytes.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    let read = tokio::time::timeout(std::time::Duration::from_secs(10), stream.read_to_end(&mut answer));
+    let read = tokio::time::timeout(std::time::Duration::from_secs(60), stream.read_to_end(&mut answer));
     let _ = read.await.unwrap_or_else(|_| panic!("the edge should close the connection after {bytes:?}"));
     String::from_utf8_lossy(&answer).into_owned()
 }

@@ -43,7 +43,7 @@ impl Documents {
                 tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             }
         };
-        tokio::time::timeout(std::time::Duration::from_secs(20), heard).await.expect("the edge acknowledges")
+        tokio::time::timeout(std::time::Duration::from_secs(60), heard).await.expect("the edge acknowledges")
     }
 }
 

@@ -119,7 +119,7 @@ async fn until(house: &Landscape, headers: &[(&str, &str)], status: u16) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), seen).await.unwrap_or_else(|_| panic!("never {status}"));
+    tokio::time::timeout(Duration::from_secs(60), seen).await.unwrap_or_else(|_| panic!("never {status}"));
 }
 
 fn may_write(key: &mut access::Key) {

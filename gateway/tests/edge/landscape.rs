@@ -193,7 +193,7 @@ impl Landscape {
     /// Waits until the edge routes a request, or does not.
     pub(crate) async fn until(&self, verb: &str, path: &str, is_routed: bool) {
         let mut client = self.routes_client();
-        let waited = tokio::time::timeout(Duration::from_secs(20), async {
+        let waited = tokio::time::timeout(Duration::from_secs(60), async {
             loop {
                 let asked = ninefold::proto::ninefold::gateway::v1::MatchRouteRequest {
                     verb: verb.to_owned(),

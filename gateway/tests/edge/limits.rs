@@ -65,7 +65,7 @@ impl Redis {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), listening).await.expect("redis-server listens");
+        tokio::time::timeout(Duration::from_secs(60), listening).await.expect("redis-server listens");
         redis
     }
 }
@@ -81,7 +81,7 @@ impl Drop for Redis {
 async fn edges_count_together_and_go_on_alone_when_redis_is_gone() {
     let redis = Redis::start().await;
     // Long enough that a busy machine does not matter.
-    let redis_timeout = Duration::from_secs(2);
+    let redis_timeout = Duration::from_secs(10);
     let config = limited(RateLimit { redis: Some(redis.url.clone()), redis_timeout, ..RateLimit::alone(1, 60) });
     let one = Landscape::start_with(config.clone()).await;
     let two = Landscape::start_with(config).await;

@@ -74,7 +74,7 @@ async fn until_left(house: &Landscape) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), left).await.expect("the service's stream ends");
+    tokio::time::timeout(Duration::from_secs(60), left).await.expect("the service's stream ends");
 }
 
 async fn until_held(house: &Landscape) {
@@ -83,7 +83,7 @@ async fn until_held(house: &Landscape) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), held).await.expect("the service has the stream");
+    tokio::time::timeout(Duration::from_secs(60), held).await.expect("the service has the stream");
 }
 
 #[tokio::test]
@@ -170,7 +170,7 @@ async fn a_file_comes_down_as_it_is_and_breaks_off_where_it_breaks() {
 
 #[tokio::test]
 async fn who_stops_uploading_is_told_and_who_leaves_ends_the_call() {
-    let house = Landscape::talking(Config { body_timeout: Duration::from_millis(200), ..Config::default() }).await;
+    let house = Landscape::talking(Config { body_timeout: Duration::from_secs(1), ..Config::default() }).await;
     let (parts, answer) = speak(&house, false, "POST", "/rooms/r/gather", "application/json").await;
     parts.send(part("[{\"text\":\"one\"},")).await.unwrap();
     assert_eq!(answer.await.status(), 408);
@@ -234,7 +234,7 @@ async fn socket(house: &Landscape, path: &str, subprotocol: &str) -> Result<Sock
 
 async fn heard(socket: &mut Socket) -> Message {
     loop {
-        match tokio::time::timeout(Duration::from_secs(20), socket.next()).await.unwrap().unwrap().unwrap() {
+        match tokio::time::timeout(Duration::from_secs(60), socket.next()).await.unwrap().unwrap().unwrap() {
             Message::Ping(_) => {}
             message => return message,
         }

@@ -17,7 +17,7 @@ async fn until_left(script: &Script) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), left).await.expect("nothing is left of the call");
+    tokio::time::timeout(Duration::from_secs(60), left).await.expect("nothing is left of the call");
 }
 
 #[tokio::test]
