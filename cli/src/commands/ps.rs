@@ -61,6 +61,10 @@ impl View {
                     value["cpuCores"] = json!(usage.cpu_cores);
                     value["memoryBytes"] = json!(usage.memory_bytes);
                 }
+                let not_picked = not_picked(instance);
+                if !not_picked.is_empty() {
+                    value["notPicked"] = json!(not_picked);
+                }
                 value
             })
             .collect();

@@ -142,7 +142,9 @@ impl From<words::Instance> for Instance {
         };
         let (force, force_reason) = forced(words.r#override.as_ref());
         let decided = words.r#override.as_ref();
-        let state = if decided.is_some_and(|decided| decided.drain) { State::Draining } else { state };
+        // An instance registered with weight 0 has the usual one; an operator who says 0 wants no calls there.
+        let is_drained = decided.is_some_and(|decided| decided.drain || decided.weight == Some(0));
+        let state = if is_drained { State::Draining } else { state };
         let weight = decided.and_then(|decided| decided.weight).unwrap_or(words.weight);
         let addresses = words.addresses.into_iter().filter_map(|address| {
             let port = u16::try_from(address.port).ok().filter(|port| *port > 0)?;

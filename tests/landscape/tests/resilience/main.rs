@@ -1,5 +1,6 @@
 //! What keeps calls going: breakers, retries, hedging, limits, with nothing configured and with policies that change live.
 
 mod faults;
+mod operator;
 mod policies;
 mod pump;

@@ -11,7 +11,7 @@ use words::contract_service_client::ContractServiceClient;
 
 use crate::pump::{FAULTY, Instance, SLOW, TAKES, WELL, settings};
 
-const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// A call that took so long met the slow instance.
 const SLOW_MIN: Duration = Duration::from_millis(1500);
 /// Calls that are counted.
@@ -21,16 +21,16 @@ const CALLS: u32 = 40;
 const IDEMPOTENT: &str = r#"methods=[{"method":"ninefold.contract.v1.ContractService","idempotent":true}]"#;
 
 /// A landscape with two pumps, and one who calls them.
-struct Scene {
-    house: Landscape,
-    pumps: [Instance; 2],
+pub(crate) struct Scene {
+    pub(crate) house: Landscape,
+    pub(crate) pumps: [Instance; 2],
     client: ContractServiceClient<Channel>,
     stop: tokio::sync::oneshot::Sender<()>,
     calling: tokio::task::JoinHandle<Result<(), ninefold::Error>>,
 }
 
 impl Scene {
-    async fn open() -> Result<Self> {
+    pub(crate) async fn open() -> Result<Self> {
         let house = Landscape::up(&[]).await?;
         let platform = house.address("platform");
         let pumps = [Instance::start(&platform, "one")?, Instance::start(&platform, "two")?];
@@ -49,17 +49,17 @@ impl Scene {
         Ok(scene)
     }
 
-    async fn call(&self) -> Result<Duration, Status> {
+    pub(crate) async fn call(&self) -> Result<Duration, Status> {
         let began = Instant::now();
         self.client.clone().check_contract(words::CheckContractRequest::default()).await?;
         Ok(began.elapsed())
     }
 
-    async fn calls(&self, number: usize) -> Vec<Result<Duration, Status>> {
+    pub(crate) async fn calls(&self, number: usize) -> Vec<Result<Duration, Status>> {
         futures_util::future::join_all((0..number).map(|_| self.call())).await
     }
 
-    async fn set(&self, what: &[&str]) -> Result<()> {
+    pub(crate) async fn set(&self, what: &[&str]) -> Result<()> {
         self.house.ask(&[&["policy", "set", "pump"], what].concat()).await?;
         Ok(())
     }
@@ -78,7 +78,7 @@ impl Scene {
         self.pumps.iter().map(Instance::calls).sum()
     }
 
-    async fn close(self) -> Result<()> {
+    pub(crate) async fn close(self) -> Result<()> {
         self.stop.send(()).ok().context("the caller runs")?;
         self.calling.await??;
         drop(self.pumps);
@@ -162,39 +162,5 @@ async fn repetitions_stay_within_the_budget_of_the_policy() -> Result<()> {
         pump.behave(WELL);
     }
     ensure!(scene.calls(10).await.iter().all(Result::is_ok), "both are well again");
-    scene.close().await
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operator_opens_and_closes_the_breaker_of_an_instance() -> Result<()> {
-    let scene = Scene::open().await?;
-    let [one, two] = &scene.pumps;
-    scene.house.ask(&["override", "one", "--breaker", "open", "--reason", "a bad build"]).await?;
-    until("one is not called", SOON, || async {
-        let before = (one.calls(), two.calls());
-        let answers = scene.calls(20).await;
-        Ok(answers.iter().all(Result::is_ok) && one.calls() == before.0 && two.calls() == before.1 + 20)
-    })
-    .await?;
-    let story = scene.house.ask(&["describe", "one"]).await?.to_string();
-    ensure!(story.contains("a bad build"), "the reason can be read: {story}");
-
-    // Forced to be closed, not even an instance that fails is left alone.
-    scene.house.ask(&["override", "one", "--breaker", "closed", "--reason", "we look at it"]).await?;
-    scene.set(&["retry.attempts_max=1", "limits.throttling=false"]).await?;
-    one.behave(FAULTY);
-    until("one is called although it fails", SOON, || async {
-        let before = one.calls();
-        let answers = scene.calls(40).await;
-        let failed = answers.iter().filter(|answer| answer.is_err()).count();
-        Ok(failed >= 10 && one.calls() >= before + 10)
-    })
-    .await?;
-    scene.house.ask(&["override", "one", "--clear"]).await?;
-    until("its breaker opens by itself", SOON, || async {
-        let before = one.calls();
-        Ok(scene.calls(20).await.iter().all(Result::is_ok) && one.calls() == before)
-    })
-    .await?;
     scene.close().await
 }
