@@ -22,8 +22,26 @@ pub(crate) trait Listener<E> {
     fn mark(&self, _trailers: &mut http::HeaderMap) {}
     /// These trailers came, before [`ended`](Self::ended).
     fn heard(&self, _trailers: &http::HeaderMap) {}
-    /// The answer ended with this status. Called at most once; not at all if the caller drops the body.
-    fn ended(&mut self, status: &Status);
+    /// The answer ended. Called at most once; not at all if the caller drops the body.
+    fn ended(&mut self, end: End<'_>);
+}
+
+/// How an answer ended.
+#[derive(Clone, Copy)]
+pub(crate) struct End<'a> {
+    /// What the caller is told.
+    pub(crate) status: &'a Status,
+    /// What ended it before its time; `None` where the instance said the status itself.
+    pub(crate) broken: Option<&'a Error>,
+    /// Whether it had begun well: with headers that hold no status.
+    pub(crate) is_begun: bool,
+}
+
+impl<'a> End<'a> {
+    /// The instance said so.
+    pub(crate) fn said(status: &'a Status, is_begun: bool) -> Self {
+        Self { status, broken: None, is_begun }
+    }
 }
 
 /// A body that reports its end, ends at a deadline, and breaks with a status instead of an error.
@@ -48,7 +66,7 @@ where
         let status = Status::from_header_map(headers);
         let is_over = status.is_some() || source.is_end_stream();
         if is_over {
-            listener.ended(&status.unwrap_or_else(missing));
+            listener.ended(End::said(&status.unwrap_or_else(missing), false));
         }
         Self { source: (!is_over).then_some(source), listener, deadline, alarm: None }
     }
@@ -56,7 +74,7 @@ where
     fn end_with(&mut self, error: &Error) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let status = fault::status(error);
         self.source = None;
-        self.listener.ended(&status);
+        self.listener.ended(End { status: &status, broken: Some(error), is_begun: true });
         let mut trailers = http::HeaderMap::new();
         let written = status.add_header(&mut trailers);
         Poll::Ready(Some(written.map(|()| Frame::trailers(trailers))))
@@ -85,7 +103,7 @@ where
                     let status = Status::from_header_map(trailers).unwrap_or_else(missing);
                     this.source = None;
                     this.listener.heard(trailers);
-                    this.listener.ended(&status);
+                    this.listener.ended(End::said(&status, true));
                     if status.code() != Code::Ok {
                         this.listener.mark(trailers);
                     }
@@ -96,12 +114,14 @@ where
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                let broken = this.listener.broken(error);
-                this.end_with(&broken)
+                // A server that ends calls at their deadline may be faster than this clock's alarm.
+                let is_late = this.deadline.is_some_and(|end| end <= Instant::now());
+                let why = if is_late { this.listener.late() } else { this.listener.broken(error) };
+                this.end_with(&why)
             }
             Poll::Ready(None) => {
                 this.source = None;
-                this.listener.ended(&missing());
+                this.listener.ended(End::said(&missing(), true));
                 Poll::Ready(None)
             }
             Poll::Pending => {

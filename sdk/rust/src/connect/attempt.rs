@@ -12,7 +12,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tracing::Span;
 
-use crate::connect::answer::{Answer, Listener};
+use crate::connect::answer::{Answer, End, Listener};
 use crate::connect::breaker::Verdict;
 use crate::connect::call::Course;
 use crate::connect::channel::Response;
@@ -287,10 +287,18 @@ impl Listener<hyper::Error> for Watch {
         mark(trailers, &self.service);
     }
 
-    fn ended(&mut self, status: &Status) {
-        trace::finish(&self.span, status.code(), status.message());
-        if let Some(ticket) = self.ticket.take() {
-            ticket.finish_with(status);
+    fn ended(&mut self, end: End<'_>) {
+        trace::finish(&self.span, end.status.code(), end.status.message());
+        let Some(ticket) = self.ticket.take() else { return };
+        if end.is_begun && end.status.code() == Code::DeadlineExceeded {
+            // A stream, quiet or not, that went on for as long as its caller wanted to listen.
+            ticket.finish(Verdict::Success);
+            return;
+        }
+        match end.broken {
+            // Not by its status: that one looks as if the instance had passed on the failure of another.
+            Some(broken) => ticket.finish(Verdict::Failure(&fault::chain(broken))),
+            None => ticket.finish_with(end.status),
         }
     }
 }

@@ -448,7 +448,13 @@ impl Endpoint {
                     }
                 });
             }
-            Phase::Closed => self.ramp_from.store(milliseconds(self.now()), Ordering::Relaxed),
+            Phase::Closed => {
+                let now = self.now();
+                self.ramp_from.store(milliseconds(now), Ordering::Relaxed);
+                // At once, and not only when the pool is looked after next.
+                let ramp = self.ramp(now, self.around.policy.now().balancing.slow_start);
+                self.gauge.set_weight(self.gauge.weight() * ramp);
+            }
             // What it was slow at before is not to keep the trial calls away.
             Phase::HalfOpen => self.gauge.forget(),
             Phase::Open => {}

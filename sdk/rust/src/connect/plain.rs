@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tonic::{Code, Status};
 
-use crate::connect::answer::Listener;
+use crate::connect::answer::{End, Listener};
 use crate::fault;
 
 /// The verbs that are told apart; strangers may make up others.
@@ -81,7 +81,8 @@ where
 
     fn end(&mut self) {
         if self.source.take().is_some() {
-            self.listener.ended(&Status::new(code(self.status), self.status.as_str().to_owned()));
+            let status = Status::new(code(self.status), self.status.as_str().to_owned());
+            self.listener.ended(End::said(&status, true));
         }
     }
 }
@@ -105,9 +106,10 @@ where
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
-                let status = fault::status(&this.listener.broken(error));
+                let broken = this.listener.broken(error);
+                let status = fault::status(&broken);
                 this.source = None;
-                this.listener.ended(&status);
+                this.listener.ended(End { status: &status, broken: Some(&broken), is_begun: true });
                 Poll::Ready(Some(Err(status)))
             }
             None => {

@@ -18,7 +18,7 @@ use tonic::body::Body;
 use tonic::transport::{self, Endpoint};
 use tower::{Service, ServiceExt as _};
 
-use crate::connect::answer::{Answer, Listener};
+use crate::connect::answer::{Answer, End, Listener};
 use crate::connect::error::Error;
 use crate::connect::policy::Idempotency;
 use crate::connect::replay::Replay;
@@ -175,7 +175,7 @@ impl Listener<Status> for Watch {
         late(self.started)
     }
 
-    fn ended(&mut self, _: &Status) {}
+    fn ended(&mut self, _: End<'_>) {}
 }
 
 fn late(started: Instant) -> Error {

@@ -35,7 +35,9 @@ async fn until(what: &str, mut call: impl AsyncFnMut() -> bool) {
 #[tokio::test]
 async fn a_method_that_fails_everywhere_is_kept_from_and_the_others_go_on() {
     let house = House::new();
-    let client = house.client_with(Policy { breaker: quick(), ..Policy::default() });
+    // Half of the calls of each instance are writes, and fail.
+    let breaker = breaker::Policy { failure_percent: 90, ..quick() };
+    let client = house.client_with(Policy { breaker, ..Policy::default() });
     let mut events = house.discovery.events();
     let instances = [house.instance("first").await, house.instance("second").await];
     warm(&client, 2).await;
@@ -48,7 +50,7 @@ async fn a_method_that_fails_everywhere_is_kept_from_and_the_others_go_on() {
     })
     .await;
     let opened = next(&mut events).await;
-    assert_eq!((opened.kind(), opened.instance_id.as_str()), (EventKind::BreakerOpened, ""));
+    assert_eq!((opened.kind(), opened.instance_id.as_str()), (EventKind::BreakerOpened, ""), "{}", opened.reason);
     assert!(opened.reason.starts_with(&format!("{PUT}: ")), "{}", opened.reason);
     for instance in &instances {
         instance.behave_for("PutDocument", Manner::Answer(Duration::ZERO));

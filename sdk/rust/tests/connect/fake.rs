@@ -220,6 +220,12 @@ pub(crate) enum Manner {
     Hang,
     /// With a message every so often, for ever.
     Stream(Duration),
+    /// Every second call with a status and nothing else, the others with one message.
+    Half(Code),
+    /// With a message, and then with a status.
+    FailLate(Code),
+    /// With a message, and then the stream is reset.
+    Reset,
 }
 
 /// An instance of the service "pump", listening on a port of its own.
@@ -352,14 +358,14 @@ impl Service<http::Request<Body>> for Answering {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        self.calls.fetch_add(1, Ordering::SeqCst);
+        let turn = self.calls.fetch_add(1, Ordering::SeqCst);
         *self.headers.lock().unwrap() = request.headers().clone();
         let own = *self.own.lock().unwrap();
         let own = own.filter(|(method, _)| request.uri().path().ends_with(method)).map(|(_, manner)| manner);
         let manner = own.unwrap_or(*self.manner.lock().unwrap());
         let in_work = self.in_work.upgrade();
         async move {
-            let answer = answer(manner).await;
+            let answer = answer(manner, turn).await;
             drop(in_work);
             Ok(answer)
         }
@@ -367,13 +373,31 @@ impl Service<http::Request<Body>> for Answering {
     }
 }
 
-async fn answer(manner: Manner) -> http::Response<Body> {
+async fn answer(manner: Manner, turn: u32) -> http::Response<Body> {
     let message = || Ok::<_, Status>(Frame::data(Bytes::from_static(&[0; 5])));
+    let one = |code| {
+        let mut trailers = HeaderMap::new();
+        Status::new(code, "as the test wants").add_header(&mut trailers).unwrap();
+        Body::new(StreamBody::new(stream::iter([message(), Ok(Frame::trailers(trailers))])))
+    };
     let body = match manner {
         Manner::Answer(after) => {
-            tokio::time::sleep(after).await;
-            let ok = HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), HeaderValue::from(0))]);
-            Body::new(StreamBody::new(stream::iter([message(), Ok(Frame::trailers(ok))])))
+            // No wait at all also where time is held.
+            if !after.is_zero() {
+                tokio::time::sleep(after).await;
+            }
+            one(Code::Ok)
+        }
+        Manner::Half(code) if turn % 2 == 1 => return Status::new(code, "as the test wants").into_http(),
+        Manner::Half(_) => one(Code::Ok),
+        Manner::FailLate(code) => one(code),
+        Manner::Reset => {
+            let breaks = stream::once(async {
+                // The message has arrived by then: what is reset at once may arrive as nothing but a reset.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Err(Status::internal("it breaks"))
+            });
+            Body::new(StreamBody::new(stream::iter([message()]).chain(breaks)))
         }
         Manner::Refuse(code) => return Status::new(code, "as the test wants").into_http(),
         Manner::PassOn => {

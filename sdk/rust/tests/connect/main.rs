@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod decide;
+mod eject;
 mod fake;
+mod held;
 mod hops;
 mod overload;
 mod platform;

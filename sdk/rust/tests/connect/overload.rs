@@ -146,6 +146,8 @@ async fn hedges_wait_for_what_is_usual_and_are_made_within_the_budget() {
     for _ in 0..50 {
         get(&client).await.unwrap();
     }
+    // What was hedged until now is of another second.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     for instance in [&first, &second] {
         // Much more than usual, whatever else the machine does.
         instance.behave(Manner::Answer(Duration::from_secs(1)));
