@@ -119,7 +119,7 @@ impl Catalogue {
     }
 
     /// Encodes what clients would take; notes what they would not.
-    fn judged<M>(&self, of: Type, name: &str, message: &M, judge: impl Fn(&M) -> Vec<Violation>) -> Kept
+    pub(crate) fn judged<M>(&self, of: Type, name: &str, message: &M, judge: impl Fn(&M) -> Vec<Violation>) -> Kept
     where
         M: Named,
     {

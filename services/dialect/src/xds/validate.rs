@@ -195,3 +195,6 @@ pub(crate) fn load_assignment(assignment: &ClusterLoadAssignment) -> Vec<Violati
     found.check(total <= ENDPOINTS_MAX, "endpoints", format!("must be at most {ENDPOINTS_MAX}"));
     found.0
 }
+
+#[cfg(test)]
+mod tests;
