@@ -276,6 +276,17 @@ impl Breaker {
         }
     }
 
+    /// Opens it without a call, if it is closed: others suspect the instance, and it does not answer well either.
+    pub fn doubted(&self, now: Duration, why: &str) -> Option<Transition> {
+        let mut rest = self.lock();
+        let is_judged = self.force() == Force::None && !self.policy.load().is_disabled;
+        if !is_judged || !matches!(rest.state, State::Closed) {
+            return None;
+        }
+        rest.is_partial = false;
+        Some(self.open(&mut rest, now, why.to_owned()))
+    }
+
     /// Looks at the calls without one of them: those that hang are counted as slow, a share that is reached opens it, a
     /// trial call that is overdue opens it again, a row as old as the window is forgotten.
     pub fn sweep(&self, now: Duration, may_open: impl FnOnce() -> bool) -> Option<Transition> {

@@ -1,6 +1,7 @@
 //! One address of one instance: its connections, its breaker, its load.
 
 mod blame;
+mod probe;
 mod ticket;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -11,12 +12,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::Code;
 use tonic::body::Body;
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
-use tower::service_fn;
 
 use crate::connect::balance::{Gauge, Gauged};
 use crate::connect::breaker::{Breaker, Force, Permit, Phase, Transition};
@@ -47,8 +43,6 @@ const SURPLUS_LOOK: Duration = Duration::from_secs(30);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 /// A connection that ends sooner did not work out: the next attempt waits.
 const LINE_LIFE_MIN: Duration = Duration::from_secs(1);
-/// How long a health probe may take.
-const PROBE_WAIT: Duration = Duration::from_secs(1);
 /// The least share of its weight that an endpoint has while it starts slowly.
 const RAMP_MIN: f32 = 0.1;
 /// Bounds of how far an endpoint's word on its load moves its weight.
@@ -141,6 +135,8 @@ pub(crate) struct Endpoint {
     ramp_from: AtomicU64,
     /// What it says that it could do, in calls a second, as `f32`. Zero: it has not said.
     capacity: AtomicU32,
+    /// Whether it is asked how it is, because the registry suspects it.
+    is_doubted: AtomicBool,
     around: Surroundings,
     _gone: DropGuard,
 }
@@ -200,10 +196,12 @@ impl Endpoint {
             breaker,
             ramp_from: AtomicU64::new(ramp_from),
             capacity: AtomicU32::new(0),
+            is_doubted: AtomicBool::new(false),
             around,
             _gone: gone.clone().drop_guard(),
         });
         endpoint.obey(instance);
+        endpoint.doubt();
         let weak = Arc::downgrade(&endpoint);
         endpoint.around.scope.run("connect.keep", |stop| async move {
             tokio::select! {
@@ -231,6 +229,7 @@ impl Endpoint {
     pub(crate) fn update(self: &Arc<Self>, instance: &Arc<Instance>) {
         self.instance.store(instance.clone());
         self.obey(instance);
+        self.doubt();
     }
 
     /// Does what an operator decided of the instance.
@@ -438,16 +437,7 @@ impl Endpoint {
     fn moved(self: &Arc<Self>, transition: Option<Transition>) {
         let Some(transition) = transition else { return };
         match transition.to {
-            Phase::Open if self.breaker.force() == Force::None => {
-                let weak = Arc::downgrade(self);
-                let generation = self.breaker.generation();
-                self.around.scope.run("connect.probe", |stop| async move {
-                    tokio::select! {
-                        () = probe(&weak, generation) => {}
-                        () = stop.asked() => {}
-                    }
-                });
-            }
+            Phase::Open if self.breaker.force() == Force::None => self.probe(),
             Phase::Closed => {
                 let now = self.now();
                 self.ramp_from.store(milliseconds(now), Ordering::Relaxed);
@@ -461,11 +451,6 @@ impl Endpoint {
         }
         self.around.observer.moved(&self.around.service, &self.instance_id, transition);
         self.around.change();
-    }
-
-    /// Whether the instance says that it serves, and says so in time.
-    pub(crate) async fn is_up(self: &Arc<Self>) -> bool {
-        tokio::time::timeout(PROBE_WAIT, check(self)).await.unwrap_or(false)
     }
 
     fn now(&self) -> Duration {
@@ -519,45 +504,6 @@ async fn keep(endpoint: &Weak<Endpoint>) {
                 tokio::time::sleep(backoff.wait()).await;
             }
         }
-    }
-}
-
-/// Asks an endpoint whose breaker is open whether it is up, until it is, or until the breaker has moved otherwise.
-async fn probe(endpoint: &Weak<Endpoint>, generation: u32) {
-    loop {
-        let wait = {
-            let Some(live) = endpoint.upgrade() else { return };
-            let at = live.breaker.probe_at().filter(|_| live.breaker.generation() == generation);
-            let Some(at) = at else { return };
-            at.saturating_sub(live.now())
-        };
-        tokio::time::sleep(wait).await;
-        let Some(live) = endpoint.upgrade() else { return };
-        let is_up = live.is_up().await;
-        if live.breaker.generation() != generation {
-            return;
-        }
-        let transition = live.breaker.probed(live.now(), is_up);
-        live.moved(transition);
-    }
-}
-
-/// Whether the instance says that it serves. One that does not speak `grpc.health.v1` but answers is up, and of plain HTTP
-/// one that takes connections.
-async fn check(endpoint: &Arc<Endpoint>) -> bool {
-    let Some(line) = endpoint.line() else { return false };
-    if endpoint.around.speech == Protocol::Http {
-        return line.reaches().await.unwrap_or(true);
-    }
-    let authority = &endpoint.authority;
-    let line = &line;
-    let mut client = HealthClient::new(service_fn(async move |mut request: http::Request<Body>| {
-        address_to(&mut request, authority);
-        line.send(request).await
-    }));
-    match client.check(HealthCheckRequest::default()).await {
-        Ok(answer) => answer.into_inner().status() == ServingStatus::Serving,
-        Err(status) => status.code() == Code::Unimplemented,
     }
 }
 

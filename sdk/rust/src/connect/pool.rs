@@ -345,6 +345,8 @@ impl Pool {
         if let Some(source) = connecting {
             return Err(Shortage::Passing(Error::Unreachable { service: service.clone(), source }));
         }
+        // Rather one that the registry does not suspect, too.
+        barred.sort_by_key(|endpoint| endpoint.instance().state == State::Suspect);
         if let Some(ticket) = barred.iter().find_map(|endpoint| endpoint.admit_unprobed()) {
             return Ok(ticket);
         }

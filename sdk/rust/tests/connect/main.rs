@@ -9,6 +9,7 @@ mod held;
 mod hops;
 mod overload;
 mod platform;
+mod probe;
 mod roads;
 
 use std::collections::{BTreeMap, BTreeSet};
