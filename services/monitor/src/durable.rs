@@ -41,7 +41,6 @@ use crate::hot::{is_within, shorten, whole};
 use crate::model::{
     Kept, Line, LineFilter, Measurement, Nanos, Sample, SeriesKey, Span, Summary, TraceFilter, TraceId, Usage,
 };
-use crate::shares::Pressure;
 use crate::tallies::Tallies;
 use crate::tier::{
     Deleted, Followed, Limit, LineCursor, Lines, MeantTraces, Page, Retention, Signal, TakeLine, TakeSpan, Tally, Tier,
@@ -226,20 +225,20 @@ fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
 
 #[tonic::async_trait]
 impl Tier for Durable {
-    async fn append_lines(&self, lines: Vec<Line>) -> Result<(), Error> {
-        self.0.append(Batch::Lines(lines)).await
+    async fn append_lines(&self, lines: Vec<Line>, up_to: usize) -> Result<(), Error> {
+        self.0.append(Batch::Lines(lines), up_to).await
     }
 
-    async fn append_spans(&self, spans: Vec<Span>) -> Result<(), Error> {
-        self.0.append(Batch::Spans(spans)).await
+    async fn append_spans(&self, spans: Vec<Span>, up_to: usize) -> Result<(), Error> {
+        self.0.append(Batch::Spans(spans), up_to).await
     }
 
-    async fn append_measurements(&self, measurements: Vec<Measurement>) -> Result<(), Error> {
-        self.0.append(Batch::Measurements(measurements)).await
+    async fn append_measurements(&self, measurements: Vec<Measurement>, up_to: usize) -> Result<(), Error> {
+        self.0.append(Batch::Measurements(measurements), up_to).await
     }
 
-    fn pressure(&self) -> Pressure {
-        Pressure { used: self.0.unfiled_bytes.load(Ordering::Acquire), max: self.0.config.unfiled_bytes_max }
+    fn unfiled_bytes_max(&self) -> usize {
+        self.0.config.unfiled_bytes_max
     }
 
     fn count_refused(&self, signal: Signal, records: u64) {

@@ -20,7 +20,6 @@ use crate::graph::Graph;
 use crate::model::{
     Kept, Line, LineFilter, Measurement, Nanos, Sample, SeriesKey, Span, Summary, TraceFilter, TraceId, Usage,
 };
-use crate::shares::Pressure;
 use crate::summary::Part as TracePart;
 use crate::tallies::Tallies;
 use crate::tier::{
@@ -137,24 +136,24 @@ fn lock<T>(store: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[tonic::async_trait]
 impl Tier for Hot {
-    async fn append_lines(&self, lines: Vec<Line>) -> Result<(), Error> {
+    async fn append_lines(&self, lines: Vec<Line>, _up_to: usize) -> Result<(), Error> {
         self.put_lines(lines);
         Ok(())
     }
 
-    async fn append_spans(&self, spans: Vec<Span>) -> Result<(), Error> {
+    async fn append_spans(&self, spans: Vec<Span>, _up_to: usize) -> Result<(), Error> {
         self.put_spans(spans);
         Ok(())
     }
 
-    async fn append_measurements(&self, measurements: Vec<Measurement>) -> Result<(), Error> {
+    async fn append_measurements(&self, measurements: Vec<Measurement>, _up_to: usize) -> Result<(), Error> {
         self.put_measurements(measurements);
         Ok(())
     }
 
     /// What is too much is forgotten, so there is always room.
-    fn pressure(&self) -> Pressure {
-        Pressure { used: 0, max: usize::MAX }
+    fn unfiled_bytes_max(&self) -> usize {
+        usize::MAX
     }
 
     fn count_refused(&self, signal: Signal, records: u64) {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ninefold::lifecycle::Scope;
 use tokio::sync::watch;
@@ -19,6 +20,8 @@ use crate::wire::onward;
 
 /// Most services of which is told what they send.
 const SENDERS_MAX: usize = 100;
+/// When one that has used its share may come back: files are written meanwhile.
+const TOO_LOUD_WAIT: Duration = Duration::from_secs(1);
 
 /// The way into the tier.
 #[derive(Debug)]
@@ -96,16 +99,15 @@ impl Intake {
     pub(crate) async fn lines(&self, mut lines: Vec<Line>) -> Result<(), Error> {
         let mut loads = Loads::new();
         lines.iter().for_each(|line| add(&mut loads, &line.origin.service, line.bytes()));
-        self.ask(&loads)?;
-        let loads = owned(&loads);
+        let asked = self.ask(&loads)?;
         let masks = self.rules();
         self.count_masked(mask_lines(&masks.masks, &mut lines));
         let onward = self.onward.as_ref().map(|forward| (forward, onward::logs(&lines)));
-        self.tier.append_lines(lines).await?;
+        let outcome = self.tier.append_lines(lines, asked.up_to).await;
+        self.settle(asked, outcome)?;
         if let Some((forward, request)) = onward {
             forward.give(forward::Request::Logs(request));
         }
-        self.taken(&loads);
         Ok(())
     }
 
@@ -116,13 +118,11 @@ impl Intake {
     pub(crate) async fn spans(&self, mut spans: Vec<Span>) -> Result<(), Error> {
         let mut loads = Loads::new();
         spans.iter().for_each(|span| add(&mut loads, &span.origin.service, span.bytes()));
-        self.ask(&loads)?;
-        let loads = owned(&loads);
+        let asked = self.ask(&loads)?;
         let masks = self.rules();
         self.count_masked(mask_spans(&masks.masks, &mut spans));
-        self.tier.append_spans(spans).await?;
-        self.taken(&loads);
-        Ok(())
+        let outcome = self.tier.append_spans(spans, asked.up_to).await;
+        self.settle(asked, outcome)
     }
 
     /// Takes measurements in. Their labels are names of things, and are not masked.
@@ -132,39 +132,64 @@ impl Intake {
     pub(crate) async fn measurements(&self, measurements: Vec<Measurement>) -> Result<(), Error> {
         let mut loads = Loads::new();
         measurements.iter().for_each(|measured| add(&mut loads, &measured.key.service, measured.bytes()));
-        self.ask(&loads)?;
-        let loads = owned(&loads);
-        self.tier.append_measurements(measurements).await?;
-        self.taken(&loads);
-        Ok(())
+        let asked = self.ask(&loads)?;
+        let outcome = self.tier.append_measurements(measurements, asked.up_to).await;
+        self.settle(asked, outcome)
     }
 
     /// One that is too loud refuses the whole batch: its sender sends it again, and part of it would then be there twice.
-    fn ask(&self, loads: &Loads<'_>) -> Result<(), Error> {
-        let (room, now) = (self.tier.pressure(), self.started.elapsed());
+    fn ask(&self, loads: &Loads<'_>) -> Result<Asked, Error> {
+        let (room, now) = (self.tier.unfiled_bytes_max(), self.started.elapsed());
+        let mut asked = Asked { up_to: room, loudest: String::new(), loads: Vec::with_capacity(loads.len()) };
         let mut shares = lock(&self.shares);
         for (service, (records, bytes)) in loads {
-            shares
-                .ask(service, *records, *bytes, now, room)
-                .map_err(|wait| Error::SenderTooLoud { service: (*service).to_owned(), wait })?;
+            match shares.ask(service, *records, *bytes, now, room) {
+                Ok(up_to) => {
+                    if up_to < asked.up_to {
+                        (asked.up_to, asked.loudest) = (up_to, (*service).to_owned());
+                    }
+                    asked.loads.push(((*service).to_owned(), *records, *bytes));
+                }
+                Err(wait) => {
+                    asked.loads.iter().for_each(|(service, records, bytes)| shares.refused(service, *records, *bytes));
+                    return Err(Error::SenderTooLoud { service: (*service).to_owned(), wait });
+                }
+            }
         }
-        Ok(())
+        Ok(asked)
     }
 
-    fn taken(&self, loads: &[(String, u64, usize)]) {
+    fn settle(&self, asked: Asked, outcome: Result<(), Error>) -> Result<(), Error> {
         let mut shares = lock(&self.shares);
-        loads.iter().for_each(|(service, records, bytes)| shares.taken(service, *records, *bytes));
+        for (service, records, bytes) in &asked.loads {
+            match outcome {
+                Ok(()) => shares.taken(service, *records, *bytes),
+                Err(_) => shares.refused(service, *records, *bytes),
+            }
+        }
+        outcome.map_err(|error| match error {
+            Error::Overloaded if !asked.loudest.is_empty() => {
+                Error::SenderTooLoud { service: asked.loudest, wait: TOO_LOUD_WAIT }
+            }
+            error => error,
+        })
     }
+}
+
+/// What a batch asked for.
+struct Asked {
+    /// Up to where it may fill the room.
+    up_to: usize,
+    /// Whose share that is, where it is not all.
+    loudest: String,
+    /// What each sender hands in.
+    loads: Vec<(String, u64, usize)>,
 }
 
 fn add<'a>(loads: &mut Loads<'a>, service: &'a str, bytes: usize) {
     let load = loads.entry(service).or_default();
     load.0 += 1;
     load.1 += bytes;
-}
-
-fn owned(loads: &Loads<'_>) -> Vec<(String, u64, usize)> {
-    loads.iter().map(|(service, (records, bytes))| ((*service).to_owned(), *records, *bytes)).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,7 +1,8 @@
 //! Who may send how much: a limit for each service where one is set, and fair shares when there is little room. Pure.
 //!
-//! While there is room anybody may use it. Where more than half is used, a service that sent more than an equal share lately
-//! is told to come back; an eighth is kept for those who have sent little, so that a newcomer is heard beside a flood.
+//! While there is room anybody may use it. A service that sent more than an equal share lately fills no more than half of
+//! it, and one that is alone leaves an eighth: those who have sent little are heard beside a flood, and before it is known
+//! for one. How far each may fill it is said here; that no one fills more is the tier's to see to, where it counts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -25,15 +26,6 @@ pub struct Config {
     pub bytes_per_second: u64,
     /// Bytes a second for single services, by name.
     pub services: BTreeMap<String, u64>,
-}
-
-/// How much room there is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pressure {
-    /// Bytes that are used.
-    pub used: usize,
-    /// Bytes that there are.
-    pub max: usize,
 }
 
 /// What a service has sent.
@@ -74,7 +66,8 @@ impl Shares {
         self.config = config;
     }
 
-    /// Asks whether a service may send a batch at a time, counted from any beginning; `Err` is when it may come back.
+    /// Asks whether a service may send a batch at a time, counted from any beginning: up to where it may fill a room of so
+    /// many bytes, or when it may come back. What is not taken in then is [`Shares::refused`].
     ///
     /// # Errors
     /// How long to wait.
@@ -84,9 +77,9 @@ impl Shares {
         records: u64,
         bytes: usize,
         now: Duration,
-        room: Pressure,
-    ) -> Result<(), Duration> {
-        let loud = self.is_loud(service, now, room);
+        room: usize,
+    ) -> Result<usize, Duration> {
+        let up_to = self.up_to(service, bytes_of(bytes), now, room);
         let rate = to_float(self.config.services.get(service).copied().unwrap_or(self.config.bytes_per_second));
         let account = self.account(service, now);
         if rate > 0.0 {
@@ -96,19 +89,22 @@ impl Shares {
                 return Err(Duration::try_from_secs_f64(missing / rate).unwrap_or(HALF_LIFE));
             }
         }
-        if loud {
-            account.refused += records;
-            return Err(Duration::from_secs(1));
-        }
         account.late += bytes_of(bytes);
         account.budget -= bytes_of(bytes);
-        Ok(())
+        Ok(up_to)
+    }
+
+    /// Takes back what was asked for and not taken in.
+    pub fn refused(&mut self, service: &str, records: u64, bytes: usize) {
+        let account = self.account_as_seen(service);
+        account.refused += records;
+        account.late = (account.late - bytes_of(bytes)).max(0.0);
+        account.budget += bytes_of(bytes);
     }
 
     /// Counts what was taken in.
     pub fn taken(&mut self, service: &str, records: u64, bytes: usize) {
-        let seen = self.accounts.get(service).map_or(Duration::ZERO, |account| account.seen);
-        let account = self.account(service, seen);
+        let account = self.account_as_seen(service);
         account.records += records;
         account.bytes += bytes as u64;
     }
@@ -121,13 +117,12 @@ impl Shares {
         told
     }
 
-    fn is_loud(&self, service: &str, now: Duration, room: Pressure) -> bool {
-        let is_tight = room.used > room.max / 2;
-        if !is_tight {
-            return false;
-        }
+    fn up_to(&self, service: &str, bytes: f64, now: Duration, room: usize) -> usize {
         let late = |account: &Account| account.late * fading(now.saturating_sub(account.seen));
         let own = self.accounts.get(service).map_or(0.0, late);
+        if own + bytes <= QUIET_BYTES {
+            return room;
+        }
         let (mut all, mut senders) = (own, 1.0);
         for (_, account) in self.accounts.iter().filter(|(name, _)| name.as_str() != service) {
             let late = late(account);
@@ -136,8 +131,19 @@ impl Shares {
                 senders += 1.0;
             }
         }
-        let is_last_eighth = room.used > room.max - room.max / 8;
-        own > QUIET_BYTES && own >= all / senders && (senders > 1.0 || is_last_eighth)
+        let is_alone = senders < 2.0;
+        if !is_alone && own + bytes < (all + bytes) / senders {
+            room
+        } else if is_alone || own < all / senders {
+            room - room / 8
+        } else {
+            room / 2
+        }
+    }
+
+    fn account_as_seen(&mut self, service: &str) -> &mut Account {
+        let seen = self.accounts.get(service).map_or(Duration::ZERO, |account| account.seen);
+        self.account(service, seen)
     }
 
     fn account(&mut self, service: &str, now: Duration) -> &mut Account {
@@ -183,17 +189,19 @@ mod tests {
     #[test]
     fn a_service_with_a_limit_is_told_when_to_come_back() {
         let mut shares = Shares::new(serde_json::from_str(r#"{"services":{"loud":1000}}"#).unwrap());
-        let free = Pressure { used: 0, max: MIB };
-        assert_eq!(shares.ask("loud", 1, 10_000, at(0), free), Ok(()), "ten seconds of it at once");
+        let (free, all) = (MIB, Ok(MIB));
+        assert_eq!(shares.ask("loud", 1, 10_000, at(0), free), all, "ten seconds of it at once");
         let wait = shares.ask("loud", 3, 500, at(0), free).unwrap_err();
         assert_eq!(wait, Duration::from_millis(500));
-        assert_eq!(shares.ask("other", 1, 50 * MIB, at(0), free), Ok(()));
-        assert_eq!(shares.ask("loud", 1, 500, at(1), free), Ok(()));
+        assert_eq!(shares.ask("other", 1, 50 * MIB, at(0), free), Ok(MIB - MIB / 8));
+        assert_eq!(shares.ask("loud", 1, 500, at(1), free), all);
+        shares.refused("loud", 0, 500);
+        assert_eq!(shares.ask("loud", 1, 500, at(1), free), all, "what was not taken in is not spent");
         assert_eq!(shares.told(9)[0].1.refused + shares.told(9)[1].1.refused, 3);
         // One that is larger than the burst comes through when the burst is whole, rather than never.
-        assert_eq!(shares.ask("loud", 1, 50_000, at(20), free), Ok(()));
+        assert_eq!(shares.ask("loud", 1, 50_000, at(20), free), all);
         shares.limit(Config::default());
-        assert_eq!(shares.ask("loud", 1, 50_000, at(20), free), Ok(()));
+        assert!(shares.ask("loud", 1, 50_000, at(20), free).is_ok());
     }
 
     #[test]
@@ -205,17 +213,19 @@ mod tests {
             if second % 30 == 0 {
                 used = 0;
             }
+            let mut sends = |service: &str, bytes: usize| {
+                let up_to = shares.ask(service, 1, bytes, at(second), 64 * MIB).unwrap();
+                let fits = used + bytes <= up_to;
+                if fits {
+                    used += bytes;
+                } else {
+                    shares.refused(service, 1, bytes);
+                }
+                u32::from(fits)
+            };
             for _ in 0..100 {
-                let room = Pressure { used, max: 64 * MIB };
-                if shares.ask("flood", 1, MIB, at(second), room).is_ok() {
-                    flood += 1;
-                    used += MIB;
-                }
-                let room = Pressure { used, max: 64 * MIB };
-                if shares.ask("small", 1, 1024, at(second), room).is_ok() && used + 1024 <= 64 * MIB {
-                    small += 1;
-                    used += 1024;
-                }
+                flood += sends("flood", MIB);
+                small += sends("small", 1024);
             }
         }
         assert_eq!(small, 6000, "the small one is never refused");
@@ -223,11 +233,26 @@ mod tests {
     }
 
     #[test]
+    fn whoever_sent_little_has_room_that_no_flood_takes() {
+        let mut shares = Shares::default();
+        let room = 64 * MIB;
+        for _ in 0..100 {
+            // Many at once, of whom none is known to be taken in, leave it alone too.
+            assert_eq!(shares.ask("flood", 1, MIB, at(0), room), Ok(room - room / 8));
+        }
+        assert_eq!(shares.ask("small", 1, 1024, at(0), room), Ok(room));
+        assert_eq!(shares.ask("middle", 1, MIB, at(0), room), Ok(room), "it is below an equal share");
+        assert_eq!(shares.ask("flood", 1, MIB, at(0), room), Ok(room / 2), "it is not alone any more");
+        assert_eq!(shares.ask("second", 1, 60 * MIB, at(0), room), Ok(room - room / 8), "a flood begins with a batch");
+        assert_eq!(shares.ask("small", 1, 1024, at(1), room), Ok(room));
+    }
+
+    #[test]
     fn strangers_without_end_share_an_account() {
         let mut shares = Shares::default();
         for number in 0..2 * SERVICES_MAX {
             let name = format!("s{number}");
-            assert_eq!(shares.ask(&name, 1, 1, at(0), Pressure { used: 0, max: 1 }), Ok(()));
+            assert_eq!(shares.ask(&name, 1, 1, at(0), 1), Ok(1));
             shares.taken(&name, 1, 1);
         }
         assert!(shares.accounts.len() <= SERVICES_MAX + 1);

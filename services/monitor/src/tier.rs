@@ -15,34 +15,34 @@ use crate::graph::Graph;
 use crate::model::{
     Kept, Line, LineFilter, Measurement, Nanos, Sample, SeriesKey, Span, Summary, TraceFilter, TraceId, Usage,
 };
-use crate::shares::Pressure;
 use crate::summary::Part as TracePart;
 use crate::tallies::Tallies;
 
 /// Keeps records in a bounded way and answers questions about them.
 #[tonic::async_trait]
 pub trait Tier: Debug + Send + Sync + 'static {
-    /// Takes lines in, in this order, each under the next sequence number.
+    /// Takes lines in, in this order, each under the next sequence number; fills what [`Tier::unfiled_bytes_max`] tells of up to so
+    /// many bytes, and no further. A batch that is alone is taken whatever its size.
     ///
     /// # Errors
     /// [`Error::Overloaded`] when they cannot be kept now; then none of them is.
-    async fn append_lines(&self, lines: Vec<Line>) -> Result<(), Error>;
+    async fn append_lines(&self, lines: Vec<Line>, up_to: usize) -> Result<(), Error>;
 
     /// Takes spans in. A span that is there already, by its ids, is not kept twice: senders repeat themselves when an
     /// answer is lost.
     ///
     /// # Errors
     /// As [`Tier::append_lines`].
-    async fn append_spans(&self, spans: Vec<Span>) -> Result<(), Error>;
+    async fn append_spans(&self, spans: Vec<Span>, up_to: usize) -> Result<(), Error>;
 
     /// Takes measurements in; the newest of each series counts.
     ///
     /// # Errors
     /// As [`Tier::append_lines`].
-    async fn append_measurements(&self, measurements: Vec<Measurement>) -> Result<(), Error>;
+    async fn append_measurements(&self, measurements: Vec<Measurement>, up_to: usize) -> Result<(), Error>;
 
-    /// How much room there is for what comes in.
-    fn pressure(&self) -> Pressure;
+    /// How much memory there is for what comes in, until it is in files. [`usize::MAX`] where nothing is kept so.
+    fn unfiled_bytes_max(&self) -> usize;
 
     /// Counts records that were turned away at the door.
     fn count_refused(&self, signal: Signal, records: u64);

@@ -143,7 +143,7 @@ async fn what_was_told_is_there_after_a_restart_from_files_and_from_memory_alike
 
 async fn sql(house: &House) {
     let statement = "select l.service, count(*), sum(l.trace_id is not null), max(l.attributes ->> 'color'), \
-                     (select group_concat(s.name || s.failed) from (select * from spans order by time) s) \
+                     (select group_concat(s.name || s.failed) from (select * from spans order by time, name) s) \
                      from logs l group by 1 order by 1";
     let ask =
         QuerySqlRequest { statement: statement.to_owned(), query: "line".to_owned(), ..QuerySqlRequest::default() };

@@ -35,24 +35,26 @@ struct Job {
 }
 
 impl State {
-    /// Takes records in; they are on the disk and seen by every question when this returns.
+    /// Takes records in, where no more than so many bytes are unfiled then; they are on the disk and seen by every question
+    /// when this returns.
     ///
     /// # Errors
     /// [`Error::Overloaded`] where too much waits to be written, to the journal or to files; [`Error::Unwritable`]. Then
     /// none of them is kept.
-    pub(crate) async fn append(self: &Arc<Self>, batch: Batch) -> Result<(), Error> {
+    pub(crate) async fn append(self: &Arc<Self>, batch: Batch, up_to: usize) -> Result<(), Error> {
         if batch.len() == 0 {
             return Ok(());
         }
         let bytes = batch.bytes();
-        let before = self.unfiled_bytes.fetch_add(bytes, Ordering::AcqRel);
-        let is_full = before > 0 && before.saturating_add(bytes) > self.config.unfiled_bytes_max;
-        let outcome = if is_full { Err(Error::Overloaded) } else { self.write(batch, bytes).await };
+        // What is refused is never counted, not even for a moment: it would keep out what fits.
+        let up_to = up_to.min(self.config.unfiled_bytes_max);
+        let fits = |before: usize| Some(before.saturating_add(bytes)).filter(|after| before == 0 || *after <= up_to);
+        let outcome = match self.unfiled_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits) {
+            Ok(_) => self.write(batch, bytes).await,
+            Err(_) => Err(Error::Overloaded),
+        };
         if outcome.is_err() {
             self.wake.notify_one();
-        }
-        if is_full {
-            self.unfiled_bytes.fetch_sub(bytes, Ordering::AcqRel);
         }
         outcome
     }

@@ -18,7 +18,6 @@ use crate::hot::{shorten, whole};
 use crate::model::{
     Kept, Line, LineFilter, Measurement, Nanos, Sample, SeriesKey, Span, SpanId, Summary, TraceFilter, TraceId, Usage,
 };
-use crate::shares::Pressure;
 use crate::summary::Part as TracePart;
 use crate::tallies::Tallies;
 use crate::tier::{
@@ -181,20 +180,20 @@ pub(crate) async fn all_after(
 
 #[tonic::async_trait]
 impl Tier for Question {
-    async fn append_lines(&self, lines: Vec<Line>) -> Result<(), Error> {
-        self.tier.append_lines(lines).await
+    async fn append_lines(&self, lines: Vec<Line>, up_to: usize) -> Result<(), Error> {
+        self.tier.append_lines(lines, up_to).await
     }
 
-    async fn append_spans(&self, spans: Vec<Span>) -> Result<(), Error> {
-        self.tier.append_spans(spans).await
+    async fn append_spans(&self, spans: Vec<Span>, up_to: usize) -> Result<(), Error> {
+        self.tier.append_spans(spans, up_to).await
     }
 
-    async fn append_measurements(&self, measurements: Vec<Measurement>) -> Result<(), Error> {
-        self.tier.append_measurements(measurements).await
+    async fn append_measurements(&self, measurements: Vec<Measurement>, up_to: usize) -> Result<(), Error> {
+        self.tier.append_measurements(measurements, up_to).await
     }
 
-    fn pressure(&self) -> Pressure {
-        self.tier.pressure()
+    fn unfiled_bytes_max(&self) -> usize {
+        self.tier.unfiled_bytes_max()
     }
 
     fn count_refused(&self, signal: Signal, records: u64) {

@@ -53,8 +53,8 @@ async fn sql(config: Config) -> House {
         let level = if second % 10 == 0 { Level::Error } else { Level::Info };
         line(second, if second < 60 { "cart" } else { "shop" }, level, "it went")
     });
-    tier.append_lines(lines.collect()).await.expect("memory takes all");
-    tier.append_spans(vec![span(1, 2_000_000), span(2, 4_000_000)]).await.expect("memory takes all");
+    tier.append_lines(lines.collect(), usize::MAX).await.expect("memory takes all");
+    tier.append_spans(vec![span(1, 2_000_000), span(2, 4_000_000)], usize::MAX).await.expect("memory takes all");
     House { sql: Sql::new(Arc::new(Metrics::new(&config)), &config), question: Question::alone(tier) }
 }
 
