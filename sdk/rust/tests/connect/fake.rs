@@ -1,5 +1,7 @@
 //! A registry that says what the test wants, and instances that answer as the test wants.
 
+mod hold;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -27,6 +29,8 @@ use tower::{Service, ServiceExt as _};
 use words::registry_service_server::{RegistryService, RegistryServiceServer};
 use words::watch_instances_response::Message;
 
+pub(crate) use hold::Holding;
+
 type Known = BTreeMap<(String, String), words::Instance>;
 
 /// What the registry knows.
@@ -34,12 +38,27 @@ type Known = BTreeMap<(String, String), words::Instance>;
 pub(crate) struct Registry {
     known: watch::Sender<Known>,
     is_away: watch::Sender<bool>,
+    /// How often it went away.
+    cuts: watch::Sender<u32>,
     policy: Arc<Mutex<Option<words::Policy>>>,
+    /// What it says of watches that acknowledge; `None` for a registry that is older than them.
+    holding: Option<Holding>,
 }
 
 impl Registry {
     pub(crate) fn new() -> Self {
-        Self { known: watch::Sender::new(Known::new()), is_away: watch::Sender::new(false), policy: Arc::default() }
+        Self {
+            known: watch::Sender::new(Known::new()),
+            is_away: watch::Sender::new(false),
+            cuts: watch::Sender::new(0),
+            policy: Arc::default(),
+            holding: None,
+        }
+    }
+
+    /// One that knows watches that acknowledge.
+    pub(crate) fn holding(holding: &Holding) -> Self {
+        Self { holding: Some(holding.clone()), ..Self::new() }
     }
 
     pub(crate) fn put(&self, instance: words::Instance) {
@@ -60,10 +79,17 @@ impl Registry {
     /// Ends all streams and answers none.
     pub(crate) fn go_away(&self) {
         self.is_away.send_replace(true);
+        self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
     pub(crate) fn come_back(&self) {
         self.is_away.send_replace(false);
+    }
+
+    /// Until it goes away.
+    fn cut(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut cuts = self.cuts.subscribe();
+        async move { drop(cuts.changed().await) }
     }
 
     pub(crate) fn link(&self) -> Link {
@@ -80,7 +106,7 @@ impl Registry {
 impl RegistryService for Registry {
     type HoldSessionStream = stream::Pending<Result<words::HoldSessionResponse, Status>>;
     type WatchInstancesStream = stream::BoxStream<'static, Result<words::WatchInstancesResponse, Status>>;
-    type HoldWatchStream = futures_util::stream::Pending<Result<words::HoldWatchResponse, Status>>;
+    type HoldWatchStream = stream::BoxStream<'static, Result<words::HoldWatchResponse, Status>>;
 
     async fn watch_instances(
         &self,
@@ -105,9 +131,7 @@ impl RegistryService for Registry {
                 Some((Ok(message), (known, Some(now))))
             }
         });
-        let mut is_away = self.is_away.subscribe();
-        let end = async move { drop(is_away.wait_for(|is_away| *is_away).await) };
-        Ok(Response::new(messages.take_until(end).boxed()))
+        Ok(Response::new(messages.take_until(self.cut()).boxed()))
     }
 
     async fn hold_session(
@@ -140,9 +164,11 @@ impl RegistryService for Registry {
 
     async fn hold_watch(
         &self,
-        _: Request<ninefold::tonic::Streaming<words::HoldWatchRequest>>,
+        request: Request<ninefold::tonic::Streaming<words::HoldWatchRequest>>,
     ) -> Result<Response<Self::HoldWatchStream>, Status> {
-        Err(Status::unimplemented("not asked for here"))
+        let Some(holding) = &self.holding else { return Err(Status::unimplemented("not asked for here")) };
+        let told = holding.open(request.into_inner(), self.known.subscribe()).await?;
+        Ok(Response::new(told.take_until(self.cut()).boxed()))
     }
 
     async fn list_watchers(

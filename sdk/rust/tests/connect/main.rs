@@ -11,6 +11,7 @@ mod overload;
 mod platform;
 mod probe;
 mod roads;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -47,8 +48,11 @@ impl House {
     }
 
     fn dialing(dialer: Dialer) -> Self {
+        Self::following(Registry::new(), dialer)
+    }
+
+    fn following(registry: Registry, dialer: Dialer) -> Self {
         let scope = Scope::root("test");
-        let registry = Registry::new();
         let discovery = Discovery::start(registry.link(), Interest::Named, &scope).dialing(dialer);
         Self { scope, registry, discovery }
     }
