@@ -145,12 +145,28 @@ impl Breaker {
         }
     }
 
-    /// Takes another policy. What was counted stays.
-    pub fn set_policy(&self, now: Duration, policy: Arc<Policy>) {
-        let _rest = self.lock();
+    /// Takes another policy. What was counted stays. What is open waits no longer than if it opened by this policy, and
+    /// closes where the policy wants it never to open.
+    pub fn set_policy(&self, now: Duration, policy: Arc<Policy>) -> Option<Transition> {
+        let mut rest = self.lock();
         self.window.resize(nanos(now), policy.window);
         self.slow_call.store(slow_nanos(&policy), Ordering::Relaxed);
-        self.policy.store(policy);
+        self.policy.store(policy.clone());
+        if self.force() != Force::None || matches!(rest.state, State::Closed) {
+            return None;
+        }
+        if policy.is_disabled {
+            rest.openings = 0;
+            return Some(self.close(&mut rest, now, "the policy says that it never opens".to_owned()));
+        }
+        if let State::Open { probe_at, trial_at } = rest.state {
+            rest.openings = rest.openings.saturating_sub(1);
+            let trial = rest.jittered(policy.wait_min);
+            let wait = rest.wait(&policy);
+            rest.state =
+                State::Open { probe_at: probe_at.min(now + wait), trial_at: trial_at.min(now + wait.min(trial)) };
+        }
+        None
     }
 
     /// Says what a slow call takes, where the policy does not: `None` for nothing is slow. Until the next policy.

@@ -27,6 +27,7 @@ use crate::lifecycle::Scope;
 
 pub use blame::FAILED_AT;
 pub(crate) use blame::verdict;
+pub(crate) use probe::PROBE_LOOK;
 pub(crate) use ticket::Ticket;
 
 /// Most connections to one endpoint.
@@ -238,8 +239,8 @@ impl Endpoint {
     }
 
     /// Takes another policy; what was counted stays.
-    pub(crate) fn set_policy(&self, policy: &Arc<crate::connect::breaker::Policy>) {
-        self.breaker.set_policy(self.now(), policy.clone());
+    pub(crate) fn set_policy(self: &Arc<Self>, policy: &Arc<crate::connect::breaker::Policy>) {
+        self.moved(self.breaker.set_policy(self.now(), policy.clone()));
     }
 
     /// Says what a slow call takes here, where the policy does not.

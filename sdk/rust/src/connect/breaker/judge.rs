@@ -66,8 +66,8 @@ impl Breaker {
         }
         let cause = self.cause(now, row, &policy)?;
         let mut rest = self.lock();
-        // Somebody else may have opened it, or an operator decided.
-        if !matches!(rest.state, State::Closed) || self.force() != Force::None {
+        // Somebody else may have opened it, or an operator or another policy decided.
+        if !matches!(rest.state, State::Closed) || self.force() != Force::None || self.policy.load().is_disabled {
             return None;
         }
         let (is_partial, reason) = match cause {

@@ -286,3 +286,33 @@ fn another_policy_keeps_what_was_counted() {
         assert_eq!(call(&breaker, SECOND * 3, Verdict::Failure("no")), None);
     }
 }
+
+#[test]
+fn another_policy_shortens_the_wait_and_one_that_never_opens_ends_it() {
+    let minutes = Policy { wait_min: SECOND * 600, wait_max: SECOND * 600, ..Policy::default() };
+    let breaker = Breaker::new(Arc::new(minutes.clone()), 7);
+    for _ in 0..5 {
+        breaker.refused(SECOND, "refused");
+    }
+    let at = breaker.probe_at().unwrap();
+    assert!(at > SECOND * 400);
+    assert_eq!(breaker.set_policy(SECOND * 300, Arc::new(Policy { trials: 5, ..minutes.clone() })), None);
+    assert_eq!(breaker.probe_at(), Some(at), "a wait begins once");
+    assert_eq!(breaker.set_policy(SECOND * 301, Arc::default()), None);
+    assert!(breaker.probe_at().unwrap() <= SECOND * 301 + SECOND.mul_f64(1.2));
+    assert!(breaker.admit_unprobed(SECOND * 303).is_some());
+
+    let disabled = Arc::new(Policy { is_disabled: true, ..minutes });
+    for is_probed in [false, true] {
+        let breaker = opened(SECOND);
+        if is_probed {
+            breaker.probed(SECOND * 2, true);
+        }
+        assert_eq!(breaker.set_policy(SECOND * 2, disabled.clone()).unwrap().to, Phase::Closed);
+        assert_eq!(call(&breaker, SECOND * 2, Verdict::Failure("no")), None);
+        assert_eq!(breaker.set_policy(SECOND * 2, disabled.clone()), None);
+        breaker.set_force(SECOND * 3, Force::Open, "a bad disk");
+        assert_eq!(breaker.set_policy(SECOND * 3, disabled.clone()), None, "an operator goes before everything");
+        assert_eq!(breaker.phase(), Phase::Open);
+    }
+}

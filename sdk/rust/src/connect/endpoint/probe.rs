@@ -18,6 +18,8 @@ use crate::connect::landscape::{Protocol, State};
 
 /// How long a health probe may take.
 const PROBE_WAIT: Duration = Duration::from_secs(1);
+/// How often it is looked whether a probe is due: another policy may have shortened the wait.
+pub(crate) const PROBE_LOOK: Duration = Duration::from_secs(1);
 /// How long the first probe of a suspect waits at most, drawn for each: all callers hear of a suspect at once.
 const DOUBT_FIRST: Duration = Duration::from_millis(250);
 /// How often a suspect is probed, up to a fifth more or less.
@@ -96,7 +98,10 @@ async fn probe(endpoint: &Weak<Endpoint>, generation: u32) {
             let Some(at) = at else { return };
             at.saturating_sub(live.now())
         };
-        tokio::time::sleep(wait).await;
+        if !wait.is_zero() {
+            tokio::time::sleep(wait.min(PROBE_LOOK)).await;
+            continue;
+        }
         let Some(live) = endpoint.upgrade() else { return };
         let is_up = live.is_up().await;
         if live.breaker.generation() != generation {

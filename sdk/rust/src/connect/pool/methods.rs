@@ -11,7 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::connect::breaker::{Breaker, Permit, Phase, Transition, Verdict};
-use crate::connect::endpoint::{Readiness, Surroundings};
+use crate::connect::endpoint::{PROBE_LOOK, Readiness, Surroundings};
 use crate::connect::policy::Policy;
 use crate::connect::pool::Pool;
 
@@ -76,7 +76,8 @@ impl Methods {
     /// Takes another policy; what was counted stays.
     pub(super) fn set_policy(&self, now: Duration, policy: &Policy) {
         for (path, method) in self.known.load().iter() {
-            method.breaker.set_policy(now, Arc::new(policy.rules(path).breaker.clone()));
+            let policy = Arc::new(policy.rules(path).breaker.clone());
+            method.moved(method.breaker.set_policy(now, policy));
         }
     }
 
@@ -191,7 +192,10 @@ async fn probe(method: &Weak<Method>, generation: u32) {
             let Some(at) = at else { return };
             at.saturating_sub(live.around.now())
         };
-        tokio::time::sleep(wait).await;
+        if !wait.is_zero() {
+            tokio::time::sleep(wait.min(PROBE_LOOK)).await;
+            continue;
+        }
         let Some(live) = method.upgrade() else { return };
         let Some(pool) = live.pool.upgrade() else { return };
         let endpoints = pool.endpoints.load_full();
