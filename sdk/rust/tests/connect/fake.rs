@@ -258,12 +258,9 @@ pub(crate) enum Manner {
 pub(crate) struct Instance {
     pub(crate) id: String,
     pub(crate) address: SocketAddr,
-    pub(crate) calls: Arc<AtomicU32>,
     /// Calls that are not answered yet.
     in_work: Arc<()>,
-    manner: Arc<Mutex<Manner>>,
-    own: Arc<Mutex<Option<(&'static str, Manner)>>>,
-    headers: Arc<Mutex<HeaderMap>>,
+    answering: Answering,
     killed: CancellationToken,
     stopped: CancellationToken,
 }
@@ -275,23 +272,21 @@ impl Instance {
 
     pub(crate) async fn start_with(id: &str, config: ServeConfig, scope: &Scope) -> Self {
         let listener = Listener::bind("127.0.0.1:0").await.unwrap();
-        let instance = Self {
-            id: id.to_owned(),
-            address: listener.address(),
+        let in_work = Arc::default();
+        let answering = Answering {
             calls: Arc::default(),
-            in_work: Arc::default(),
+            in_work: Arc::downgrade(&in_work),
             manner: Arc::new(Mutex::new(Manner::Answer(Duration::ZERO))),
             own: Arc::default(),
             headers: Arc::default(),
+        };
+        let instance = Self {
+            id: id.to_owned(),
+            address: listener.address(),
+            in_work,
+            answering: answering.clone(),
             killed: CancellationToken::new(),
             stopped: CancellationToken::new(),
-        };
-        let answering = Answering {
-            calls: instance.calls.clone(),
-            in_work: Arc::downgrade(&instance.in_work),
-            manner: instance.manner.clone(),
-            own: instance.own.clone(),
-            headers: instance.headers.clone(),
         };
         let (killed, stopped) = (instance.killed.clone(), instance.stopped.clone());
         scope.run("test.serve", |stop| async move {
@@ -305,17 +300,22 @@ impl Instance {
         instance
     }
 
+    /// What it answers with, for a way of its own to it.
+    pub(crate) fn answering(&self) -> Answering {
+        self.answering.clone()
+    }
+
     pub(crate) fn behave(&self, manner: Manner) {
-        *self.manner.lock().unwrap() = manner;
+        *self.answering.manner.lock().unwrap() = manner;
     }
 
     /// Behaves otherwise for methods whose path ends so.
     pub(crate) fn behave_for(&self, method: &'static str, manner: Manner) {
-        *self.own.lock().unwrap() = Some((method, manner));
+        *self.answering.own.lock().unwrap() = Some((method, manner));
     }
 
     pub(crate) fn calls(&self) -> u32 {
-        self.calls.load(Ordering::SeqCst)
+        self.answering.calls.load(Ordering::SeqCst)
     }
 
     /// Calls that are not answered yet, nor given up. Each holds one of these.
@@ -325,7 +325,7 @@ impl Instance {
 
     /// The headers of the last call.
     pub(crate) fn headers(&self) -> HeaderMap {
-        self.headers.lock().unwrap().clone()
+        self.answering.headers.lock().unwrap().clone()
     }
 
     /// Drops the socket and all connections, as the system does for a process that is killed.
@@ -362,7 +362,7 @@ impl Instance {
 
 /// Answers any method of the config service: an empty message is a valid one of any type.
 #[derive(Clone)]
-struct Answering {
+pub(crate) struct Answering {
     calls: Arc<AtomicU32>,
     in_work: Weak<()>,
     manner: Arc<Mutex<Manner>>,

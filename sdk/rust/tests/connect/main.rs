@@ -7,6 +7,7 @@ mod eject;
 mod fake;
 mod held;
 mod hops;
+mod lines;
 mod overload;
 mod platform;
 mod probe;
