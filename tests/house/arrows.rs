@@ -122,6 +122,8 @@ const THEIRS: &[(&str, &[&str])] = &[
     // What the files of telemetry look like inside.
     ("arrow", &["ninefold-monitor"]),
     ("parquet", &["ninefold-monitor"]),
+    // Where those files may lie beside the disk.
+    ("object_store", &["ninefold-monitor"]),
     ("zstd", &["ninefold-monitor"]),
     // Alerts alone write letters.
     ("lettre", &["ninefold-alert"]),

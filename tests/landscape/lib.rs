@@ -2,6 +2,7 @@
 //! tools (the binary's own commands, HTTP), and waiting for what is to come true.
 
 pub mod authority;
+pub mod bucket;
 pub mod http;
 pub mod load;
 pub mod python;

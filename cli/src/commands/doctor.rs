@@ -5,7 +5,7 @@ use std::time::Duration;
 use http_body_util::BodyExt as _;
 use ninefold::tonic::body::Body;
 use ninefold_proto::ninefold::control::v1::SlotState;
-use ninefold_proto::ninefold::monitor::v1::GetRetentionRequest;
+use ninefold_proto::ninefold::monitor::v1::{Bucket, GetRetentionRequest};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -127,6 +127,7 @@ async fn landscape(platform: &Platform, facts: &Value, findings: &mut Vec<Findin
                     "raise the limits in the section [monitor]",
                 )
             });
+            findings.extend(kept.bucket.as_ref().map(bucket));
         }
     }
     match edge_answers(facts).await {
@@ -138,6 +139,26 @@ async fn landscape(platform: &Platform, facts: &Value, findings: &mut Vec<Findin
             format!("the edge refuses a part of {}: {}", refusal.service, refusal.reason),
             "change the contract, or leave it: the rest of the service is not touched",
         ));
+    }
+}
+
+/// Whether the bucket takes files of telemetry, and has those that it took.
+fn bucket(told: &Bucket) -> Finding {
+    let Bucket { url, waiting_files, waiting_bytes, spoiled_files, problem, .. } = told;
+    if *spoiled_files > 0 {
+        bad(
+            format!(
+                "{spoiled_files} files of telemetry are gone from {url}, or spoiled there; questions that need them fail"
+            ),
+            "bring the objects back that the node's log names",
+        )
+    } else if !problem.is_empty() {
+        bad(
+            format!("{url} takes no files of telemetry; {waiting_files} wait ({waiting_bytes} bytes): {problem}"),
+            "look after [monitor.bucket]: url, endpoint, credentials; what waits is sent once the bucket answers",
+        )
+    } else {
+        good(format!("{url} has {} files of telemetry; {waiting_files} are on their way", told.kept_files))
     }
 }
 

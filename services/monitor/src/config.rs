@@ -6,7 +6,7 @@ use std::time::Duration;
 use ninefold::fault::Violation;
 use serde::Deserialize;
 
-use crate::{forward, mask, parse, shares};
+use crate::{bucket, forward, mask, parse, shares};
 
 const MIB: usize = 1024 * 1024;
 const GIB: u64 = 1024 * 1024 * 1024;
@@ -97,6 +97,8 @@ pub struct Config {
     pub advertise: Option<String>,
     /// Where what comes in is handed on to.
     pub forward: forward::Config,
+    /// Where files are kept beside the folder.
+    pub bucket: bucket::Config,
 }
 
 impl Config {
@@ -114,7 +116,7 @@ impl Config {
         let odd = self.advertise.iter().filter(|text| !is_url(text));
         let odd =
             odd.map(|text| Violation::new("advertise", format!("{text:?} is no URL such as http://10.0.0.5:9900")));
-        wrong.map(told).chain(odd).chain(self.forward.mistakes()).collect()
+        wrong.map(told).chain(odd).chain(self.forward.mistakes()).chain(self.bucket.mistakes()).collect()
     }
 }
 
@@ -155,6 +157,7 @@ impl Default for Config {
             limits: shares::Config::default(),
             advertise: None,
             forward: forward::Config::default(),
+            bucket: bucket::Config::default(),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Records go into the journal, then into memory, then their sender is told. Every half minute memory is written to
 //! files; the list of files and the mark up to which the journal is in them move in one transaction. Whoever asks is
 //! answered from memory first, then from files; lines have sequence numbers and spans have ids, so that what is in both
-//! counts once.
+//! counts once. Where a bucket is named, files go there too, and may then go from the disk.
 
 mod batch;
 mod cold;
@@ -18,9 +18,11 @@ mod index;
 pub(crate) mod journal;
 mod manifest;
 mod need;
+mod place;
 mod reading;
 mod state;
 mod upkeep;
+mod upload;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -32,6 +34,7 @@ use ninefold::lifecycle::Scope;
 use ninefold::telemetry::{Measure, measure};
 use tokio::sync::watch;
 
+use crate::bucket::Failure;
 use crate::captured::nanos;
 use crate::config::Config;
 use crate::error::Error;
@@ -74,6 +77,7 @@ impl Durable {
     pub(crate) async fn open(config: &Config, folder: PathBuf, scope: &Scope) -> Result<Self, Error> {
         let state = Arc::new(State::open(config, folder).await?);
         upkeep::start(state.clone(), scope);
+        upload::start(&state, scope);
         tell_of_reads(&state.cost);
         Ok(Self(state))
     }
@@ -220,7 +224,23 @@ fn trace_cursor(summary: &Summary) -> TraceCursor {
 }
 
 fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::Unreadable(Box::new(error))
+    match of_bucket(&error) {
+        Some(told) => Error::UnreadableElsewhere(told),
+        None => Error::Unreadable(Box::new(error)),
+    }
+}
+
+/// What a bucket has to do with it.
+fn of_bucket(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let within = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(failure) = within.and_then(|within| within.downcast_ref::<Failure>()) {
+            return Some(ninefold::fault::chain(failure));
+        }
+        next = error.source();
+    }
+    None
 }
 
 #[tonic::async_trait]
@@ -435,6 +455,7 @@ impl Tier for Durable {
             pending_deletions: self.0.orders.undone(),
             problem: self.0.trouble.why(),
             spoiled_indexes: self.0.cost.spoiled.load(Ordering::Relaxed),
+            elsewhere: self.0.elsewhere(),
         }
     }
 }

@@ -69,6 +69,9 @@ pub enum Error {
     /// Files of the store could not be read.
     #[error("telemetry could not be read")]
     Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Files could not be read from the bucket.
+    #[error("telemetry could not be read: {0}")]
+    UnreadableElsewhere(String),
     /// The folder of telemetry cannot be used.
     #[error("telemetry cannot be kept in {}", path.display())]
     Unopenable {
@@ -122,9 +125,11 @@ impl Fault for Error {
             | Self::FollowersFull(_)
             | Self::QueryTooCostly(_)
             | Self::SqlTooCostly(_) => Kind::Exhausted,
-            Self::Unwritable(_) | Self::Unreadable(_) | Self::Unopenable { .. } | Self::NodesMissing { .. } => {
-                Kind::Unavailable
-            }
+            Self::Unwritable(_)
+            | Self::Unreadable(_)
+            | Self::UnreadableElsewhere(_)
+            | Self::Unopenable { .. }
+            | Self::NodesMissing { .. } => Kind::Unavailable,
             Self::QueryTooSlow(_) => Kind::Deadline,
         }
     }
@@ -143,7 +148,7 @@ impl Fault for Error {
             Self::SenderTooLoud { .. } => "SENDER_TOO_LOUD",
             Self::FollowersFull(_) => "FOLLOWERS_FULL",
             Self::Unwritable(_) => "TELEMETRY_UNWRITABLE",
-            Self::Unreadable(_) => "TELEMETRY_UNREADABLE",
+            Self::Unreadable(_) | Self::UnreadableElsewhere(_) => "TELEMETRY_UNREADABLE",
             Self::Unopenable { .. } => "TELEMETRY_UNOPENABLE",
             Self::QueryTooCostly(_) => "QUERY_TOO_COSTLY",
             Self::SqlTooCostly(_) => "SQL_TOO_COSTLY",
@@ -170,6 +175,7 @@ impl Fault for Error {
             | Self::SenderTooLoud { .. }
             | Self::Unwritable(_)
             | Self::Unreadable(_)
+            | Self::UnreadableElsewhere(_)
             | Self::Unopenable { .. }
             | Self::QueryTooCostly(_)
             | Self::SqlTooCostly(_)

@@ -4,6 +4,7 @@
 //! kept in memory within bounds, the oldest forgotten first, behind the seam [`tier::Tier`]. It knows which records
 //! belong to one trace; it never asks anybody for telemetry, and never writes about its own intake above `debug`.
 
+pub mod bucket;
 pub mod compare;
 pub mod config;
 pub mod critical;

@@ -284,6 +284,35 @@ pub struct Retention {
     pub problem: String,
     /// Indexes of files that were found spoiled.
     pub spoiled_indexes: u64,
+    /// What a bucket has of it; none where none is named.
+    pub elsewhere: Option<Elsewhere>,
+}
+
+/// What a bucket has, and how it goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The bucket.
+    pub url: String,
+    /// Files that it has whole.
+    pub kept_files: u64,
+    /// Their bytes.
+    pub kept_bytes: u64,
+    /// Files that it has not taken yet.
+    pub waiting_files: u64,
+    /// Their bytes.
+    pub waiting_bytes: u64,
+    /// Bytes of the node's disk that copies take of what it has.
+    pub copied_bytes: u64,
+    /// Bytes that went there since the node started.
+    pub sent_bytes: u64,
+    /// Bytes that were read from there since the node started.
+    pub read_bytes: u64,
+    /// Requests that failed since the node started.
+    pub failures: u64,
+    /// Files that it does not have any more, or has as something else.
+    pub spoiled_files: u64,
+    /// Why the last attempt to put something there failed; empty where it did not.
+    pub problem: String,
 }
 
 /// How much is kept of one signal.

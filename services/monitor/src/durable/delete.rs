@@ -176,7 +176,13 @@ impl Upkeep {
     pub(crate) async fn obey(&mut self) {
         loop {
             let Some(order) = self.state.orders.next() else { return };
-            let outcome = self.delete(&order.doomed, order.through).await;
+            let mut outcome = self.delete(&order.doomed, order.through).await;
+            if outcome.is_ok()
+                && let Err(still_there) = self.state.remove_fallen().await
+            {
+                // Nobody finds it any more, but the bucket has it until it answers.
+                outcome = Err(still_there);
+            }
             if let Ok(Gone { records, .. }) = &outcome {
                 tracing::info!(records, "telemetry was deleted by order");
             }
@@ -293,8 +299,8 @@ fn rewrite(state: &State, sheet: &Sheet, meant: &Meant) -> Result<Option<Rewritt
     }
     let unwritable = |error: ParquetError| Error::Unwritable(Arc::new(error));
     let old = &sheet.entry;
-    let mut writer =
-        Writer::create(&state.folder, old.signal, state.new_file(), old.level, old.written).map_err(unwritable)?;
+    let mut writer = Writer::create(state.place.folder(), old.signal, state.new_file(), old.level, old.written)
+        .map_err(unwritable)?;
     let copied = sheet.rows().and_then(|mut rows| {
         rows.try_for_each(|rows| {
             let rows = rows?;

@@ -1,10 +1,12 @@
 //! One Parquet file of the durable tier: how it is written, and how rows are read from it. Blocks.
+//!
+//! It is read from the node's folder, or, where it went from there, from a copy of what the bucket has.
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arrow::array::{AsArray as _, BooleanArray, RecordBatch};
 use arrow::datatypes::{TimestampNanosecondType, UInt64Type};
@@ -26,7 +28,9 @@ use super::columns::{BODY, COUNTED, SEQUENCE, TIME, TRACE, schema};
 use super::index::{self, BLOCK_ROWS, Block};
 use super::manifest::Entry;
 use super::need::Need;
-use super::reading::{Cost, Counted, Piece, selection};
+use super::place::{Copy, Place};
+use super::reading::{Cost, Counted, Piece, Source, selection};
+use super::state::lock;
 use crate::model::Nanos;
 use crate::tier::Signal;
 
@@ -50,9 +54,16 @@ pub(crate) struct Sheet {
     /// What the manifest says of it.
     pub(crate) entry: Entry,
     path: PathBuf,
+    place: Arc<Place>,
     footer: OnceLock<ArrowReaderMetadata>,
     index: OnceLock<Option<Index>>,
     is_retired: AtomicBool,
+    /// Sums over what the bucket has of it, once that has it whole.
+    sums: OnceLock<Arc<[u32]>>,
+    /// A copy of what the bucket has, where the file went from the folder.
+    copy: Mutex<Option<Arc<Copy>>>,
+    /// The number of its last use.
+    used: AtomicU64,
 }
 
 impl Drop for Sheet {
@@ -60,6 +71,7 @@ impl Drop for Sheet {
         // A file that stays although it should not is found at the next start.
         if self.is_retired.load(Ordering::Acquire) {
             let _ = std::fs::remove_file(&self.path);
+            self.place.let_go(&self.entry);
         }
     }
 }
@@ -139,9 +151,18 @@ pub(crate) type Test = Box<dyn Fn(&RecordBatch) -> Result<BooleanArray, ArrowErr
 
 impl Sheet {
     /// A file that the manifest has.
-    pub(crate) fn new(folder: &Path, entry: Entry) -> Self {
-        let path = path(folder, entry.signal, entry.id);
-        Self { entry, path, footer: OnceLock::new(), index: OnceLock::new(), is_retired: AtomicBool::new(false) }
+    pub(crate) fn new(place: &Arc<Place>, entry: Entry) -> Self {
+        Self {
+            path: place.path(entry.signal, entry.id),
+            used: AtomicU64::new(place.use_number()),
+            entry,
+            place: place.clone(),
+            footer: OnceLock::new(),
+            index: OnceLock::new(),
+            is_retired: AtomicBool::new(false),
+            sums: OnceLock::new(),
+            copy: Mutex::default(),
+        }
     }
 
     /// Says that the manifest does not have it any more.
@@ -154,8 +175,69 @@ impl Sheet {
         &self.path
     }
 
+    /// Says that the bucket has it whole.
+    pub(crate) fn is_kept_as(&self, sums: Arc<[u32]>) {
+        // It is the same file, whoever put it there first.
+        let _ = self.sums.set(sums);
+    }
+
+    /// Whether the bucket has it whole.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.sums.get().is_some()
+    }
+
+    /// Whether it is in the folder.
+    pub(crate) fn is_here(&self) -> bool {
+        self.path.exists()
+    }
+
+    /// The number of its last use.
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the node's disk that it takes although the bucket has it.
+    pub(crate) fn spare_bytes(&self) -> u64 {
+        let copied = lock(&self.copy).as_ref().map_or(0, |copy| copy.bytes());
+        let whole = if self.is_kept() && self.is_here() { self.entry.bytes } else { 0 };
+        whole + copied
+    }
+
+    /// Gives the disk free of what the bucket has too.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn give_up_copies(&self) -> io::Result<()> {
+        lock(&self.copy).take();
+        match self.is_kept() && self.is_here() {
+            true => std::fs::remove_file(&self.path),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the bucket was found not to have it any more, or something else.
+    pub(crate) fn is_spoiled(&self) -> bool {
+        lock(&self.copy).as_ref().is_some_and(|copy| copy.is_spoiled())
+    }
+
     fn open(&self, cost: &Arc<Cost>) -> Result<Counted, ParquetError> {
-        Ok(Counted::new(File::open(&self.path)?, cost.clone()))
+        self.used.store(self.place.use_number(), Ordering::Relaxed);
+        let source = match (File::open(&self.path), self.sums.get()) {
+            (Ok(file), _) => Source::Whole(Arc::new(file)),
+            (Err(error), Some(sums)) if error.kind() == io::ErrorKind::NotFound => Source::Copy(self.copied(sums)?),
+            (Err(error), _) => return Err(error.into()),
+        };
+        Ok(Counted::new(source, cost.clone()))
+    }
+
+    fn copied(&self, sums: &Arc<[u32]>) -> io::Result<Arc<Copy>> {
+        let mut copy = lock(&self.copy);
+        if let Some(copy) = &*copy {
+            return Ok(copy.clone());
+        }
+        let begun = Arc::new(self.place.copy(&self.entry, sums.clone())?);
+        *copy = Some(begun.clone());
+        Ok(begun)
     }
 
     fn footer(&self, file: &Counted) -> Result<ArrowReaderMetadata, ParquetError> {
@@ -318,6 +400,7 @@ fn read_index(file: &Counted, at: u64, length: u64) -> Result<Option<Index>, Par
     if length < begin.len() as u64 {
         return Ok(None);
     }
+    file.ahead(at, length)?;
     file.read_at(at, &mut begin)?;
     let Some(heads) = index::heads_bytes(&begin).filter(|heads| *heads as u64 <= length) else { return Ok(None) };
     let mut bytes = vec![0; heads];

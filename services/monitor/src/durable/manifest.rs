@@ -3,6 +3,8 @@
 //! The list of files and the mark up to which the journal is in files change in one transaction. That is what keeps a
 //! record from being lost, or there twice, whenever a node dies.
 
+mod objects;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
@@ -61,6 +63,9 @@ CREATE TABLE IF NOT EXISTS doomed (
     what BLOB NOT NULL,
     through INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS object (id INTEGER PRIMARY KEY, name TEXT NOT NULL, sums BLOB) STRICT;
+CREATE TABLE IF NOT EXISTS fallen (name TEXT PRIMARY KEY) STRICT;
+CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 ";
 
 const TRACE_COLUMNS: &str = "trace_id, start, stop, has_parent, first_start, services, service, name, spans, failed";
@@ -199,6 +204,10 @@ impl Manifest {
         let mut work = self.pool.begin().await?;
         for id in &change.removed {
             sqlx::query("DELETE FROM file WHERE id = ?").bind(id).execute(&mut *work).await?;
+            // What the bucket has of it, or may have, is to go.
+            let falls = "INSERT OR IGNORE INTO fallen SELECT name FROM object WHERE id = ?";
+            sqlx::query(falls).bind(id).execute(&mut *work).await?;
+            sqlx::query("DELETE FROM object WHERE id = ?").bind(id).execute(&mut *work).await?;
         }
         for file in &change.added {
             sqlx::query("INSERT INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")

@@ -11,6 +11,7 @@ use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
+use super::place::Copy;
 use crate::model::Nanos;
 
 /// Rows of a file that are read together: of one row group, one after the other.
@@ -98,18 +99,59 @@ impl Cost {
     }
 }
 
+/// Where the bytes of a file come from.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// The disk.
+    Whole(Arc<File>),
+    /// The disk, once they are fetched.
+    Copy(Arc<Copy>),
+}
+
+impl Source {
+    fn length(&self) -> u64 {
+        match self {
+            Self::Whole(file) => file.metadata().map(|about| about.len()).unwrap_or(0),
+            Self::Copy(copy) => copy.length(),
+        }
+    }
+
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+        match self {
+            Self::Whole(file) => file.read_at(bytes, at),
+            Self::Copy(copy) => copy.read_at(bytes, at),
+        }
+    }
+
+    fn fill_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
+        match self {
+            Self::Whole(file) => file.read_exact_at(bytes, at),
+            Self::Copy(copy) if copy.read_at(bytes, at)? == bytes.len() => Ok(()),
+            Self::Copy(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
 /// A file whose reads are counted.
 #[derive(Debug)]
 pub(crate) struct Counted {
-    file: Arc<File>,
+    source: Source,
     cost: Arc<Cost>,
 }
 
 impl Counted {
     /// Counts the reads of a file.
-    pub(crate) fn new(file: File, cost: Arc<Cost>) -> Self {
+    pub(crate) fn new(source: Source, cost: Arc<Cost>) -> Self {
         cost.files.fetch_add(1, Ordering::Relaxed);
-        Self { file: Arc::new(file), cost }
+        Self { source, cost }
+    }
+
+    /// Says that some bytes are about to be read, so that what is not on the disk is fetched together.
+    pub(crate) fn ahead(&self, at: u64, count: u64) -> io::Result<()> {
+        match &self.source {
+            Source::Whole(_) => Ok(()),
+            Source::Copy(copy) => copy.fetch(at, count),
+        }
     }
 
     /// Counts that its index is spoiled, and says so: rows are read without it.
@@ -121,13 +163,13 @@ impl Counted {
     /// Fills bytes from a place on.
     pub(crate) fn read_at(&self, at: u64, bytes: &mut [u8]) -> io::Result<()> {
         self.cost.add_bytes(bytes.len());
-        self.file.read_exact_at(bytes, at)
+        self.source.fill_at(bytes, at)
     }
 }
 
 impl Length for Counted {
     fn len(&self) -> u64 {
-        self.file.metadata().map(|about| about.len()).unwrap_or(0)
+        self.source.length()
     }
 }
 
@@ -135,7 +177,7 @@ impl ChunkReader for Counted {
     type T = io::BufReader<From>;
 
     fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        Ok(io::BufReader::new(From { file: self.file.clone(), at: start, cost: self.cost.clone() }))
+        Ok(io::BufReader::new(From { source: self.source.clone(), at: start, cost: self.cost.clone() }))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
@@ -148,14 +190,14 @@ impl ChunkReader for Counted {
 /// Reads a file from a place on.
 #[derive(Debug)]
 pub(crate) struct From {
-    file: Arc<File>,
+    source: Source,
     at: u64,
     cost: Arc<Cost>,
 }
 
 impl Read for From {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(bytes, self.at)?;
+        let read = self.source.read_at(bytes, self.at)?;
         self.at += read as u64;
         self.cost.add_bytes(read);
         Ok(read)

@@ -1,13 +1,13 @@
 //! What the durable tier knows: its journal, its memory, and the list of its files.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::batch::Batch;
 use super::commit::Queue;
@@ -15,8 +15,10 @@ use super::delete::Orders;
 use super::file::{Sheet, sweep};
 use super::journal::{Damage, Journal};
 use super::manifest::Manifest;
+use super::place::{Place, Sums};
 use super::reading::Cost;
 use super::{columns, now, unopenable};
+use crate::bucket::Bucket;
 use crate::config::Config;
 use crate::error::Error;
 use crate::hot::Hot;
@@ -33,7 +35,8 @@ const SERIES_BACK: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) config: Config,
-    pub(crate) folder: PathBuf,
+    /// Where files lie.
+    pub(crate) place: Arc<Place>,
     pub(crate) hot: Hot,
     pub(crate) manifest: Manifest,
     pub(crate) queue: Mutex<Queue>,
@@ -44,9 +47,16 @@ pub(crate) struct State {
     pub(crate) queries: Arc<Semaphore>,
     /// What all questions have read.
     pub(crate) cost: Arc<Cost>,
-    /// What is to be deleted.
+    /// What keeps memory from files.
     pub(crate) trouble: Trouble,
+    /// What keeps files from the bucket.
+    pub(crate) bucket_trouble: Trouble,
+    /// Objects that nobody reads any more; those that the list of files lost may be removed.
+    pub(crate) unread_objects: tokio::sync::Mutex<BTreeSet<String>>,
+    /// What is to be deleted.
     pub(crate) orders: Orders,
+    /// Whether whoever keeps the files up is done for good.
+    pub(crate) ended: watch::Sender<bool>,
     /// Wakes whoever writes files.
     pub(crate) wake: Notify,
     files: Mutex<HashMap<Signal, Arc<Vec<Arc<Sheet>>>>>,
@@ -106,11 +116,19 @@ impl State {
         let (through, last_line) = (mark(JOURNAL).await?, mark(Signal::Logs.name()).await?);
         let (last_span, last_measurement) =
             (mark(Signal::Spans.name()).await?, mark(Signal::Measurements.name()).await?);
+        let place = Arc::new(place(config, &folder, &manifest).await?);
+        let objects = manifest.objects().await.map_err(|error| unopenable(&folder, error))?;
+        let mut objects: HashMap<i64, Vec<u8>> = objects.into_iter().collect();
+        let fallen = manifest.fallen().await.map_err(|error| unopenable(&folder, error))?;
         let entries = manifest.files().await.map_err(|error| unopenable(&folder, error))?;
         let next_file = entries.iter().map(|entry| entry.id).max().unwrap_or(0) + 1;
         let mut files: HashMap<Signal, Vec<Arc<Sheet>>> = HashMap::new();
         for entry in entries {
-            files.entry(entry.signal).or_default().push(Arc::new(Sheet::new(&folder, entry)));
+            let sheet = Sheet::new(&place, entry);
+            if let Some(sums) = objects.remove(&sheet.entry.id) {
+                sheet.is_kept_as(Sums::read(&sums));
+            }
+            files.entry(sheet.entry.signal).or_default().push(Arc::new(sheet));
         }
         let known: Vec<PathBuf> = files.values().flatten().map(|sheet| sheet.path().to_owned()).collect();
         let swept = sweep(&folder, |path| known.iter().any(|known| known == path));
@@ -137,12 +155,15 @@ impl State {
             cost: Arc::default(),
             orders,
             trouble: Trouble::default(),
+            bucket_trouble: Trouble::default(),
+            unread_objects: tokio::sync::Mutex::new(fallen.into_iter().collect()),
+            ended: watch::Sender::new(false),
             wake: Notify::new(),
             files: Mutex::new(files.into_iter().map(|(signal, sheets)| (signal, Arc::new(sheets))).collect()),
             forgotten: Mutex::default(),
             next_file: AtomicI64::new(next_file),
             filed_times: AtomicU64::new(0),
-            folder,
+            place,
             hold: Mutex::new(Some(lock)),
         })
     }
@@ -275,6 +296,11 @@ impl Trouble {
         }
     }
 
+    /// Whether all is well.
+    pub(crate) fn is_none(&self) -> bool {
+        !self.is_there.load(Ordering::Acquire)
+    }
+
     /// What failed last; empty where all is well.
     pub(crate) fn why(&self) -> String {
         lock(&self.why).clone()
@@ -284,6 +310,35 @@ impl Trouble {
 /// Takes a lock. A panic under it is a bug that has been told of; what it guards is whole between statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where files lie, by the settings and by what was so before.
+async fn place(config: &Config, folder: &Path, manifest: &Manifest) -> Result<Place, Error> {
+    const URL: &str = "bucket";
+    const OWNER: &str = "owner";
+    let broken = |error| unopenable(folder, error);
+    let refused = |told: String| unopenable(folder, std::io::Error::other(told));
+    let bucket = Bucket::of(&config.bucket).map_err(|error| unopenable(folder, error))?;
+    let (url, before) = (config.bucket.url.as_str(), manifest.about(URL).await.map_err(broken)?);
+    if let Some(before) = before.filter(|before| before != url) {
+        let kept = manifest.objects().await.map_err(broken)?.len();
+        if kept > 0 {
+            let said = if url.is_empty() { "none" } else { url };
+            return Err(refused(format!("{kept} files are in the bucket {before}, and the settings name {said}")));
+        }
+    }
+    let owner = match manifest.about(OWNER).await.map_err(broken)? {
+        Some(owner) => owner,
+        None => {
+            let owner = format!("{:016x}", fastrand::u64(..));
+            manifest.set_about(OWNER, &owner).await.map_err(broken)?;
+            owner
+        }
+    };
+    manifest.set_about(URL, url).await.map_err(broken)?;
+    let place = Place::new(folder.to_owned(), bucket.map(Arc::new), owner);
+    place.clean().map_err(|error| unopenable(folder, error))?;
+    Ok(place)
 }
 
 /// Makes the folder, for its owner only, and holds it against other processes.
@@ -327,7 +382,7 @@ async fn replay(hot: Hot, mut pending: Pending, folder: &Path) -> Result<(Hot, P
 fn remember_series(hot: &Hot, sheets: &[Arc<Sheet>]) {
     let back = u64::try_from(SERIES_BACK.as_nanos()).unwrap_or(u64::MAX);
     let since = now().0.saturating_sub(back);
-    for sheet in sheets.iter().filter(|sheet| sheet.entry.time_max.0 >= since) {
+    for sheet in sheets.iter().filter(|sheet| sheet.entry.time_max.0 >= since && sheet.is_here()) {
         let Ok(rows) = sheet.rows() else { continue };
         for batch in rows.flatten() {
             let mut measurements = columns::measurements(&batch).unwrap_or_default();

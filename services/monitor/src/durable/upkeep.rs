@@ -47,7 +47,10 @@ pub(crate) fn start(state: Arc<State>, scope: &Scope) {
             upkeep.obey().await;
             if is_last {
                 upkeep.state.orders.close();
-                upkeep.state.manifest.close().await;
+                if upkeep.state.place.bucket.is_none() {
+                    upkeep.state.manifest.close().await;
+                }
+                upkeep.state.ended.send_replace(true);
                 return;
             }
             if tidied.elapsed() >= upkeep.state.config.tidy_every {
@@ -135,6 +138,7 @@ impl Upkeep {
                 if pending.since.is_none() {
                     return Ok(());
                 }
+                self.state.has_room()?;
                 let state = self.state.clone();
                 let work = tokio::task::spawn_blocking(move || write(&state, &pending));
                 work.await.map_err(unreadable)?.map_err(|error| Error::Unwritable(Arc::new(error)))?
@@ -160,7 +164,7 @@ impl Upkeep {
     async fn done(&self, prepared: Prepared) -> Result<(), Error> {
         let Prepared { taken, change } = prepared;
         let state = self.state.clone();
-        let sheets = change.added.into_iter().map(|entry| Arc::new(Sheet::new(&state.folder, entry)));
+        let sheets = change.added.into_iter().map(|entry| Arc::new(Sheet::new(&state.place, entry)));
         state.list(&sheets.collect::<Vec<_>>(), &[]);
         {
             let mut pending = lock(&state.pending);
@@ -188,7 +192,8 @@ impl Upkeep {
         self.make_sure().await?;
         for signal in Signal::ALL {
             self.forget(signal).await?;
-            while self.put_together(signal).await? {}
+            // What a bucket that is away has not would wait in larger files too.
+            while self.state.bucket_trouble.is_none() && self.put_together(signal).await? {}
         }
         Ok(())
     }
@@ -252,7 +257,7 @@ impl Upkeep {
             (None, Some(first)) => !has(*first).await?,
             (None, None) => true,
         };
-        let sheet = entry.clone().map(|entry| Arc::new(Sheet::new(&self.state.folder, entry)));
+        let sheet = entry.clone().map(|entry| Arc::new(Sheet::new(&self.state.place, entry)));
         if is_there {
             self.state.list(&sheet.into_iter().collect::<Vec<_>>(), removed);
         } else if let Some(sheet) = sheet {
@@ -269,7 +274,7 @@ fn neighbours(sheets: &[Arc<Sheet>]) -> Option<Vec<Arc<Sheet>>> {
     for level in 0..LEVEL_MAX {
         let mut run: Vec<Arc<Sheet>> = Vec::new();
         for sheet in sheets {
-            if sheet.entry.level == level && sheet.entry.bytes < FILE_BYTES {
+            if sheet.entry.level == level && sheet.entry.bytes < FILE_BYTES && !sheet.is_spoiled() {
                 run.push(sheet.clone());
             } else {
                 run.clear();
@@ -287,10 +292,10 @@ fn join(state: &State, signal: Signal, some: &[Arc<Sheet>]) -> Result<Entry, Par
     let level = some.iter().map(|sheet| sheet.entry.level).max().unwrap_or(0) + 1;
     let written = some.iter().map(|sheet| sheet.entry.written).max().unwrap_or_default();
     let id = state.new_file();
-    if let Some(entry) = copy::copy(&state.folder, &Entry::empty(id, signal, level, written), some)? {
+    if let Some(entry) = copy::copy(state.place.folder(), &Entry::empty(id, signal, level, written), some)? {
         return Ok(entry);
     }
-    let mut writer = Writer::create(&state.folder, signal, id, level, written)?;
+    let mut writer = Writer::create(state.place.folder(), signal, id, level, written)?;
     let copied = some.iter().try_for_each(|sheet| sheet.rows()?.try_for_each(|rows| writer.write(&rows?)));
     match copied {
         Ok(()) => writer.finish(),
@@ -310,7 +315,7 @@ fn write(state: &State, pending: &Pending) -> Result<Prepared, ParquetError> {
             Err(failure) => {
                 for entry in added {
                     // Dropping a retired sheet removes its file.
-                    Sheet::new(&state.folder, entry).retire();
+                    Sheet::new(&state.place, entry).retire();
                 }
                 return Err(failure);
             }
@@ -344,7 +349,7 @@ fn write_signal(state: &State, pending: &Pending, signal: Signal) -> Result<Opti
     if is_empty {
         return Ok(None);
     }
-    let mut writer = Writer::create(&state.folder, signal, state.new_file(), 0, now())?;
+    let mut writer = Writer::create(state.place.folder(), signal, state.new_file(), 0, now())?;
     match write_rows(&mut writer, pending, signal) {
         Ok(()) => writer.finish().map(Some),
         Err(failure) => {

@@ -251,6 +251,7 @@ pub(crate) fn http_status(error: &Error) -> StatusCode {
         | Error::SenderTooLoud { .. }
         | Error::Unwritable(_)
         | Error::Unreadable(_)
+        | Error::UnreadableElsewhere(_)
         | Error::Unopenable { .. }
         | Error::QueryTooCostly(_)
         | Error::QueryTooSlow(_)

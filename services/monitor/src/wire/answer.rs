@@ -11,7 +11,7 @@ use crate::mask::Counts;
 use crate::model::{Attributes, Kept, Level, Nanos, Origin, Sample, SeriesKey, Span, SpanKind, Summary, Usage};
 use crate::shares::Account;
 use crate::tallies::{Facet, Step, Tallies};
-use crate::tier::{Retention, Tally, Trace};
+use crate::tier::{Elsewhere, Retention, Tally, Trace};
 use crate::{compare, critical};
 
 const NANOS: u64 = 1_000_000_000;
@@ -183,6 +183,23 @@ pub(crate) fn retention(
         pending_deletions: retention.pending_deletions,
         problem: retention.problem,
         spoiled_indexes: retention.spoiled_indexes,
+        bucket: retention.elsewhere.map(bucket),
+    }
+}
+
+fn bucket(told: Elsewhere) -> proto::Bucket {
+    proto::Bucket {
+        url: told.url,
+        kept_files: told.kept_files,
+        kept_bytes: told.kept_bytes,
+        waiting_files: told.waiting_files,
+        waiting_bytes: told.waiting_bytes,
+        copied_bytes: told.copied_bytes,
+        sent_bytes: told.sent_bytes,
+        read_bytes: told.read_bytes,
+        failures: told.failures,
+        spoiled_files: told.spoiled_files,
+        problem: told.problem,
     }
 }
 

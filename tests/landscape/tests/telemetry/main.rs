@@ -3,6 +3,7 @@
 //!
 //! `NINEFOLD_KILL_SEED` repeats the moments of a run that failed.
 
+mod bucket;
 mod disk;
 mod nodes;
 mod sender;

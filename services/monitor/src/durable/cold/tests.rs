@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
 
+use super::super::place::Place;
 use super::*;
 use crate::durable::copy;
 use crate::durable::file::Writer;
@@ -92,7 +93,7 @@ fn files(lines: &[Arc<Kept>]) -> (tempfile::TempDir, Vec<Arc<Sheet>>) {
         for some in lines.chunks(50) {
             writer.write(&columns::of_lines(some).unwrap()).unwrap();
         }
-        Arc::new(Sheet::new(folder.path(), writer.finish().unwrap()))
+        Arc::new(Sheet::new(&Place::folder_alone(folder.path()), writer.finish().unwrap()))
     };
     let (older, newer) = lines.split_at(ROWS / 3);
     let sheets = [(1, older), (2, newer)].map(write).to_vec();
@@ -147,7 +148,7 @@ proptest! {
             let entry = Entry::empty(3, Signal::Logs, 1, Nanos(1));
             let entry = copy::copy(folder.path(), &entry, &sheets).unwrap().expect("their groups are large enough");
             prop_assert_eq!(entry.records, ROWS as u64);
-            sheets = vec![Arc::new(Sheet::new(folder.path(), entry))];
+            sheets = vec![Arc::new(Sheet::new(&Place::folder_alone(folder.path()), entry))];
         }
         for (text, records_max, is_narrow) in queries {
             let Ok(query) = Expression::parse(&text.replace("\"\"\"\"", "\"\"")) else { continue };
