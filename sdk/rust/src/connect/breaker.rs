@@ -151,7 +151,8 @@ impl Breaker {
         let mut rest = self.lock();
         self.window.resize(nanos(now), policy.window);
         self.slow_call.store(slow_nanos(&policy), Ordering::Relaxed);
-        self.policy.store(policy.clone());
+        self.policy.store(policy);
+        let policy = self.policy.load();
         if self.force() != Force::None || matches!(rest.state, State::Closed) {
             return None;
         }

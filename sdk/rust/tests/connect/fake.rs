@@ -1,5 +1,6 @@
 //! A registry that says what the test wants, and instances that answer as the test wants.
 
+mod door;
 mod hold;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use ninefold::lifecycle::Scope;
 use ninefold::proto::ninefold::registry::v1 as words;
 use ninefold::serve::{Listener, ServeConfig, run};
 use ninefold::tonic::body::Body;
+use ninefold::tonic::metadata::{MetadataMap, MetadataValue};
 use ninefold::tonic::service::Routes;
 use ninefold::tonic::{Code, Request, Response, Status, async_trait};
 use tokio::sync::watch;
@@ -29,6 +31,7 @@ use tower::{Service, ServiceExt as _};
 use words::registry_service_server::{RegistryService, RegistryServiceServer};
 use words::watch_instances_response::Message;
 
+pub(crate) use door::Door;
 pub(crate) use hold::Holding;
 
 type Known = BTreeMap<(String, String), words::Instance>;
@@ -252,6 +255,8 @@ pub(crate) enum Manner {
     FailLate(Code),
     /// With a message, and then the stream is reset.
     Reset,
+    /// With a message, and a word on its load: a hundred calls a second, and the share of what it can do, in percent.
+    Tell(u32),
 }
 
 /// An instance of the service "pump", listening on a port of its own.
@@ -298,11 +303,6 @@ impl Instance {
             }
         });
         instance
-    }
-
-    /// What it answers with, for a way of its own to it.
-    pub(crate) fn answering(&self) -> Answering {
-        self.answering.clone()
     }
 
     pub(crate) fn behave(&self, manner: Manner) {
@@ -362,7 +362,7 @@ impl Instance {
 
 /// Answers any method of the config service: an empty message is a valid one of any type.
 #[derive(Clone)]
-pub(crate) struct Answering {
+struct Answering {
     calls: Arc<AtomicU32>,
     in_work: Weak<()>,
     manner: Arc<Mutex<Manner>>,
@@ -401,11 +401,12 @@ impl Service<http::Request<Body>> for Answering {
 
 async fn answer(manner: Manner, turn: u32) -> http::Response<Body> {
     let message = || Ok::<_, Status>(Frame::data(Bytes::from_static(&[0; 5])));
-    let one = |code| {
+    let status = |code| {
         let mut trailers = HeaderMap::new();
         Status::new(code, "as the test wants").add_header(&mut trailers).unwrap();
-        Body::new(StreamBody::new(stream::iter([message(), Ok(Frame::trailers(trailers))])))
+        trailers
     };
+    let one = |code| Body::new(StreamBody::new(stream::iter([message(), Ok(Frame::trailers(status(code)))])));
     let body = match manner {
         Manner::Answer(after) => {
             // No wait at all also where time is held.
@@ -417,6 +418,11 @@ async fn answer(manner: Manner, turn: u32) -> http::Response<Body> {
         Manner::Half(code) if turn % 2 == 1 => return Status::new(code, "as the test wants").into_http(),
         Manner::Half(_) => one(Code::Ok),
         Manner::FailLate(code) => one(code),
+        Manner::Tell(percent) => {
+            let mut trailers = MetadataMap::from_headers(status(Code::Ok));
+            trailers.insert_bin("endpoint-load-metrics-bin", MetadataValue::from_bytes(&load_report(percent)));
+            Body::new(StreamBody::new(stream::iter([message(), Ok(Frame::trailers(trailers.into_headers()))])))
+        }
         Manner::Reset => {
             let breaks = stream::once(async {
                 // The message has arrived by then: what is reset at once may arrive as nothing but a reset.
@@ -450,6 +456,12 @@ async fn answer(manner: Manner, turn: u32) -> http::Response<Body> {
     let mut response = http::Response::new(body);
     response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
     response
+}
+
+/// An `xds.data.orca.v3.OrcaLoadReport`: `rps_fractional`, which is field 6, and `application_utilization`, which is 9.
+fn load_report(percent: u32) -> Vec<u8> {
+    let double = |field: u8, value: f64| [&[field << 3 | 1][..], &value.to_le_bytes()].concat();
+    [double(6, 100.0), double(9, f64::from(percent) / 100.0)].concat()
 }
 
 /// A flag that a loop of callers looks at.

@@ -2,26 +2,20 @@
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::service::TowerToHyperService;
 use ninefold::connect::policy::{Limits, Timeouts};
 use ninefold::connect::{Dialer, Policy};
 use ninefold::fault;
 use ninefold::lifecycle::Scope;
 use ninefold::serve::{LiveAdmission, ServeConfig};
-use ninefold::tonic::body::Body;
-use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
 
-use crate::fake::{Answering, Instance, Manner};
+use crate::fake::{Door, Instance, Manner};
 use crate::held::Held;
 use crate::{House, get, put, wait_for, waiting, warm};
 
@@ -153,48 +147,6 @@ async fn a_connection_that_carries_nothing_ends_and_its_calls_with_it() {
     assert_eq!((ill.calls(), since.elapsed()), (calls, Duration::ZERO), "nobody waits");
 }
 
-/// Connections to one instance that can be told to go away, one by one, while it listens on.
-#[derive(Clone, Default)]
-struct Door {
-    instance: Arc<OnceLock<Answering>>,
-    connections: Arc<Mutex<Vec<CancellationToken>>>,
-}
-
-impl Door {
-    fn dialer(&self) -> Dialer {
-        let (door, scope) = (self.clone(), Scope::root("door"));
-        Dialer::default().connecting(move |_| {
-            let (near, far) = tokio::io::duplex(64 * 1024);
-            let asked = CancellationToken::new();
-            door.connections.lock().unwrap().push(asked.clone());
-            let answering = door.instance.get().expect("it is there").clone();
-            scope.run("test.serve", |_| serve(far, answering, asked));
-            async { Ok(near) }
-        })
-    }
-
-    fn connections(&self) -> usize {
-        self.connections.lock().unwrap().len()
-    }
-
-    fn send_away(&self, connection: usize) {
-        self.connections.lock().unwrap()[connection].cancel();
-    }
-}
-
-async fn serve(far: DuplexStream, answering: Answering, asked: CancellationToken) {
-    let service = answering.map_request(|request: http::Request<hyper::body::Incoming>| request.map(Body::new));
-    let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    let mut served = pin!(builder.serve_connection(TokioIo::new(far), TowerToHyperService::new(service)));
-    tokio::select! {
-        served = served.as_mut() => drop(served),
-        () = asked.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            drop(served.await);
-        }
-    }
-}
-
 #[tokio::test]
 async fn one_connection_that_is_sent_away_costs_no_call() {
     let held = Held::hold();
@@ -203,7 +155,7 @@ async fn one_connection_that_is_sent_away_costs_no_call() {
     let client = house.client_with(patient());
     let mut events = house.discovery.events();
     let only = Instance::start("only", &house.scope).await;
-    assert!(door.instance.set(only.answering()).is_ok());
+    door.answer_for(&only);
     house.registry.put(only.words());
     warm(&client, 1).await;
     assert_eq!(door.connections(), 1);

@@ -13,6 +13,7 @@ mod platform;
 mod probe;
 mod roads;
 mod watch;
+mod weigh;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -153,7 +154,8 @@ async fn no_read_fails_when_an_instance_is_killed_under_load() {
         calls
     }));
     let story = async {
-        wait_for(|| first.calls() > 50).await;
+        // A fifth of the calls may be repeated: enough for all twenty, should they all be there.
+        wait_for(|| first.calls() > 150).await;
         first.kill();
         let before = second.calls();
         wait_for(|| second.calls() > before + 200).await;

@@ -1,18 +1,21 @@
 //! What callers do when a service cannot do all that is asked of it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use ninefold::connect::policy::{Codes, Hedging, Limits, Retry, Timeouts};
+use ninefold::connect::policy::{Admission, Codes, Hedging, Limits, Retry, Timeouts};
 use ninefold::connect::{FellBack, Policy, breaker};
 use ninefold::fault;
 use ninefold::proto::ninefold::config::v1 as config;
 use ninefold::proto::ninefold::registry::v1 as words;
+use ninefold::serve::{LiveAdmission, ServeConfig};
 use ninefold::tonic::{Code, Request};
 use tokio::time::timeout;
 
-use crate::fake::Manner;
+use crate::fake::{Instance, Manner};
+use crate::held::Held;
 use crate::{Client, House, LONG, get, put, wait_for, warm};
 
 const METHOD: &str = "ninefold.config.v1.ConfigService/GetDocument";
@@ -223,4 +226,104 @@ async fn a_policy_from_central_configuration_holds_for_the_next_call() {
     timeout(LONG, is_known).await.expect("the discovery hears of it").unwrap();
     let status = timeout(Duration::from_secs(4), put(&client)).await.expect("it ends sooner than usual").unwrap_err();
     assert_eq!(fault::reason(&status).as_deref(), Some("CALL_DEADLINE"));
+}
+
+async fn admitting(house: &House, admission: Admission) -> Instance {
+    let config = ServeConfig { admission: LiveAdmission::new(admission), ..ServeConfig::default() };
+    let instance = Instance::start_with("only", config, &house.scope).await;
+    house.registry.put(instance.words());
+    instance
+}
+
+#[tokio::test]
+async fn an_instance_that_has_no_room_says_so_and_when_to_come_again() {
+    let held = Held::hold();
+    let house = House::new();
+    let client = house.client();
+    let only = admitting(&house, Admission { in_flight_max: Some(1), queue_max: 0, ..Admission::default() }).await;
+    warm(&client, 1).await;
+    let before = only.calls();
+    only.behave(Manner::Answer(Duration::from_secs(1)));
+    let mut first = pin!(put(&client));
+    let arrived = held.until("the first is in work", async || only.in_work() == 1);
+    tokio::select! {
+        answer = &mut first => panic!("it takes a second: {answer:?}"),
+        () = arrived => {}
+    }
+    // The channel waits as long as it is told, and finds nobody else.
+    let (answer, ()) = tokio::join!(put(&client), held.pass(Duration::from_millis(300)));
+    let status = answer.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(fault::reason(&status).as_deref(), Some("INSTANCE_OVERLOADED"), "{status:?}");
+    let wait: u64 = status.metadata().get("grpc-retry-pushback-ms").unwrap().to_str().unwrap().parse().unwrap();
+    assert!((50..150).contains(&wait), "{wait} ms");
+    assert_eq!(only.calls(), before + 1, "it was not begun");
+    let (answer, ()) = tokio::join!(first, held.pass(Duration::from_secs(2)));
+    answer.expect("the first is answered");
+    let (answer, ()) = tokio::join!(put(&client), held.pass(Duration::from_secs(2)));
+    answer.expect("there is room again");
+}
+
+#[tokio::test]
+async fn a_call_that_expires_while_it_waits_for_its_turn_is_never_begun() {
+    let held = Held::hold();
+    let house = House::new();
+    let client = house.client();
+    let queue_wait_max = Duration::from_secs(4);
+    let only =
+        admitting(&house, Admission { in_flight_max: Some(1), queue_max: 8, queue_wait_max, ..Admission::default() })
+            .await;
+    warm(&client, 1).await;
+    let before = only.calls();
+    only.behave(Manner::Answer(Duration::from_secs(2)));
+    let short = async {
+        let mut request = Request::new(config::PutDocumentRequest::default());
+        request.set_timeout(Duration::from_secs(1));
+        client.clone().put_document(request).await.map(drop)
+    };
+    let story = async {
+        held.until("the first is in work", async || only.in_work() == 1).await;
+        let (expired, waited, ()) = tokio::join!(short, put(&client), held.pass(Duration::from_secs(5)));
+        (expired, waited)
+    };
+    let (first, (expired, waited)) = tokio::join!(put(&client), story);
+    first.expect("the first is answered");
+    assert_eq!(expired.unwrap_err().code(), Code::DeadlineExceeded);
+    waited.expect("the one with time enough has its turn");
+    assert_eq!(only.calls(), before + 2, "the expired one was not begun");
+}
+
+#[tokio::test]
+async fn an_adaptive_limit_refuses_calls_when_they_only_wait_for_each_other() {
+    const CALLERS: usize = 100;
+    let held = Held::hold();
+    let house = House::new();
+    let limits = Limits { is_adaptive: true, in_flight_max: Some(1000), waiting_max: Some(0), ..Limits::default() };
+    let client = house.client_with(Policy { limits, ..Policy::default() });
+    // The callee takes all in.
+    let only = admitting(&house, Admission { is_disabled: true, ..Admission::default() }).await;
+    warm(&client, 1).await;
+    let round = async |took: Duration| {
+        only.behave(Manner::Answer(took));
+        let (answers, ()) = tokio::join!(join_all((0..CALLERS).map(|_| get(&client))), held.pass(took * 2));
+        let mut refused = 0;
+        for answer in answers {
+            if let Err(status) = answer {
+                assert_eq!(fault::reason(&status).as_deref(), Some("CALLS_FULL"), "{status:?}");
+                refused += 1;
+            }
+        }
+        refused
+    };
+    for _ in 0..20 {
+        assert_eq!(round(Duration::from_millis(100)).await, 0, "all are well within the limit");
+    }
+    let mut refused = 0;
+    for _ in 0..40 {
+        refused = round(Duration::from_secs(1)).await;
+        if refused > 0 {
+            break;
+        }
+    }
+    assert!((1..CALLERS).contains(&refused), "{refused} of {CALLERS}, with a fixed limit of 1000");
 }

@@ -49,7 +49,8 @@ impl Endpoint {
 
     /// Begins to ask how the instance is, if the registry suspects it and nobody asks yet.
     pub(super) fn doubt(self: &Arc<Self>) {
-        if !self.is_suspect() || self.is_doubted.swap(true, Ordering::AcqRel) {
+        // Of plain HTTP no more can be asked than whether it takes connections, which those who connect find out.
+        if self.around.speech == Protocol::Http || !self.is_suspect() || self.is_doubted.swap(true, Ordering::AcqRel) {
             return;
         }
         let weak = Arc::downgrade(self);
