@@ -1,11 +1,15 @@
 //! `ninefold alerts`: what is wrong, what is watched, and whether a document can be used.
 
-use std::path::PathBuf;
+mod rule_files;
+
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use ninefold_proto::ninefold::alert::v1::{
     Alert, AlertState, CheckAlertsRequest, ListAlertsRequest, ListRulesRequest, Rule,
 };
+
+use serde_json::Value;
 
 use crate::client::Platform;
 use crate::exit::Failure;
@@ -23,10 +27,20 @@ pub(crate) struct AlertsArgs {
 enum What {
     /// What is watched, what is shipped included.
     Rules,
-    /// Whether a document can be used. Changes nothing.
+    /// Whether a document, or files of Prometheus' rules, can be used. Changes nothing.
     Check {
-        /// The document, in JSON.
-        file: PathBuf,
+        /// The document, in JSON; or files of rules, in YAML.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Prints Prometheus' rules as a document. Changes nothing.
+    Import {
+        /// Files of rules, in YAML.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// The document that they are added to, in JSON.
+        #[arg(long)]
+        into: Option<PathBuf>,
     },
 }
 
@@ -35,15 +49,45 @@ pub(crate) async fn alerts(platform: &Platform, args: AlertsArgs, format: Format
     match args.what {
         None => list(platform, format).await,
         Some(What::Rules) => rules(platform, format).await,
-        Some(What::Check { file }) => {
-            let read = tokio::fs::read_to_string(&file).await;
-            let document = read.map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
+        Some(What::Check { files }) => {
+            let document = match files.as_slice() {
+                [file] if !rule_files::is_one(&text_of(file).await?) => text_of(file).await?,
+                files => imported(files, None).await?.to_string(),
+            };
             let answer = platform.ask(platform.alerts().check_alerts(CheckAlertsRequest { document })).await?;
             output::print(format, &output::json("ninefold.alert.v1.CheckAlertsResponse", &answer), || {
                 format!("it can be used: {} rules\n", answer.rules)
             })
         }
+        Some(What::Import { files, into }) => {
+            let document = imported(&files, into.as_deref()).await?;
+            let text = serde_json::to_string_pretty(&document).map_err(|error| Failure::Failed(error.to_string()))?;
+            output::print(format, &document, || text + "\n")
+        }
     }
+}
+
+async fn text_of(file: &Path) -> Result<String, Failure> {
+    let read = tokio::fs::read_to_string(file).await;
+    read.map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
+}
+
+/// Files of rules as a document; says what is left out.
+async fn imported(files: &[PathBuf], into: Option<&Path>) -> Result<Value, Failure> {
+    let into = match into {
+        Some(file) => serde_json::from_str(&text_of(file).await?)
+            .map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?,
+        None => Value::Null,
+    };
+    let mut texts = Vec::new();
+    for file in files {
+        texts.push((file.display().to_string(), text_of(file).await?));
+    }
+    let files: Vec<_> = texts.iter().map(|(name, text)| rule_files::File { name, text }).collect();
+    let read = rule_files::read(&files, into).map_err(|wrong| Failure::Usage(wrong.join("\n")))?;
+    read.left_out.iter().for_each(output::talk);
+    output::talk(format!("{} rules of {} files", read.rules, files.len()));
+    Ok(read.document)
 }
 
 async fn list(platform: &Platform, format: Format) -> Result<(), Failure> {

@@ -46,6 +46,8 @@ pub(crate) struct Document {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Rule {
+    /// What its alerts are called, where that is not its name: several rules may watch for one thing.
+    pub(crate) alert: Option<String>,
     /// What is asked, in PromQL.
     pub(crate) expr: Option<String>,
     /// Which log lines are counted, where that is asked instead.
@@ -60,7 +62,7 @@ pub(crate) struct Rule {
     /// How long an alert fires on after the condition ended.
     #[serde(with = "duration")]
     pub(crate) keep_firing_for: Duration,
-    /// More labels.
+    /// More labels, filled in as annotations are.
     pub(crate) labels: Texts,
     /// What people are told: `{{label}}` and `{{value}}` are filled in, and written as `{{value | humanize}}` says.
     pub(crate) annotations: Texts,
@@ -79,6 +81,9 @@ pub(crate) struct Logs {
     /// Only with this in them.
     #[serde(default)]
     pub(crate) text: String,
+    /// Only those that a search for this finds, as `ninefold logs --query` says it.
+    #[serde(default)]
+    pub(crate) query: String,
     /// In the last while.
     #[serde(with = "duration")]
     pub(crate) within: Duration,
@@ -254,8 +259,10 @@ impl Rule {
             (None, None, Some(_)) => wrong.push(".instances.within: must be at most 30 days".to_owned()),
             _ => wrong.push(": give expr, logs or instances, one of them".to_owned()),
         }
-        for (name, text) in &self.annotations {
-            wrong.extend(template::mistakes(text).into_iter().map(|why| format!(".annotations.{name}: {why}")));
+        for (field, texts) in [("labels", &self.labels), ("annotations", &self.annotations)] {
+            for (name, text) in texts {
+                wrong.extend(template::mistakes(text).into_iter().map(|why| format!(".{field}.{name}: {why}")));
+            }
         }
         for (field, time) in [("for", self.wait), ("keep_firing_for", self.keep_firing_for)] {
             if time > TIME_MAX {
@@ -280,8 +287,10 @@ impl Rule {
         if self.expr.is_none() {
             wrong.push(".record: only an expr can be kept".to_owned());
         }
-        if !self.wait.is_zero() || !self.keep_firing_for.is_zero() || !self.annotations.is_empty() {
-            wrong.push(".record: nobody is called, so for, keep_firing_for and annotations have no meaning".to_owned());
+        let calls = self.alert.is_some() || !self.annotations.is_empty();
+        if calls || !self.wait.is_zero() || !self.keep_firing_for.is_zero() {
+            let why = "nobody is called, so alert, for, keep_firing_for and annotations have no meaning";
+            wrong.push(format!(".record: {why}"));
         }
         for name in self.labels.keys().filter(|name| !is_name(name, false) || *name == "__name__") {
             wrong.push(format!(".labels: {name:?} is no name of a label"));

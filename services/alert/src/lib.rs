@@ -49,6 +49,14 @@ const EVERY_MIN: Duration = Duration::from_millis(100);
 /// Longest that those who call are waited for when they are called off.
 const CLOSE_MAX: Duration = Duration::from_secs(6);
 
+/// Tells whether a document `alerts` can be used: how many rules it makes with those that are shipped.
+///
+/// # Errors
+/// All that is wrong, each with its place, such as `rules.slow.expr: ...`.
+pub fn check(document: &str) -> Result<usize, Vec<String>> {
+    document::read(document).map(|document| watch::rules(&document, Pace::USUAL).len())
+}
+
 /// What alerting needs of others.
 #[derive(Clone, Debug)]
 pub struct Deps {

@@ -81,8 +81,9 @@ fn alert(rule: &str, alert: Alert, document: &Document, firing: &[Texts]) -> pro
 fn rule(name: String, known: Known) -> proto::Rule {
     let logs = known.rule.logs.map(|logs| {
         let within = ninefold::settings::duration::format(logs.within);
+        let searched = if logs.query.is_empty() { String::new() } else { format!(" found by {:?}", logs.query) };
         format!(
-            "more than {} lines of {:?} at {:?} with {:?} within {within}",
+            "more than {} lines of {:?} at {:?} with {:?}{searched} within {within}",
             logs.above, logs.service, logs.level, logs.text
         )
     });

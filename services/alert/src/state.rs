@@ -57,8 +57,10 @@ pub(crate) fn step(name: &str, rule: &Rule, before: &Alerts, said: Said, now: i6
     for (series, value) in said.into_iter().take(ALERTS_MAX) {
         let mut labels = series;
         labels.remove("__name__");
-        labels.extend(rule.labels.clone());
-        labels.insert(ALERTNAME.to_owned(), name.to_owned());
+        let more = rule.labels.iter().map(|(key, text)| (key.clone(), told(text, &labels, value)));
+        let more: Vec<_> = more.collect();
+        labels.extend(more);
+        labels.insert(ALERTNAME.to_owned(), rule.alert.as_deref().unwrap_or(name).to_owned());
         let known = before.get(&labels);
         let active = known.map_or(now, |alert| alert.active);
         let is_due = now.saturating_sub(active) >= seconds(rule.wait);
@@ -121,6 +123,11 @@ mod tests {
             Texts::from([("job", "a"), (ALERTNAME, "r")].map(|(k, v)| (k.to_owned(), v.to_owned())))
         );
         assert!(step("r", &rule, &third, Vec::new(), 175, Grace::NONE).is_empty());
+        let labels = Texts::from([("place".to_owned(), "house {{ $labels.job }}".to_owned())]);
+        let named = Rule { alert: Some("named".to_owned()), labels, ..rule.clone() };
+        let told = step("r", &named, &Alerts::new(), said("a"), 100, Grace::NONE);
+        let labels = &told.values().next().expect("an alert").labels;
+        assert_eq!((labels["place"].as_str(), labels[ALERTNAME].as_str()), ("house a", "named"));
         let again =
             step("r", &rule, &step("r", &rule, &first, Vec::new(), 130, Grace::NONE), said("a"), 161, Grace::NONE);
         assert_eq!(again.values().next().and_then(|alert| alert.firing), None, "a gap begins the wait anew");

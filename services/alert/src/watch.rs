@@ -202,6 +202,7 @@ impl Watcher {
             service: logs.service.clone(),
             level: i32::try_from(level).unwrap_or_default(),
             text: logs.text.clone(),
+            query: logs.query.clone(),
             start_time: start,
             ..LogFilter::default()
         };
