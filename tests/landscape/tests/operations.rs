@@ -151,6 +151,67 @@ async fn a_plain_web_server_is_reached_by_prefix_and_may_die_while_another_lives
     house.stop().await
 }
 
+#[tokio::test]
+async fn the_platform_asks_a_program_whether_it_is_well_and_believes_it_after_some_answers() -> Result<()> {
+    let house = Landscape::up(&[]).await?;
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("well.txt"), "yes")?;
+    let mut command = ninefold("run", &["--name", "web", "--instance-id", "one", "--protocol", "http"])?;
+    command.args(["--health", "/well.txt", "--health-interval", "200ms", "--endpoint", &house.endpoint()]);
+    command.args(["--", "sh", "-c", "exec python3 -m http.server -b 127.0.0.1 $PORT"]).current_dir(folder.path());
+    let web = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    until("it serves", PATIENCE, async || Ok(house.serving("web").await? == 1)).await?;
+    let state = async || Ok::<_, anyhow::Error>(house.instances("web").await?.pop().unwrap_or_default());
+
+    std::fs::remove_file(folder.path().join("well.txt"))?;
+    until("it says 404 and is not called", PATIENCE, async || {
+        let one = state().await?;
+        Ok(one["state"] == "INSTANCE_STATE_NOT_SERVING"
+            && one["notPicked"].as_str().is_some_and(|why| why.contains("404")))
+    })
+    .await?;
+    std::fs::write(folder.path().join("well.txt"), "yes")?;
+    until("it is well again", PATIENCE, async || Ok(state().await?["state"] == "INSTANCE_STATE_SERVING")).await?;
+    let story = house.ask(&["why", "one"]).await?.to_string();
+    ensure!(story.contains("404"), "the story can be read: {story}");
+    drop(web);
+    house.stop().await
+}
+
+#[tokio::test]
+async fn services_of_the_same_name_in_two_namespaces_know_nothing_of_each_other() -> Result<()> {
+    let house = Landscape::up(&[]).await?;
+    let folder = tempfile::tempdir()?;
+    let mut all = Vec::new();
+    for (namespace, region) in [("default", "north"), ("plant", "south")] {
+        let pages = folder.path().join(namespace);
+        std::fs::create_dir_all(&pages)?;
+        let mut command = ninefold("run", &["--name", "web", "--instance-id", namespace, "--protocol", "http"])?;
+        command.env("NINEFOLD_REGION", region).args(["--namespace", namespace, "--endpoint", &house.endpoint()]);
+        command.args(["--", "sh", "-c", "exec python3 -m http.server -b 127.0.0.1 $PORT"]).current_dir(pages);
+        all.push(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+    }
+    for (namespace, region) in [("default", "north"), ("plant", "south")] {
+        until("its own instance is there, and no other", PATIENCE, async || {
+            let view = house.ask(&["ps", "--namespace", namespace]).await?;
+            let instances = view["instances"].as_array().cloned().unwrap_or_default();
+            Ok(matches!(&instances[..], [one] if one["instanceId"] == namespace && one["region"] == region
+                && one["state"] == "INSTANCE_STATE_SERVING"))
+        })
+        .await?;
+    }
+    let both = house.ask(&["ps", "--namespace", "-"]).await?;
+    ensure!(both["instances"].as_array().is_some_and(|all| all.len() == 2), "{both}");
+    let prefix = r#"http=[{"prefix":"/site","service":"web","replace":"/"}]"#;
+    house.ask(&["config", "set", "edge", prefix]).await?;
+    let told = async || house.ask(&["route", "test", "GET", "/site/"]).await;
+    until("the edge has a candidate", PATIENCE, async || Ok(told().await?["candidates"][0].is_object())).await?;
+    let told = told().await?["candidates"].to_string();
+    ensure!(!told.contains("plant"), "who calls from the default namespace calls there: {told}");
+    drop(all);
+    house.stop().await
+}
+
 /// Has the platform run the services of the sample landscape.
 async fn open_shop(house: &Landscape) -> Result<()> {
     let program = tests_landscape::binary()?.display().to_string();

@@ -350,11 +350,18 @@ impl<F: Form> Teller<F> {
             let batch = subscription.due(all, world.is_settled, |name| catalogue.find(&world, of, name, client))?;
             Some((of, batch))
         })?;
+        // An Envoy makes a cluster that changed anew, and does not use it until it hears of its endpoints again; it does not
+        // ask for those it follows already, but waits for 15 s.
+        let is_remade = of == Type::Cluster && client.audience != Audience::Grpc;
         self.nonce += 1;
         let nonce = self.nonce;
         let version = version(world.moment, &batch);
         let subscription = self.subscriptions.get_mut(&of)?;
+        let remade = if is_remade { subscription.renewed(&batch) } else { Vec::new() };
         subscription.sent(&batch, nonce, version.clone());
+        if let Some(endpoints) = self.subscriptions.get_mut(&Type::Endpoints) {
+            endpoints.forget(&remade);
+        }
         if matches!(of, Type::Cluster | Type::Endpoints) {
             self.since = Some(Instant::now());
         }

@@ -258,6 +258,17 @@ impl Subscription {
         (changed && (self.nonce == 0 || self.is_delta || self.of.is_whole() || !batch.is_silent())).then_some(batch)
     }
 
+    /// Names in a batch that the client was sent in another version before.
+    pub(crate) fn renewed(&self, batch: &Batch) -> Vec<String> {
+        let is_renewed = |resource: &&Arc<Resource>| matches!(self.sent.get(&resource.name), Some(Sent::Here(version, _)) if resource.version != *version);
+        batch.resources.iter().filter(is_renewed).map(|resource| resource.name.clone()).collect()
+    }
+
+    /// Has these sent again, if they are followed.
+    pub(crate) fn forget(&mut self, names: &[String]) {
+        names.iter().for_each(|name| drop(self.sent.remove(name)));
+    }
+
     /// Notes that a batch was sent.
     pub(crate) fn sent(&mut self, batch: &Batch, nonce: u64, version: String) {
         for name in &batch.removed {

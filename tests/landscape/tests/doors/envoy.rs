@@ -48,7 +48,7 @@ impl Envoy {
     }
 
     /// A number that Envoy keeps.
-    async fn stat(&self, name: &str) -> Result<u64> {
+    pub(crate) async fn stat(&self, name: &str) -> Result<u64> {
         let path = format!("/stats?filter=^{}$", name.replace('.', "\\."));
         let answer = tests_landscape::http::request(&self.admin, "GET", &path, &[], None).await?;
         let text = answer.text();

@@ -120,18 +120,23 @@ async fn an_instance_that_fails_is_left_out_by_the_librarys_own_outlier_detectio
     for name in ["one", "two", "three"] {
         backends.push(Backend::start(&house.endpoint(), "pump", name, "").await?);
     }
-    let mut client = Client::xds(Library::Python, &house, "pump", "").await?;
-    answered_by(&mut client, &["one", "three", "two"]).await?;
-    backends[1].fail(true);
-    client.begin().await?;
-    // The window is 10 s: at the end of the first that is full of failures, the instance is left out.
-    until("no calls reach the instance that fails", Duration::from_secs(60), || async {
-        let before = backends[1].calls();
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        Ok(backends[1].calls() == before)
-    })
-    .await?;
-    client.end().await?;
+    for library in LIBRARIES {
+        let mut client = Client::xds(library, &house, "pump", "").await?;
+        answered_by(&mut client, &["one", "three", "two"]).await?;
+        backends[1].fail(true);
+        client.begin().await?;
+        // The window is 10 s: at the end of the first that is full of failures, the instance is left out.
+        until("no calls reach the instance that fails", Duration::from_secs(60), || async {
+            let before = backends[1].calls();
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            Ok(backends[1].calls() == before)
+        })
+        .await
+        .with_context(|| format!("{library:?}"))?;
+        let tally = client.end().await?;
+        ensure!(tally.good() > 0, "the others were called meanwhile: {tally:?}");
+        backends[1].fail(false);
+    }
     house.stop().await
 }
 
@@ -156,19 +161,21 @@ async fn a_client_prefers_its_own_zone_and_goes_elsewhere_when_that_is_down() ->
 async fn more_calls_at_once_than_the_limit_are_refused_by_the_library() -> Result<()> {
     let house = Landscape::up(&[]).await?;
     let one = Backend::start(&house.endpoint(), "pump", "one", "").await?;
-    let mut client = Client::xds(Library::Python, &house, "pump", "").await?;
-    answered_by(&mut client, &["one"]).await?;
-    one.hold(true);
-    let before = one.calls();
-    let (tally, seen) = tokio::join!(client.flood(1100), async {
-        let full = until("the limit of 1024 is reached", SOON, || async { Ok(one.calls() - before >= 1024) }).await;
-        // What is over the limit is refused at once; what is held must be let go for the flood to end.
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let seen = one.calls() - before;
-        one.hold(false);
-        full.map(|()| seen)
-    });
-    let tally = tally?;
-    ensure!(seen? == 1024 && tally.failed.get("UNAVAILABLE") == Some(&76), "{tally:?}");
+    for library in LIBRARIES {
+        let mut client = Client::xds(library, &house, "pump", "").await?;
+        answered_by(&mut client, &["one"]).await?;
+        one.hold(true);
+        let before = one.calls();
+        let (tally, seen) = tokio::join!(client.flood(1100), async {
+            let full = until("the limit of 1024 is reached", SOON, || async { Ok(one.calls() - before >= 1024) }).await;
+            // What is over the limit is refused at once; what is held must be let go for the flood to end.
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let seen = one.calls() - before;
+            one.hold(false);
+            full.map(|()| seen)
+        });
+        let (tally, seen) = (tally?, seen.with_context(|| format!("{library:?}"))?);
+        ensure!(seen == 1024 && tally.failed.get("UNAVAILABLE") == Some(&76), "{library:?}: {seen} {tally:?}");
+    }
     house.stop().await
 }

@@ -3,6 +3,7 @@
 
 mod clock;
 mod crowd;
+mod doubt;
 mod fleet;
 mod network;
 mod shop;

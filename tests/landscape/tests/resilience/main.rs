@@ -4,3 +4,4 @@ mod faults;
 mod operator;
 mod policies;
 mod pump;
+mod reports;

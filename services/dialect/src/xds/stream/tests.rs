@@ -60,6 +60,10 @@ impl House {
 
     /// Tells of one service with instances at these addresses.
     fn with(&self, hosts: &[&str]) {
+        self.with_policy(hosts, registry::Policy::default());
+    }
+
+    fn with_policy(&self, hosts: &[&str], policy: registry::Policy) {
         let instance = |host: &&str| {
             Arc::new(registry::Instance {
                 service: "pump".to_owned(),
@@ -71,7 +75,7 @@ impl House {
         };
         let name = Name::new("pump", "");
         let instances = hosts.iter().map(instance).collect();
-        let pump = Service::new(name.clone(), instances, registry::Policy::default(), false);
+        let pump = Service::new(name.clone(), instances, policy, false);
         let moment = self.told.borrow().moment + 1;
         let services = [(name, Arc::new(pump))].into();
         self.told.send_replace(Arc::new(World { moment, is_known: true, is_settled: true, services }));
@@ -169,6 +173,30 @@ async fn routes_wait_for_clusters_but_not_for_ever() {
     assert_eq!(hear(&mut told).await.unwrap().type_url, Type::Endpoints.url());
     assert_eq!(hear(&mut told).await.unwrap().type_url, Type::Route.url());
     assert!(began.elapsed() >= ANSWER_WAIT, "the endpoints were not answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_envoy_hears_of_the_endpoints_again_of_a_cluster_that_changed() {
+    for (agent, is_told) in [("envoy", true), ("grpc-c++", false)] {
+        let house = House::new();
+        let (says, mut told) = house.open();
+        let ask = |of| {
+            let node = core::Node { user_agent_name: agent.to_owned(), ..core::Node::default() };
+            wire::DiscoveryRequest { node: Some(node), ..ask(of, &["pump"]) }
+        };
+        for of in [Type::Cluster, Type::Endpoints] {
+            says.send(ask(of)).await.unwrap();
+            let response = hear(&mut told).await.unwrap();
+            says.send(answer(&response, &["pump"], None)).await.unwrap();
+        }
+        assert_eq!(hear(&mut told).await, None, "all is told");
+        let limits = Some(registry::Limits { in_flight_max: Some(7), ..registry::Limits::default() });
+        house.with_policy(&["10.0.0.1"], registry::Policy { limits, ..registry::Policy::default() });
+        let cluster = hear(&mut told).await.unwrap();
+        assert_eq!(cluster.type_url, Type::Cluster.url());
+        let endpoints = hear(&mut told).await.map(|response| response.type_url);
+        assert_eq!(endpoints, is_told.then(|| Type::Endpoints.url().to_owned()), "{agent}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
