@@ -477,7 +477,7 @@ async fn only_instances_with_the_contract_asked_for_answer() {
     let house = House::new();
     let client = house.client_with(waiting(Timeouts { ready: Duration::from_millis(50), ..Timeouts::default() }));
     let _instances = (house.instance("first").await, house.instance("second").await);
-    warm(&client, 2).await;
+    warm(&house.client(), 2).await;
     let ask = async |digest: &str| {
         let mut request = Request::new(config::GetDocumentRequest::default());
         request.extensions_mut().insert(Among(Arc::new(BTreeSet::from([digest.to_owned()]))));
@@ -496,7 +496,7 @@ async fn draining_instances_get_no_call_and_suspects_only_where_there_is_no_othe
     let house = House::new();
     let client = house.client_with(waiting(Timeouts { ready: Duration::from_millis(50), ..Timeouts::default() }));
     let (first, second) = (house.instance("first").await, house.instance("second").await);
-    warm(&client, 2).await;
+    warm(&house.client(), 2).await;
     for state in [InstanceState::Draining, InstanceState::Suspect] {
         house.registry.put(first.words_in(state));
         seen(&house, &first.id, state).await;

@@ -132,11 +132,31 @@ async fn a_slow_answer_is_asked_for_twice_and_the_slower_attempt_is_given_up() {
         assert_eq!(*answer.instance_id, *second.id);
     }
     wait_for(|| first.in_work() == 0).await;
-    // A write is asked for once.
-    second.behave(Manner::Hang);
+}
+
+#[tokio::test]
+async fn a_write_is_not_hedged() {
+    let held = Held::hold();
+    let house = House::new();
+    let client = house.client_with(hedged(Some(Duration::from_millis(30))));
+    let (first, second) = (house.instance("first").await, house.instance("second").await);
+    warm(&client, 2).await;
+    for instance in [&first, &second] {
+        instance.behave(Manner::Hang);
+    }
     let before = first.calls() + second.calls();
-    assert!(timeout(Duration::from_millis(200), put(&client)).await.is_err());
+    let answer = tokio::select! {
+        answer = put(&client) => Some(answer),
+        () = held.pass(Duration::from_secs(2)) => None,
+    };
+    assert!(answer.is_none(), "{answer:?}");
     assert_eq!(first.calls() + second.calls(), before + 1);
+    let answer = tokio::select! {
+        answer = get(&client) => Some(answer),
+        () = held.pass(Duration::from_secs(2)) => None,
+    };
+    assert!(answer.is_none(), "{answer:?}");
+    assert_eq!(first.calls() + second.calls(), before + 3, "a read is");
 }
 
 #[tokio::test]
@@ -164,17 +184,21 @@ async fn hedges_wait_for_what_is_usual_and_are_made_within_the_budget() {
 
 #[tokio::test]
 async fn an_attempt_that_takes_too_long_is_made_elsewhere() {
+    let held = Held::hold();
     let house = House::new();
     let timeouts = Timeouts { attempt: Some(Duration::from_millis(100)), ..Timeouts::default() };
     let client = house.client_with(Policy { timeouts, ..Policy::default() });
     let (first, second) = (house.instance("first").await, house.instance("second").await);
     warm(&client, 2).await;
     first.behave(Manner::Hang);
-    for _ in 0..5 {
-        assert_eq!(*get(&client).await.unwrap().instance_id, *second.id);
+    let ask = async || tokio::join!(get(&client), held.pass(Duration::from_secs(1))).0;
+    let before = first.calls();
+    for _ in 0..20 {
+        assert_eq!(*ask().await.unwrap().instance_id, *second.id);
     }
+    assert!(first.calls() > before, "it was asked first, now and then");
     second.behave(Manner::Hang);
-    let status = get(&client).await.unwrap_err();
+    let status = ask().await.unwrap_err();
     assert_eq!(fault::reason(&status).as_deref(), Some("CALL_DEADLINE"));
 }
 

@@ -8,11 +8,27 @@ use tokio::time::timeout;
 use words::EventKind;
 
 use crate::fake::{Holding, Instance, Registry};
-use crate::{House, LONG, get, next, wait_for, warm};
+use crate::{Client, House, LONG, get, next, wait_for, warm};
 
 fn start() -> (House, Holding) {
     let holding = Holding::default();
     (House::following(Registry::holding(&holding), Dialer::default()), holding)
+}
+
+/// A landscape with one instance, of which the registry has heard that it is known.
+async fn start_with_one() -> (House, Holding, Client, Instance) {
+    let (house, holding) = start();
+    let client = house.client();
+    let instance = Instance::start("first", &house.scope).await;
+    house.registry.put(at(1, &instance));
+    warm(&client, 1).await;
+    is_acknowledged(&holding).await;
+    (house, holding, client, instance)
+}
+
+/// Waits until the newest revision is acknowledged.
+async fn is_acknowledged(holding: &Holding) {
+    wait_for(|| holding.acknowledged().last() == Some(&holding.revision())).await;
 }
 
 /// An instance as the registry knows it at a revision.
@@ -31,16 +47,11 @@ async fn knows(house: &House, revisions: &[i64]) {
 
 #[tokio::test]
 async fn what_is_taken_in_is_acknowledged() {
-    let (house, holding) = start();
-    let client = house.client();
-    let only = Instance::start("only", &house.scope).await;
-    house.registry.put(at(1, &only));
-    warm(&client, 1).await;
-    wait_for(|| holding.acknowledged().last() == Some(&holding.revision())).await;
+    let (house, holding, _client, only) = start_with_one().await;
     for revision in 2..6 {
         house.registry.put(at(revision, &only));
         knows(&house, &[revision]).await;
-        wait_for(|| holding.acknowledged().last() == Some(&holding.revision())).await;
+        is_acknowledged(&holding).await;
     }
     let acknowledged = holding.acknowledged();
     assert!(acknowledged.is_sorted() && acknowledged.len() >= 5, "{acknowledged:?}");
@@ -50,13 +61,9 @@ async fn what_is_taken_in_is_acknowledged() {
 
 #[tokio::test]
 async fn a_lost_delta_is_noticed_with_the_next_message_and_all_is_asked_for_anew() {
-    let (house, holding) = start();
-    let client = house.client();
+    let (house, holding, client, _first) = start_with_one().await;
     let mut events = house.discovery.events();
-    let (first, second) = (Instance::start("first", &house.scope).await, Instance::start("second", &house.scope).await);
-    house.registry.put(at(1, &first));
-    warm(&client, 1).await;
-    wait_for(|| holding.acknowledged().last() == Some(&holding.revision())).await;
+    let second = Instance::start("second", &house.scope).await;
     let acknowledged = holding.acknowledged().len();
 
     holding.lose_next();
@@ -78,19 +85,14 @@ async fn a_lost_delta_is_noticed_with_the_next_message_and_all_is_asked_for_anew
     assert_eq!(opened.len(), 2);
     assert_eq!(opened[1].known_revision, 0, "what is known is not built upon");
     // What did not come to what it should was not acknowledged.
-    wait_for(|| holding.acknowledged().last() == Some(&holding.revision())).await;
+    is_acknowledged(&holding).await;
     assert_eq!(holding.acknowledged()[acknowledged..], [holding.revision()]);
     assert!(events.try_recv().is_err(), "it is right again");
 }
 
 #[tokio::test]
 async fn a_watch_that_was_lost_goes_on_from_where_it_was() {
-    let (house, holding) = start();
-    let client = house.client();
-    let only = Instance::start("only", &house.scope).await;
-    house.registry.put(at(1, &only));
-    warm(&client, 1).await;
-    wait_for(|| holding.acknowledged().last() == Some(&holding.revision())).await;
+    let (house, holding, _client, _only) = start_with_one().await;
     let known = holding.revision();
     house.registry.go_away();
     house.registry.come_back();
