@@ -2,6 +2,7 @@
 
 mod blame;
 mod probe;
+mod stock;
 mod ticket;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -28,6 +29,7 @@ use crate::lifecycle::Scope;
 pub use blame::FAILED_AT;
 pub(crate) use blame::verdict;
 pub(crate) use probe::PROBE_LOOK;
+pub(crate) use stock::Stock;
 pub(crate) use ticket::Ticket;
 
 /// Most connections to one endpoint.
@@ -76,21 +78,6 @@ pub(crate) struct Surroundings {
     pub(crate) stock: Arc<Stock>,
 }
 
-/// What is known of a service's endpoints as a whole.
-#[derive(Debug, Default)]
-pub(crate) struct Stock {
-    /// Whether who can be picked has changed since it was last found out.
-    pub(crate) is_stale: AtomicBool,
-    /// Endpoints that serve.
-    pub(crate) serving: AtomicU32,
-    /// Those of them whose breaker is open.
-    pub(crate) open: AtomicU32,
-    /// Endpoints that can be picked.
-    pub(crate) usable: AtomicU32,
-    /// Number of the next endpoint.
-    number: AtomicU32,
-}
-
 impl Surroundings {
     pub(crate) fn now(&self) -> Duration {
         self.origin.elapsed()
@@ -100,18 +87,6 @@ impl Surroundings {
     pub(crate) fn change(&self) {
         self.stock.is_stale.store(true, Ordering::Release);
         self.changed.send_replace(());
-    }
-
-    /// Whether one more breaker may open because of a share of its calls.
-    fn may_eject(&self) -> bool {
-        let percent = self.policy.now().breaker.ejection_percent_max;
-        let (serving, open) = (self.stock.serving.load(Ordering::Relaxed), self.stock.open.load(Ordering::Relaxed));
-        let is_allowed = open + 1 < serving && u64::from(open + 1) * 100 <= u64::from(percent) * u64::from(serving);
-        if is_allowed {
-            // Counted anew when it is found out who can be picked.
-            self.stock.open.fetch_add(1, Ordering::Relaxed);
-        }
-        is_allowed
     }
 }
 
@@ -136,6 +111,8 @@ pub(crate) struct Endpoint {
     ramp_from: AtomicU64,
     /// What it says that it could do, in calls a second, as `f32`. Zero: it has not said.
     capacity: AtomicU32,
+    /// Whether its breaker is about to open because of a share of its calls.
+    is_ejecting: AtomicBool,
     /// Whether it is asked how it is, because the registry suspects it.
     is_doubted: AtomicBool,
     around: Surroundings,
@@ -189,7 +166,7 @@ impl Endpoint {
             instance_id: instance.id.clone(),
             authority,
             address,
-            number: around.stock.number.fetch_add(1, Ordering::Relaxed),
+            number: around.stock.number(),
             instance: ArcSwap::new(instance.clone()),
             lines: ArcSwap::default(),
             wake: Arc::new(Notify::new()),
@@ -197,6 +174,7 @@ impl Endpoint {
             breaker,
             ramp_from: AtomicU64::new(ramp_from),
             capacity: AtomicU32::new(0),
+            is_ejecting: AtomicBool::new(false),
             is_doubted: AtomicBool::new(false),
             around,
             _gone: gone.clone().drop_guard(),
@@ -274,7 +252,7 @@ impl Endpoint {
     pub(crate) fn refresh(self: &Arc<Self>, slow_start: Duration, usual: Option<f32>) -> bool {
         let now = self.now();
         self.gauge.refresh(now);
-        let transition = self.breaker.sweep(now, || self.around.may_eject());
+        let transition = self.breaker.sweep(now, || self.may_eject());
         self.moved(transition);
         let instance = self.instance.load();
         // Several addresses of one instance share its weight.
@@ -322,9 +300,15 @@ impl Endpoint {
         }
     }
 
-    /// Whether its breaker keeps calls away.
+    /// Whether its breaker keeps calls away, or is about to.
     pub(crate) fn is_open(&self) -> bool {
-        self.breaker.phase() == Phase::Open
+        self.is_ejecting.load(Ordering::Relaxed) || self.breaker.phase() == Phase::Open
+    }
+
+    /// Whether its breaker may open because of a share of its calls. It is taken to be open from then on.
+    fn may_eject(&self) -> bool {
+        let percent = self.around.policy.now().breaker.ejection_percent_max;
+        self.around.stock.may_eject(percent, &self.is_ejecting)
     }
 
     /// Takes a call in, if breaker and connections allow. `is_panic` where too few endpoints are left: then also one
@@ -437,6 +421,7 @@ impl Endpoint {
     /// Tells of a move of the breaker, starts to probe after an opening, and slowly after a closing.
     fn moved(self: &Arc<Self>, transition: Option<Transition>) {
         let Some(transition) = transition else { return };
+        self.is_ejecting.store(false, Ordering::Relaxed);
         match transition.to {
             Phase::Open if self.breaker.force() == Force::None => self.probe(),
             Phase::Closed => {

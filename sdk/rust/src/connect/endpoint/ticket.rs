@@ -78,7 +78,7 @@ impl Ticket {
         let now = Instant::now();
         let since = now.saturating_duration_since(endpoint.around.origin);
         let took = now.saturating_duration_since(self.started);
-        let transition = endpoint.breaker.record(since, permit, verdict, took, || endpoint.around.may_eject());
+        let transition = endpoint.breaker.record(since, permit, verdict, took, || endpoint.may_eject());
         endpoint.moved(transition);
         let Some(method) = self.method.take() else { return };
         // What an endpoint is blamed for, its method is not; and a lost connection says nothing of a method.

@@ -30,12 +30,9 @@ impl Chart {
         let policy = around.policy.now();
         let balancing = &policy.balancing;
         let (mut usable, mut partly, mut last) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut serving, mut open) = (0_u32, 0_u32);
+        let serves = |endpoint: &&Arc<Endpoint>| endpoint.instance().state == State::Serving;
+        let serving = around.stock.count(endpoints.iter().filter(serves).map(|endpoint| endpoint.is_open()));
         for endpoint in endpoints {
-            if endpoint.instance().state == State::Serving {
-                serving += 1;
-                open += u32::from(endpoint.is_open());
-            }
             match endpoint.readiness() {
                 Readiness::Ready(Rank::Usual) => usable.push(endpoint.clone()),
                 Readiness::Ready(Rank::Last) => last.push(endpoint.clone()),
@@ -43,8 +40,6 @@ impl Chart {
                 Readiness::Barred | Readiness::Connecting(_) | Readiness::Out => {}
             }
         }
-        around.stock.serving.store(serving, Ordering::Relaxed);
-        around.stock.open.store(open, Ordering::Relaxed);
         let is_short = usable.len() as u64 * 100 < u64::from(balancing.panic_percent) * u64::from(serving);
         let is_panic = is_short && !partly.is_empty();
         if is_panic {
