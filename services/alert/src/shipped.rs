@@ -35,7 +35,7 @@ const SILENT: (&str, u64, &str, &str) = (
     "{{instance}} of {{job}} has not been heard of for {{value | humanizeDuration}} and nobody came in its place: {{reason}}",
 );
 
-const RULES: [Shipped; 12] = [
+const RULES: [Shipped; 13] = [
     (
         "edge_errors",
         "sum by (http_route) (rate(http_server_request_duration_seconds_count{http_response_status_code=~\"5..\"}[5m])) \
@@ -130,6 +130,13 @@ const RULES: [Shipped; 12] = [
         "warning",
         "{{instance}} refuses {{value | humanize}} records of {{signal}} a second: see ninefold doctor",
     ),
+    (
+        "bucket_away",
+        "rate(ninefold_monitor_bucket_failures_total[5m]) > 0 and ninefold_monitor_bucket_waiting_bytes > 0",
+        300,
+        "warning",
+        "{{instance}} cannot bring files of telemetry to its bucket: see ninefold doctor",
+    ),
 ];
 
 /// Names of all of them.
@@ -209,6 +216,8 @@ mod tests {
             series("system_memory_usage_bytes", &[("state", "used")], |_| used + 1.0),
             series("system_memory_limit_bytes", &[], |_| 100.0),
             series("ninefold_monitor_refused_total", &[("signal", "logs")], |t| t * bad),
+            series("ninefold_monitor_bucket_failures_total", &[], |t| t * bad),
+            series("ninefold_monitor_bucket_waiting_bytes", &[], |_| bad),
         ];
         for (le, share) in [("0.1", if slow == "0.1" { 1.0 } else { 0.0 }), ("3000", 1.0), ("+Inf", 1.0)] {
             for name in ["http_server_request_duration_seconds_bucket", "rpc_server_duration_milliseconds_bucket"] {

@@ -99,6 +99,9 @@ impl Config {
     }
 }
 
+/// What the text of each [`Failure`] begins with.
+pub(crate) const NAMED: &str = "the bucket ";
+
 /// Why something is not in a bucket, or cannot be had from it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -106,7 +109,7 @@ pub(crate) enum Failure {
     #[error("the bucket has no {0}")]
     Gone(String),
     /// It is something else than what was put there.
-    #[error("{0} in the bucket is not what was put there")]
+    #[error("the bucket has something else than what was put there as {0}")]
     Spoiled(String),
     /// The bucket does not take part.
     #[error("the bucket cannot be used")]
@@ -115,10 +118,10 @@ pub(crate) enum Failure {
     #[error("the bucket did not answer within {0:?}")]
     Slow(Duration),
     /// The disk.
-    #[error("a copy of what the bucket has could not be read or written")]
+    #[error("the bucket has it, and its copy on the disk could not be read or written")]
     Disk(#[from] std::io::Error),
     /// The keys.
-    #[error("the keys of the bucket cannot be read from {}: {why}", path.display())]
+    #[error("the bucket needs keys that cannot be read from {}: {why}", path.display())]
     Keys {
         /// The file.
         path: PathBuf,

@@ -34,7 +34,7 @@ use ninefold::lifecycle::Scope;
 use ninefold::telemetry::{Measure, measure};
 use tokio::sync::watch;
 
-use crate::bucket::Failure;
+use crate::bucket::NAMED;
 use crate::captured::nanos;
 use crate::config::Config;
 use crate::error::Error;
@@ -230,17 +230,11 @@ fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     }
 }
 
-/// What a bucket has to do with it.
+/// What a bucket has to do with it. The readers of Parquet pass failures on as texts.
 fn of_bucket(error: &(dyn std::error::Error + 'static)) -> Option<String> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let within = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if let Some(failure) = within.and_then(|within| within.downcast_ref::<Failure>()) {
-            return Some(ninefold::fault::chain(failure));
-        }
-        next = error.source();
-    }
-    None
+    let told = ninefold::fault::chain(error);
+    let at = told.find(NAMED)?;
+    Some(told[at..].to_owned())
 }
 
 #[tonic::async_trait]

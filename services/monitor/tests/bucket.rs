@@ -296,7 +296,23 @@ async fn half_an_upload_is_none_and_a_large_file_goes_in_parts() {
     let found = all(&house, LogFilter { text: "299 ".to_owned(), ..LogFilter::default() }).await.unwrap();
     assert_eq!(found.iter().filter(|body| body.starts_with("299 ")).count(), 1);
     assert_eq!(all(&house, LogFilter::default()).await.unwrap().len(), 300);
-    assert_eq!(stage.objects().await.len() as u64, told(&house).await.kept_files);
+    let objects = stage.objects().await;
+    assert_eq!(objects.len() as u64, told(&house).await.kept_files);
+    house.close().await;
+
+    // One bit of one part: whoever needs other parts is answered, whoever needs that one is told.
+    for object in objects {
+        let mut bytes = stage.store.get(&object).await.unwrap().bytes().await.unwrap().to_vec();
+        let place = bytes.len() / 2;
+        bytes[place] ^= 1;
+        stage.store.put(&object, bytes.into()).await.unwrap();
+    }
+    let house = House::open(stage.restless()).await;
+    let none = LogFilter { text: "nobody ever said this".to_owned(), ..LogFilter::default() };
+    assert!(all(&house, none).await.unwrap().is_empty(), "the index is whole");
+    let refusal = all(&house, LogFilter::default()).await.unwrap_err();
+    assert!(refusal.message().contains("the bucket has something else"), "{}", refusal.message());
+    until("it is counted", || async { told(&house).await.spoiled_files > 0 }).await;
     house.close().await;
 }
 
@@ -314,7 +330,7 @@ async fn an_object_that_is_gone_or_spoiled_is_named_by_questions_that_need_it() 
     let mut spoiled = bytes.to_vec();
     spoiled[bytes.len() / 2] ^= 1;
     let cases: [(&str, Option<Vec<u8>>, &str); 3] = [
-        ("one bit", Some(spoiled), "is not what was put there"),
+        ("one bit", Some(spoiled), "something else than what was put there"),
         ("half of it", Some(bytes[..bytes.len() / 2].to_vec()), "the bucket"),
         ("all of it", None, "the bucket has no"),
     ];

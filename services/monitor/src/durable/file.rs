@@ -62,6 +62,7 @@ pub(crate) struct Sheet {
     sums: OnceLock<Arc<[u32]>>,
     /// A copy of what the bucket has, where the file went from the folder.
     copy: Mutex<Option<Arc<Copy>>>,
+    is_spoiled: Arc<AtomicBool>,
     /// The number of its last use.
     used: AtomicU64,
 }
@@ -162,6 +163,7 @@ impl Sheet {
             is_retired: AtomicBool::new(false),
             sums: OnceLock::new(),
             copy: Mutex::default(),
+            is_spoiled: Arc::default(),
         }
     }
 
@@ -215,9 +217,9 @@ impl Sheet {
         }
     }
 
-    /// Whether the bucket was found not to have it any more, or something else.
+    /// Whether the bucket was last found not to have it any more, or something else.
     pub(crate) fn is_spoiled(&self) -> bool {
-        lock(&self.copy).as_ref().is_some_and(|copy| copy.is_spoiled())
+        self.is_spoiled.load(Ordering::Relaxed)
     }
 
     fn open(&self, cost: &Arc<Cost>) -> Result<Counted, ParquetError> {
@@ -235,7 +237,7 @@ impl Sheet {
         if let Some(copy) = &*copy {
             return Ok(copy.clone());
         }
-        let begun = Arc::new(self.place.copy(&self.entry, sums.clone())?);
+        let begun = Arc::new(self.place.copy(&self.entry, sums.clone(), self.is_spoiled.clone())?);
         *copy = Some(begun.clone());
         Ok(begun)
     }

@@ -101,7 +101,7 @@ impl Place {
     ///
     /// # Errors
     /// What the disk says; that there is no bucket.
-    pub(crate) fn copy(&self, entry: &Entry, sums: Arc<[u32]>) -> io::Result<Copy> {
+    pub(crate) fn copy(&self, entry: &Entry, sums: Arc<[u32]>, is_spoiled: Arc<AtomicBool>) -> io::Result<Copy> {
         let bucket = self.bucket.clone().ok_or_else(|| io::Error::other("its bucket is not in the settings"))?;
         // A copy that was given up may still be read, so no other takes its place.
         let name = format!("{}-{:012}.{}", entry.signal.name(), entry.id, self.use_number());
@@ -111,7 +111,6 @@ impl Place {
         let fetched = Mutex::new(vec![false; sums.len()]);
         let name = self.name(entry);
         let length = entry.bytes;
-        let is_spoiled = AtomicBool::new(false);
         Ok(Copy { file, path, bucket, name, length, sums, fetched, bytes: AtomicU64::new(0), is_spoiled })
     }
 }
@@ -127,7 +126,8 @@ pub(crate) struct Copy {
     sums: Arc<[u32]>,
     fetched: Mutex<Vec<bool>>,
     bytes: AtomicU64,
-    is_spoiled: AtomicBool,
+    /// Whether the object was last found to be gone, or something else than what was put there.
+    is_spoiled: Arc<AtomicBool>,
 }
 
 impl Drop for Copy {
@@ -148,11 +148,6 @@ impl Copy {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether the object was found to be gone, or not what was put there.
-    pub(crate) fn is_spoiled(&self) -> bool {
-        self.is_spoiled.load(Ordering::Relaxed)
-    }
-
     /// Reads what is there from a place on, fetching it first; as much as `bytes` takes, less at the end.
     pub(crate) fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
         let count = self.length.saturating_sub(at).min(bytes.len() as u64);
@@ -167,8 +162,10 @@ impl Copy {
         let (from, to) = (number(at), number((at + count).min(self.length).next_multiple_of(CHUNK_BYTES)));
         while let Some(run) = self.missing(from, to) {
             let outcome = self.fetch_run(&run);
-            if let Err(Failure::Gone(_) | Failure::Spoiled(_)) = &outcome {
-                self.is_spoiled.store(true, Ordering::Relaxed);
+            match &outcome {
+                Ok(()) => self.is_spoiled.store(false, Ordering::Relaxed),
+                Err(Failure::Gone(_) | Failure::Spoiled(_)) => self.is_spoiled.store(true, Ordering::Relaxed),
+                Err(Failure::Away(_) | Failure::Slow(_) | Failure::Disk(_) | Failure::Keys { .. }) => {}
             }
             outcome?;
         }

@@ -11,7 +11,7 @@ use parquet::errors::ParquetError;
 use super::file::{Sheet, Writer};
 use super::manifest::{Change, Entry};
 use super::state::{JOURNAL, Pending, State, lock};
-use super::{columns, copy, now, unreadable};
+use super::{columns, copy, now, of_bucket, unreadable};
 use crate::error::Error;
 use crate::model::Nanos;
 use crate::summary::Part;
@@ -237,7 +237,15 @@ impl Upkeep {
         let state = self.state.clone();
         let parts = some.clone();
         let work = tokio::task::spawn_blocking(move || join(&state, signal, &parts));
-        let entry = work.await.map_err(unreadable)?.map_err(|error| Error::Unwritable(Arc::new(error)))?;
+        let entry = match work.await.map_err(unreadable)? {
+            Ok(entry) => entry,
+            Err(failure) if of_bucket(&failure).is_some() => {
+                // Small files wait until the bucket answers, or are too old; nothing is kept from files for that.
+                tracing::debug!(error = %fault::chain(&failure), "files of the bucket were not put together");
+                return Ok(false);
+            }
+            Err(failure) => return Err(Error::Unwritable(Arc::new(failure))),
+        };
         let removed: Vec<i64> = some.iter().map(|sheet| sheet.entry.id).collect();
         let change = Change { added: vec![entry.clone()], removed: removed.clone(), ..Change::default() };
         self.not_sure(Some(entry), removed);

@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use ninefold_proto::ninefold::monitor::v1::{Bucket, GetRetentionRequest};
 use rustix::process::Signal;
+use serde_json::Value;
 use tests_landscape::bucket::{Stand, Weed};
 use tests_landscape::{Landscape, signal, until};
 
@@ -20,7 +21,8 @@ async fn files_of_telemetry_go_to_a_bucket_and_outlive_the_disk_of_their_copies(
     let door = weed.door().await?;
     let settings = format!(
         "[monitor]\nfile_every = \"20ms\"\ntidy_every = \"20ms\"\nlogs_bytes_max = 1\n[monitor.bucket]\n\
-         url = \"s3://landscape\"\nendpoint = {:?}\ncredentials = {:?}\ncache_bytes_max = 0\nwait = \"5s\"\n",
+         url = \"s3://landscape\"\nendpoint = {:?}\ncredentials = {:?}\ncache_bytes_max = 0\nwait = \"5s\"\n\
+         [alert]\nevery = \"500ms\"\nshipped_window = \"20s\"\nshipped_wait_max = \"1s\"\n",
         door.url, weed.keys
     );
     let mut landscape = Landscape::up_with(&settings).await?;
@@ -49,6 +51,12 @@ async fn files_of_telemetry_go_to_a_bucket_and_outlive_the_disk_of_their_copies(
     until("the doctor says that it is away", WITHIN, || async {
         let doctor = landscape.run(&["doctor"]).await?;
         Ok(doctor.code == 5 && doctor.stdout.contains("s3://landscape takes no files of telemetry"))
+    })
+    .await?;
+    until("people are told", WITHIN, || async {
+        let alerts = landscape.ask(&["alerts"]).await?;
+        let fires = |alert: &Value| alert["rule"] == "bucket_away" && alert["state"] == "ALERT_STATE_FIRING";
+        Ok(alerts.as_array().is_some_and(|alerts| alerts.iter().any(fires)))
     })
     .await?;
     door.stand(Stand::Open);
