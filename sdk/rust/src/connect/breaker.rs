@@ -105,6 +105,8 @@ struct Rest {
     closed_at: Duration,
     /// Whether it opened because of a share: some calls still went well.
     is_partial: bool,
+    /// Whether it opened although no call had failed.
+    is_doubted: bool,
     random: fastrand::Rng,
 }
 
@@ -131,6 +133,7 @@ impl Breaker {
             openings: 0,
             closed_at: Duration::ZERO,
             is_partial: false,
+            is_doubted: false,
             random: fastrand::Rng::with_seed(seed),
         };
         Self {
@@ -293,7 +296,8 @@ impl Breaker {
         }
     }
 
-    /// Opens it without a call, if it is closed: others suspect the instance, and it does not answer well either.
+    /// Opens it without a call, if it is closed: others suspect the instance, and it does not answer a probe well. The
+    /// first probe that succeeds closes it again.
     pub fn doubted(&self, now: Duration, why: &str) -> Option<Transition> {
         let mut rest = self.lock();
         let is_judged = self.force() == Force::None && !self.policy.load().is_disabled;
@@ -301,7 +305,9 @@ impl Breaker {
             return None;
         }
         rest.is_partial = false;
-        Some(self.open(&mut rest, now, why.to_owned()))
+        let transition = self.open(&mut rest, now, why.to_owned());
+        rest.is_doubted = true;
+        Some(transition)
     }
 
     /// Looks at the calls without one of them: those that hang are counted as slow, a share that is reached opens it, a
@@ -359,12 +365,15 @@ impl Breaker {
         }
     }
 
-    /// Takes the outcome of a probe: half open if the instance is up, a longer wait if not.
+    /// Takes the outcome of a probe: half open if the instance is up (closed, if no call had failed), a longer wait if not.
     pub fn probed(&self, now: Duration, is_up: bool) -> Option<Transition> {
         let mut rest = self.lock();
         let State::Open { trial_at, .. } = rest.state else { return None };
         if self.force() != Force::None {
             return None;
+        }
+        if is_up && rest.is_doubted {
+            return Some(self.close(&mut rest, now, "the health probe succeeded".to_owned()));
         }
         if is_up {
             return Some(self.half_open(&mut rest, now, "the health probe succeeded".to_owned()));
@@ -466,6 +475,7 @@ impl Breaker {
 
     fn enter(&self, rest: &mut Rest, state: State, force: Force) {
         rest.state = state;
+        rest.is_doubted = false;
         // Those who wait were let through in another phase.
         self.waiting.clear();
         let phase = match state {

@@ -10,6 +10,7 @@ use ninefold::connect::policy::{Limits, Timeouts};
 use ninefold::connect::{Dialer, Policy};
 use ninefold::fault;
 use ninefold::lifecycle::Scope;
+use ninefold::proto::ninefold::registry::v1::InstanceState;
 use ninefold::serve::{LiveAdmission, ServeConfig};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -145,6 +146,27 @@ async fn a_connection_that_carries_nothing_ends_and_its_calls_with_it() {
         assert_eq!(*get(&client).await.unwrap().instance_id, *well.id);
     }
     assert_eq!((ill.calls(), since.elapsed()), (calls, Duration::ZERO), "nobody waits");
+}
+
+#[tokio::test]
+async fn a_suspect_behind_a_connection_that_carries_nothing_is_found_out_before_the_connection() {
+    let held = Held::hold();
+    let carrier = Carrier::default();
+    let house = House::dialing(carrier.dialer());
+    let client = house.client_with(patient());
+    let mut events = house.discovery.events();
+    let only = house.instance("only").await;
+    warm(&client, 1).await;
+    carrier.cut_off(&only);
+    house.registry.put(only.words_in(InstanceState::Suspect));
+    let since = Instant::now();
+    held.until("its breaker opens", async || events.try_recv().is_ok()).await;
+    // A quarter of a second and one more at the most; the connection itself would take five to eight.
+    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+    let (calls, since) = (only.calls(), Instant::now());
+    let status = get(&client).await.unwrap_err();
+    assert_eq!(fault::reason(&status).as_deref(), Some("BREAKER_OPEN"), "{status:?}");
+    assert_eq!((only.calls(), since.elapsed()), (calls, Duration::ZERO), "nobody waits");
 }
 
 #[tokio::test]

@@ -154,7 +154,10 @@ async fn a_suspect_that_recovers_gets_its_share_when_the_registry_says_so() {
     suspect(&house, &first).await;
     assert_eq!(moved(&held, &mut events).await.kind(), EventKind::BreakerOpened);
     health.resume().await;
-    assert_eq!(moved(&held, &mut events).await.kind(), EventKind::BreakerHalfOpened);
+    // No call had failed, so none is risked to find out; whoever counts open breakers hears of it.
+    let closed = moved(&held, &mut events).await;
+    assert_eq!((closed.kind(), closed.reason.as_str()), (EventKind::BreakerClosed, "the health probe succeeded"));
+    held.pass(Duration::from_secs(10)).await;
     let before = first.calls();
     for _ in 0..20 {
         assert_eq!(*put(&client).await.unwrap().instance_id, *second.id);
@@ -166,5 +169,5 @@ async fn a_suspect_that_recovers_gets_its_share_when_the_registry_says_so() {
         first.calls() > before + 10
     })
     .await;
-    assert_eq!(moved(&held, &mut events).await.kind(), EventKind::BreakerClosed);
+    assert!(events.try_recv().is_err());
 }

@@ -316,3 +316,20 @@ fn another_policy_shortens_the_wait_and_one_that_never_opens_ends_it() {
         assert_eq!(breaker.phase(), Phase::Open);
     }
 }
+
+#[test]
+fn a_doubt_opens_it_without_a_call_and_a_probe_closes_it_again() {
+    let breaker = breaker();
+    assert_eq!(breaker.doubted(SECOND, "they say so").unwrap().reason, "they say so");
+    assert_eq!(breaker.doubted(SECOND, "they say so"), None, "it is open");
+    assert!(breaker.admit(|| SECOND).is_none() && !breaker.is_partly_open());
+    assert_eq!(breaker.probed(SECOND * 2, false), None);
+    assert_eq!(breaker.probed(SECOND * 4, true).unwrap().to, Phase::Closed);
+    // Once a call has failed, calls have to tell that it is well.
+    breaker.doubted(SECOND * 5, "they say so").unwrap();
+    let (trial, _) = breaker.admit_unprobed(SECOND * 300).unwrap();
+    give_back(&breaker, SECOND * 300, trial, Verdict::Failure("ill")).unwrap();
+    assert_eq!(breaker.probed(SECOND * 600, true).unwrap().to, Phase::HalfOpen);
+    let never = Breaker::new(Arc::new(Policy { is_disabled: true, ..Policy::default() }), 1);
+    assert_eq!(never.doubted(SECOND, "they say so"), None);
+}

@@ -64,7 +64,8 @@ impl Endpoint {
 }
 
 /// Asks an endpoint that the registry suspects how it is, for as long as it does. One that does not answer well has its
-/// breaker opened at once, which keeps calls away, asks on, and lets one call try where nobody else is left.
+/// breaker opened at once, which keeps calls away, asks on, and lets one call try where nobody else is left. The registry
+/// counts that breaker as a report until it closes, which is why the first probe that succeeds closes it, calls or not.
 async fn doubt(endpoint: &Weak<Endpoint>) {
     let mut wait = DOUBT_FIRST.mul_f64(fastrand::f64());
     loop {
