@@ -34,6 +34,7 @@ pub(crate) struct Ingest {
     metrics: Arc<Metrics>,
     red: Arc<Red>,
     room: Arc<Semaphore>,
+    small: Arc<Semaphore>,
     config: Config,
 }
 
@@ -46,11 +47,18 @@ pub(crate) struct Refused {
     pub(crate) why: &'static str,
 }
 
+/// Requests up to this size have room beside large ones.
+const SMALL_BYTES: u32 = 64 * 1024;
+
 /// Room for bytes that are being read; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Room {
     room: Arc<Semaphore>,
     taken: Option<OwnedSemaphorePermit>,
+    /// Room that only small requests have: many large ones leave no other.
+    small: Arc<Semaphore>,
+    small_taken: Vec<OwnedSemaphorePermit>,
+    bytes: u32,
 }
 
 impl Room {
@@ -60,7 +68,15 @@ impl Room {
     /// [`Error::Overloaded`] when there is none.
     pub(crate) fn take(&mut self, bytes: usize) -> Result<(), Error> {
         let bytes = u32::try_from(bytes).map_err(|_| Error::Overloaded)?;
-        let more = self.room.clone().try_acquire_many_owned(bytes).map_err(|_| Error::Overloaded)?;
+        self.bytes = self.bytes.saturating_add(bytes);
+        let Ok(more) = self.room.clone().try_acquire_many_owned(bytes) else {
+            if self.bytes > SMALL_BYTES {
+                return Err(Error::Overloaded);
+            }
+            let more = self.small.clone().try_acquire_many_owned(bytes).map_err(|_| Error::Overloaded)?;
+            self.small_taken.push(more);
+            return Ok(());
+        };
         match &mut self.taken {
             Some(taken) => taken.merge(more),
             None => self.taken = Some(more),
@@ -74,12 +90,13 @@ impl Ingest {
     pub(crate) fn new(intake: Arc<Intake>, metrics: Arc<Metrics>, red: Arc<Red>, config: Config) -> Self {
         // A single request must always fit, compressed and not.
         let bytes = config.in_flight_bytes_max.max(2 * config.body_bytes_max).min(Semaphore::MAX_PERMITS);
-        Self { intake, metrics, red, room: Arc::new(Semaphore::new(bytes)), config }
+        let small = Arc::new(Semaphore::new(bytes / 8));
+        Self { intake, metrics, red, room: Arc::new(Semaphore::new(bytes)), small, config }
     }
 
     /// Room for a request, none of it taken yet.
     pub(crate) fn room(&self) -> Room {
-        Room { room: self.room.clone(), taken: None }
+        Room { room: self.room.clone(), taken: None, small: self.small.clone(), small_taken: Vec::new(), bytes: 0 }
     }
 
     /// Puts log lines into the tier.
@@ -125,7 +142,7 @@ impl Ingest {
     /// Those of [`Intake::spans`].
     pub(crate) async fn spans(&self, request: ExportTraceServiceRequest) -> Result<Refused, Error> {
         let onward = self.intake.onward().map(|forward| (forward, request.clone()));
-        let Taken { records, refused, why } = otlp::spans(request.resource_spans);
+        let Taken { records, refused, why } = otlp::spans(request.resource_spans, nanos(SystemTime::now()));
         let taken = records.len();
         self.red.count(&records);
         let outcome = self.intake.spans(records).await;

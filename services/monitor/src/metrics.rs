@@ -57,8 +57,10 @@ pub(crate) use written2::{Content, Written as Written2};
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::model::AHEAD_MAX;
 use crate::neighbours::question::Question;
 use crate::neighbours::series::Others;
+use crate::wire::otlp::TOO_NEW;
 
 /// Most queries that are evaluated at a time; more wait.
 const QUERIES_MAX: usize = 4;
@@ -248,9 +250,18 @@ impl Metrics {
         sizes.bytes as f64 + sizes.bytes_on_disk as f64
     }
 
-    async fn take(self: &Arc<Self>, readings: Vec<Reading>, about: BTreeMap<String, About>) -> Result<Unkept, Error> {
+    async fn take(
+        self: &Arc<Self>,
+        mut readings: Vec<Reading>,
+        about: BTreeMap<String, About>,
+    ) -> Result<Unkept, Error> {
         self.learn(about);
-        if self.kept.is_some() { self.commit(readings).await } else { Ok(self.apply(readings)) }
+        let (before, latest) = (readings.len(), now().saturating_add(millis(AHEAD_MAX)));
+        readings.retain(|reading| reading.at <= latest);
+        let too_new = (before - readings.len()) as u64;
+        let unkept = if self.kept.is_some() { self.commit(readings).await? } else { self.apply(readings) };
+        let why = if too_new > 0 { TOO_NEW } else { unkept.why };
+        Ok(Unkept { readings: unkept.readings + too_new, why })
     }
 
     /// Puts readings into memory.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::grammar::Expression;
 
@@ -14,6 +15,8 @@ pub const VALUE_BYTES_MAX: usize = 8 * 1024;
 pub const NAME_BYTES_MAX: usize = 512;
 /// Most attributes of one record. More are left out.
 pub const ATTRIBUTES_MAX: usize = 1024;
+/// How far a sender's clock may be ahead of the node's.
+pub const AHEAD_MAX: Duration = Duration::from_secs(3600);
 
 /// A moment, in nanoseconds since 1970. It is what the sender said, whatever that was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

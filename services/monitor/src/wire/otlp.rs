@@ -14,19 +14,24 @@ use opentelemetry_proto::tonic::trace::v1::{self as trace, ResourceSpans, status
 use serde_json::Value as Json;
 
 use crate::model::{
-    ATTRIBUTES_MAX, Attributes, Level, Line, Measurement, NAME_BYTES_MAX, Nanos, Origin, SeriesKey, Span, SpanId,
-    SpanKind, TEXT_BYTES_MAX, Temporality, TraceId, VALUE_BYTES_MAX, cut,
+    AHEAD_MAX, ATTRIBUTES_MAX, Attributes, Level, Line, Measurement, NAME_BYTES_MAX, Nanos, Origin, SeriesKey, Span,
+    SpanId, SpanKind, TEXT_BYTES_MAX, Temporality, TraceId, VALUE_BYTES_MAX, cut,
 };
 use crate::parse;
 
 /// Name of a service that does not tell its own, as OpenTelemetry words it.
 const UNKNOWN_SERVICE: &str = "unknown_service";
-/// How far a sender's clock may be ahead. A line from further on is dated when it came, so that it is forgotten in its turn.
-const AHEAD_MAX: Duration = Duration::from_secs(3600);
-/// What such a line said of its time, in nanoseconds since 1970.
+/// What a line from beyond [`AHEAD_MAX`] said of its time, in nanoseconds since 1970. It is dated when it came, so that it is
+/// forgotten in its turn.
 const TOLD_TIME: &str = "log.time.told";
+/// What such a span said of when it began.
+const TOLD_START: &str = "span.time.told";
+/// How many attributes of a record are left out, by its sender or here; as OpenTelemetry names it where there is no field for it.
+const DROPPED: &str = "otel.dropped_attributes_count";
 /// How many bytes the text of a line had that was cut.
 const BODY_BYTES: &str = "log.body.bytes";
+/// Why what was measured in the future is refused: it would be the newest of its series until then.
+pub(crate) const TOO_NEW: &str = "samples are more than an hour ahead of the node's clock";
 /// Set in a data point that says only that the series has ended.
 const NO_RECORDED_VALUE: u32 = 1;
 
@@ -80,12 +85,12 @@ fn line(record: LogRecord, scope: Option<&InstrumentationScope>, origin: &Arc<Or
         level => level,
     };
     let body = record.body.map(text).filter(|body| !body.is_empty()).unwrap_or(record.event_name);
-    let mut attributes = scoped(record.attributes, scope);
+    let mut attributes = scoped(record.attributes, record.dropped_attributes_count, scope);
     if body.len() > TEXT_BYTES_MAX {
         put(&mut attributes, BODY_BYTES.to_owned(), body.len().to_string());
     }
     let told = told.map(Nanos::said);
-    let ahead = told.filter(|told| Duration::from_nanos(told.0.saturating_sub(now.0)) > AHEAD_MAX);
+    let ahead = told.filter(|told| is_ahead(*told, now));
     if let Some(ahead) = ahead {
         put(&mut attributes, TOLD_TIME.to_owned(), ahead.0.to_string());
     }
@@ -98,6 +103,11 @@ fn line(record: LogRecord, scope: Option<&InstrumentationScope>, origin: &Arc<Or
         span_id: SpanId::from_bytes(&record.span_id),
         attributes,
     }
+}
+
+/// Whether a time is further on than a clock may be ahead.
+fn is_ahead(told: Nanos, now: Nanos) -> bool {
+    Duration::from_nanos(told.0.saturating_sub(now.0)) > AHEAD_MAX
 }
 
 /// Whether a line was printed by a program and only carried here: nobody said how grave it is.
@@ -116,15 +126,24 @@ fn reread(line: Line, printed: &parse::Config) -> Line {
     Line { origin: line.origin, attributes, trace_id, span_id, ..read }
 }
 
-/// Reads spans. Those without a valid trace id or span id are refused.
-pub(crate) fn spans(batches: Vec<ResourceSpans>) -> Taken<Span> {
+/// Reads spans. Those without a valid trace id or span id are refused. What its sender says is yet to come ended `now` at the
+/// latest: all of one sender are moved alike.
+pub(crate) fn spans(batches: Vec<ResourceSpans>, now: Nanos) -> Taken<Span> {
     let mut taken = Taken::none();
     for batch in batches {
         let origin = Arc::new(origin(batch.resource));
+        let first = taken.records.len();
         for scoped in batch.scope_spans {
             for record in scoped.spans {
                 taken.add(span(record, scoped.scope.as_ref(), &origin));
             }
+        }
+        let ahead = taken.records[first..].iter_mut().filter(|span| is_ahead(span.end, now));
+        let ahead: Vec<&mut Span> = ahead.collect();
+        let by = ahead.iter().map(|span| span.end.0).max().unwrap_or_default().saturating_sub(now.0);
+        for span in ahead {
+            put(&mut span.attributes, TOLD_START.to_owned(), span.start.0.to_string());
+            (span.start, span.end) = (Nanos(span.start.0.saturating_sub(by)), Nanos(span.end.0.saturating_sub(by)));
         }
     }
     taken
@@ -151,11 +170,11 @@ fn span(record: trace::Span, scope: Option<&InstrumentationScope>, origin: &Arc<
         end: Nanos::said(record.end_time_unix_nano.max(record.start_time_unix_nano)),
         failed: status.code() == status::StatusCode::Error,
         status_message: cut(status.message, TEXT_BYTES_MAX),
-        attributes: scoped(record.attributes, scope),
+        attributes: scoped(record.attributes, record.dropped_attributes_count, scope),
     })
 }
 
-/// Reads measurements. Those without a value, and metrics of an unknown kind, are refused; `now` stands in for the time
+/// Reads measurements. Those without a value, metrics of an unknown kind, and what is yet to come, are refused; `now` stands in for the time
 /// of those that tell none.
 pub(crate) fn measurements(batches: Vec<ResourceMetrics>, now: Nanos) -> Taken<Measurement> {
     let mut taken = Taken::none();
@@ -239,6 +258,9 @@ fn measurement(
     origin: &Origin,
     now: Nanos,
 ) -> Result<Measurement, &'static str> {
+    if is_ahead(Nanos::said(point.time), now) {
+        return Err(TOO_NEW);
+    }
     Ok(Measurement {
         key: SeriesKey {
             metric: metric.to_owned(),
@@ -290,8 +312,12 @@ fn origin(resource: Option<Resource>) -> Origin {
     Origin { service, instance_id, attributes }
 }
 
-fn scoped(pairs: Vec<KeyValue>, scope: Option<&InstrumentationScope>) -> Attributes {
+fn scoped(pairs: Vec<KeyValue>, dropped: u32, scope: Option<&InstrumentationScope>) -> Attributes {
+    let dropped = u64::from(dropped) + pairs.len().saturating_sub(ATTRIBUTES_MAX) as u64;
     let mut attributes = attributes(pairs);
+    if dropped > 0 {
+        put(&mut attributes, DROPPED.to_owned(), dropped.to_string());
+    }
     if let Some(scope) = scope.filter(|scope| !scope.name.is_empty()) {
         put(&mut attributes, "otel.scope.name".to_owned(), cut(scope.name.clone(), NAME_BYTES_MAX));
     }

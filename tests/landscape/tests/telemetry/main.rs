@@ -7,6 +7,7 @@ mod bucket;
 mod disk;
 mod nodes;
 mod sender;
+mod strange;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

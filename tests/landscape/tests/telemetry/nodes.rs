@@ -11,8 +11,9 @@ use ninefold_proto::ninefold::monitor::v1::{
 };
 use rustix::process::Signal;
 use serde_json::Value;
+use tests_landscape::authority::Authority;
 use tests_landscape::tools::Etcd;
-use tests_landscape::{Landscape, http, signal, until};
+use tests_landscape::{Landscape, Surroundings, http, signal, until};
 
 use super::sender::{Sender, trace_of};
 use super::{WITHIN, monitor};
@@ -250,4 +251,63 @@ async fn nodes_ask_each_other_where_everybody_has_to_say_who_they_are() -> Resul
     .await?;
     drop(first);
     second.stop().await
+}
+
+/// A node that shows its certificate to others as it asks it of them.
+async fn certified(etcd: &Etcd, authority: &Authority, name: &str) -> Result<Landscape> {
+    authority.sign(name, "127.0.0.1", Some(&format!("spiffe://test/nodes/{name}")))?;
+    let (ca, cert) = (authority.path("ca.pem"), authority.path(&format!("{name}.crt")));
+    let (key, config) = (authority.path(&format!("{name}.key")), authority.path("ninefold.toml"));
+    let variables = [("NINEFOLD_CA_FILE", &ca), ("NINEFOLD_CERT_FILE", &cert), ("NINEFOLD_KEY_FILE", &key)];
+    let variables = variables.map(|(variable, file)| (variable.to_owned(), file.clone())).to_vec();
+    let around = Surroundings { variables, ..Surroundings::default() };
+    let doors = ["--auth", "mtls", "--tls-cert", &cert, "--tls-key", &key, "--client-ca", &ca, "--config", &config];
+    Landscape::up_in(around, &[&["--store", "etcd", "--etcd", etcd.url.as_str()], &doors[..]].concat()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_that_show_each_other_certificates_answer_one_question() -> Result<()> {
+    let etcd = Etcd::start().await?;
+    let authority = Authority::new()?;
+    authority.sign("ops", "ops.test", None)?;
+    let let_in =
+        |name: &str| format!("[[access.identities]]\nname = \"{name}\"\nroles = [\"admin\"]\nnamespaces = [\"*\"]\n");
+    let known = ["ops.test", "spiffe://test/nodes/one", "spiffe://test/nodes/two", "spiffe://test/nodes/three"];
+    let known: String = known.map(let_in).concat();
+    std::fs::write(authority.path("ninefold.toml"), format!("{known}{SETTINGS}"))?;
+    let first = certified(&etcd, &authority, "one").await?;
+    let second = certified(&etcd, &authority, "two").await?;
+    let third = certified(&etcd, &authority, "three").await?;
+    let (ca, cert, key) = (authority.path("ca.pem"), authority.path("ops.crt"), authority.path("ops.key"));
+    let shown = [("NINEFOLD_CA_FILE", &*ca), ("NINEFOLD_CERT_FILE", &*cert), ("NINEFOLD_KEY_FILE", &*key)];
+    let instances = async |house: &Landscape| {
+        let told = house.run_as(&shown, &["logs", "ninefold", "--by", "instance"]).await?;
+        let known = told.stdout.matches("\"value\": \"node-").count();
+        anyhow::Ok((told.code, known, told.stderr))
+    };
+    for house in [&first, &second, &third] {
+        until("each answers for all three", WITHIN, || async { Ok(instances(house).await? == (0, 3, String::new())) })
+            .await?;
+    }
+    let query = "count(count by (instance) (process_cpu_time_seconds_total{job=\"ninefold\"}))";
+    until("so it does for what is measured", WITHIN, || async {
+        let told = second.run_as(&shown, &["metrics", query]).await?;
+        let told: Value = serde_json::from_str(&told.stdout)?;
+        Ok(told["series"][0]["points"][0]["number"] == 3.0)
+    })
+    .await?;
+
+    let stranger = certified(&etcd, &authority, "stranger").await?;
+    until("a node that nobody lets in is not told", WITHIN, || async {
+        let (_, known, said) = instances(&stranger).await?;
+        Ok(known <= 1 && said.matches("is missing").count() == 3)
+    })
+    .await?;
+    stranger.kill().await?;
+    third.kill().await?;
+    until("one that is away is named", WITHIN, || async {
+        let (code, known, said) = instances(&first).await?;
+        Ok(code == 0 && known == 2 && said.contains("is missing"))
+    })
+    .await
 }

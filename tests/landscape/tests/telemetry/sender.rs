@@ -31,12 +31,26 @@ impl Sender {
         Ok(Self { logs: LogsServiceClient::new(channel.clone()), traces: TraceServiceClient::new(channel) })
     }
 
+    /// Tells a line as it is.
+    pub(crate) async fn line(&mut self, service: &str, record: LogRecord) -> Result<(), Status> {
+        let scope_logs = vec![ScopeLogs { log_records: vec![record], ..ScopeLogs::default() }];
+        let batch = ResourceLogs { resource: resource(service), scope_logs, ..ResourceLogs::default() };
+        self.logs.export(ExportLogsServiceRequest { resource_logs: vec![batch] }).await.map(drop)
+    }
+
+    /// Tells a span as it is.
+    pub(crate) async fn span(&mut self, service: &str, span: Span) -> Result<(), Status> {
+        let scope_spans = vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }];
+        let batch = ResourceSpans { resource: resource(service), scope_spans, ..ResourceSpans::default() };
+        self.traces.export(ExportTraceServiceRequest { resource_spans: vec![batch] }).await.map(drop)
+    }
+
     /// Tells lines of a service, in one request.
     pub(crate) async fn lines(&mut self, service: &str, bodies: &[String]) -> Result<(), Status> {
         let record = |body: &String| LogRecord {
             time_unix_nano: now(),
             severity_number: 9,
-            body: Some(AnyValue { value: Some(Value::StringValue(body.clone())) }),
+            body: text(body.clone()),
             ..LogRecord::default()
         };
         let scope_logs = vec![ScopeLogs { log_records: bodies.iter().map(record).collect(), ..ScopeLogs::default() }];
@@ -96,18 +110,20 @@ pub(crate) fn comes_back(refusal: &Status) -> bool {
     refusal.details().windows(name.len()).any(|window| window == name)
 }
 
-fn now() -> u64 {
+/// A value of text.
+pub(crate) fn text(value: String) -> Option<AnyValue> {
+    Some(AnyValue { value: Some(Value::StringValue(value)) })
+}
+
+/// Now, in nanoseconds since 1970.
+pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn resource(service: &str) -> Option<Resource> {
-    let text = |key: &str, value: String| KeyValue {
-        key: key.to_owned(),
-        value: Some(AnyValue { value: Some(Value::StringValue(value)) }),
-        ..KeyValue::default()
-    };
+    let pair = |key: &str, value: String| KeyValue { key: key.to_owned(), value: text(value), ..KeyValue::default() };
     let attributes =
-        vec![text("service.name", service.to_owned()), text("service.instance.id", format!("{service}-1"))];
+        vec![pair("service.name", service.to_owned()), pair("service.instance.id", format!("{service}-1"))];
     Some(Resource { attributes, ..Resource::default() })
 }
