@@ -149,7 +149,9 @@ async fn a_sender_is_told_to_come_back_when_there_is_no_room_and_a_slow_one_does
     ));
     let flood = async {
         // Polled after both slow ones, which have taken all the room.
-        let body = logs_of(LineSaid { body: "hello", ..LineSaid::default() });
+        let small = logs_of(LineSaid { body: "hello", ..LineSaid::default() });
+        house.logs().export(small).await.expect("an eighth beside it is for small requests");
+        let body = logs_of(LineSaid { body: &"x".repeat(400), ..LineSaid::default() });
         let refused = house.logs().export(body.clone()).await.unwrap_err();
         assert_eq!(refused.code(), ninefold::tonic::Code::ResourceExhausted);
         assert_eq!(ninefold::fault::reason(&refused).as_deref(), Some("MONITOR_OVERLOADED"));
@@ -162,8 +164,8 @@ async fn a_sender_is_told_to_come_back_when_there_is_no_room_and_a_slow_one_does
     assert_eq!((slow.status, reason(&slow).as_str()), (408, "TELEMETRY_TOO_SLOW"));
     assert_eq!(another.status, 408);
     // Their room is given back.
-    house.line(LineSaid { body: "hello", ..LineSaid::default() }).await;
-    assert_eq!(lines(&house).await, 1);
+    house.line(LineSaid { body: &"x".repeat(400), ..LineSaid::default() }).await;
+    assert_eq!(lines(&house).await, 2);
     tokio::time::advance(Duration::from_secs(1)).await;
 }
 
