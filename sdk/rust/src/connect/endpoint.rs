@@ -2,6 +2,7 @@
 
 mod blame;
 mod probe;
+mod report;
 mod stock;
 mod ticket;
 
@@ -25,10 +26,12 @@ use crate::connect::landscape::{Address, Instance, Protocol, State};
 use crate::connect::observer::Observer;
 use crate::connect::policy;
 use crate::lifecycle::Scope;
+use report::{Report, Said};
 
 pub use blame::FAILED_AT;
 pub(crate) use blame::verdict;
 pub(crate) use probe::PROBE_LOOK;
+pub(crate) use report::Usual;
 pub(crate) use stock::Stock;
 pub(crate) use ticket::Ticket;
 
@@ -48,8 +51,6 @@ const RECONNECT_MAX: Duration = Duration::from_secs(2);
 const LINE_LIFE_MIN: Duration = Duration::from_secs(1);
 /// The least share of its weight that an endpoint has while it starts slowly.
 const RAMP_MIN: f32 = 0.1;
-/// Bounds of how far an endpoint's word on its load moves its weight.
-const REPORT_FACTOR: std::ops::RangeInclusive<f32> = 0.1..=10.0;
 /// No slow start is under way.
 const NO_RAMP: u64 = u64::MAX;
 
@@ -109,10 +110,9 @@ pub(crate) struct Endpoint {
     breaker: Breaker,
     /// Since when it starts slowly, in milliseconds.
     ramp_from: AtomicU64,
-    /// What it says that it could do, in calls a second, as `f32`. Zero: it has not said.
-    capacity: AtomicU32,
     /// Whether its breaker is about to open because of a share of its calls.
     is_ejecting: AtomicBool,
+    report: Report,
     /// Whether it is asked how it is, because the registry suspects it.
     is_doubted: AtomicBool,
     around: Surroundings,
@@ -173,8 +173,8 @@ impl Endpoint {
             gauge: Gauge::default(),
             breaker,
             ramp_from: AtomicU64::new(ramp_from),
-            capacity: AtomicU32::new(0),
             is_ejecting: AtomicBool::new(false),
+            report: Report::default(),
             is_doubted: AtomicBool::new(false),
             around,
             _gone: gone.clone().drop_guard(),
@@ -234,22 +234,17 @@ impl Endpoint {
     /// Takes the instance's own word on its load: calls a second, failed calls a second, and the share of what it can do
     /// that it does. Weighted round robin reckons with it.
     pub(crate) fn report_load(&self, calls_per_second: f64, failures_per_second: f64, utilization: f64) {
-        let share = utilization + failures_per_second.max(0.0) / calls_per_second;
-        let capacity = calls_per_second / share;
-        if calls_per_second > 0.0 && utilization > 0.0 && capacity.is_finite() {
-            #[expect(clippy::cast_possible_truncation, reason = "a weight needs no more digits")]
-            self.capacity.store((capacity as f32).to_bits(), Ordering::Relaxed);
-        }
+        self.report.take(calls_per_second, failures_per_second, utilization);
     }
 
-    /// What it said that it could do, in calls a second.
-    pub(crate) fn capacity(&self) -> Option<f32> {
-        Some(f32::from_bits(self.capacity.load(Ordering::Relaxed))).filter(|capacity| *capacity > 0.0)
+    /// What it said of its load.
+    pub(crate) fn said(&self) -> Option<Said> {
+        self.report.said()
     }
 
-    /// Lets time pass: forgives slowness, ends slow starts, forgets failures. `usual` is what endpoints say that they can
-    /// do, on average, where that is to count. Tells whether the endpoint weighs anything else now.
-    pub(crate) fn refresh(self: &Arc<Self>, slow_start: Duration, usual: Option<f32>) -> bool {
+    /// Lets time pass: forgives slowness, ends slow starts, forgets failures. `usual` is what endpoints say of their
+    /// loads, where that is to count. Tells whether the endpoint weighs anything else now.
+    pub(crate) fn refresh(self: &Arc<Self>, slow_start: Duration, usual: Option<Usual>) -> bool {
         let now = self.now();
         self.gauge.refresh(now);
         let transition = self.breaker.sweep(now, || self.may_eject());
@@ -257,10 +252,7 @@ impl Endpoint {
         let instance = self.instance.load();
         // Several addresses of one instance share its weight.
         let addresses = u16::try_from(instance.addresses.len()).unwrap_or(u16::MAX).max(1);
-        let said = match (self.capacity(), usual) {
-            (Some(own), Some(usual)) => (own / usual).clamp(*REPORT_FACTOR.start(), *REPORT_FACTOR.end()),
-            (Some(_) | None, _) => 1.0,
-        };
+        let said = self.report.factor(usual);
         let weight = instance.weight.max(1) as f32 / f32::from(addresses);
         self.gauge.set_weight(weight * said * self.ramp(now, slow_start))
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crate::connect::endpoint::Usual;
 use crate::connect::policy::BalancingMethod;
 use crate::connect::pool::Pool;
 
@@ -101,10 +102,10 @@ impl Pool {
         }
     }
 
-    /// What endpoints say that they can do, on average. `None` while fewer than two have said it.
-    fn usual(&self) -> Option<f32> {
-        let said: Vec<f32> = self.endpoints.load().iter().filter_map(|endpoint| endpoint.capacity()).collect();
-        (said.len() > 1).then(|| said.iter().sum::<f32>() / said.len() as f32)
+    /// What endpoints say of their loads, taken together.
+    fn usual(&self) -> Option<Usual> {
+        let said: Vec<_> = self.endpoints.load().iter().filter_map(|endpoint| endpoint.said()).collect();
+        Usual::of(&said)
     }
 }
 
