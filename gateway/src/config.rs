@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use ninefold::settings::duration;
 use ninefold::tls::{ClientFiles, ClientTls, ServerFiles, ServerTls};
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,9 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Whether the edge describes what it exposes by gRPC reflection. Not, unless asked: strangers need not know.
     pub reflection: bool,
+    /// Path at which the edge says by HTTP whether it serves, such as `/healthz`. Absent for nowhere; `grpc.health.v1` is
+    /// answered anyhow.
+    pub health_path: Option<String>,
     /// Whether the edge describes its REST routes as OpenAPI at `/openapi.json`, with a page at `/docs`.
     pub openapi: bool,
     /// Share of calls, in percent, whose first messages are looked into for fields that the contract does not declare. What
@@ -172,6 +176,7 @@ impl Default for Config {
             linger: Duration::from_secs(300),
             origins: vec!["*".to_owned()],
             reflection: false,
+            health_path: None,
             openapi: true,
             sample_percent: 0,
             auth: Auth::default(),
@@ -268,6 +273,11 @@ impl Config {
             if origin != "*" && (http::HeaderValue::try_from(origin).is_err() || !origin.contains("://")) {
                 wrong.push(format!("origins: {origin:?} is neither * nor an origin such as https://shop.example"));
             }
+        }
+        if let Some(path) = &self.health_path
+            && !(path.starts_with('/') && path.parse::<PathAndQuery>().is_ok_and(|known| known.path() == path))
+        {
+            wrong.push(format!("health_path: {path:?} is no path such as /healthz"));
         }
         if let Some(limit) = &self.rate_limit
             && (limit.per_second == 0 || limit.burst == 0)

@@ -5,6 +5,7 @@ pub(crate) mod bindings;
 pub(crate) mod connect;
 mod cors;
 mod documents;
+mod farewell;
 mod grpc;
 mod own;
 mod pieces;

@@ -191,34 +191,64 @@ pub(crate) struct Bounded {
     body: Body,
     message_bytes_max: usize,
     is_too_large: Arc<AtomicBool>,
-    prefix: BytesMut,
+    boundaries: Boundaries,
+}
+
+/// Where the messages of a body begin and end. Looks at lengths only.
+#[derive(Debug, Default)]
+pub(crate) struct Boundaries {
+    prefix: [u8; PREFIX],
+    /// How much of the prefix is there.
+    prefix_bytes: usize,
     /// Bytes of the message under way that are still to come.
     left: usize,
+}
+
+impl Boundaries {
+    /// Whether no message is under way.
+    pub(crate) const fn is_between(&self) -> bool {
+        self.left == 0 && self.prefix_bytes == 0
+    }
+
+    /// Passes over what comes next.
+    pub(crate) fn pass(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            let _ = self.step(&mut data);
+        }
+    }
+
+    /// Passes over a part of what comes next; answers the length of the message that begins with it, if one does.
+    fn step(&mut self, data: &mut &[u8]) -> Option<usize> {
+        if self.left > 0 {
+            let used = self.left.min(data.len());
+            self.left -= used;
+            *data = &data[used..];
+            return None;
+        }
+        let used = (PREFIX - self.prefix_bytes).min(data.len());
+        self.prefix[self.prefix_bytes..][..used].copy_from_slice(&data[..used]);
+        self.prefix_bytes += used;
+        *data = &data[used..];
+        if self.prefix_bytes < PREFIX {
+            return None;
+        }
+        let [_, length @ ..] = self.prefix;
+        self.prefix_bytes = 0;
+        self.left = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        Some(self.left)
+    }
 }
 
 impl Bounded {
     /// Bounds the messages of a body; `is_too_large` is told when one is larger.
     pub(crate) fn new(body: Body, message_bytes_max: usize, is_too_large: Arc<AtomicBool>) -> Self {
-        Self { body, message_bytes_max, is_too_large, prefix: BytesMut::with_capacity(PREFIX), left: 0 }
+        Self { body, message_bytes_max, is_too_large, boundaries: Boundaries::default() }
     }
 
     fn allows(&mut self, mut data: &[u8]) -> bool {
         while !data.is_empty() {
-            if self.left > 0 {
-                let used = self.left.min(data.len());
-                self.left -= used;
-                data = &data[used..];
-                continue;
-            }
-            let used = (PREFIX - self.prefix.len()).min(data.len());
-            self.prefix.extend_from_slice(&data[..used]);
-            data = &data[used..];
-            if let Some([_, length @ ..]) = self.prefix.first_chunk::<PREFIX>() {
-                self.left = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
-                self.prefix.clear();
-                if self.left > self.message_bytes_max {
-                    return false;
-                }
+            if self.boundaries.step(&mut data).is_some_and(|length| length > self.message_bytes_max) {
+                return false;
             }
         }
         true

@@ -1,4 +1,4 @@
-//! What the edge tells of its REST routes: the OpenAPI documents and the page that shows them. A service's own route for
+//! What the edge tells of itself: the OpenAPI documents of its REST routes, the page that shows them, and its health. A service's own route for
 //! the same path goes before.
 
 use http::header::{self, HeaderValue};
@@ -17,9 +17,10 @@ impl Edge {
     pub(super) fn is_documented(&self, head: &Parts, published: &Published) -> bool {
         let path = head.uri.path();
         let is_told = self.config.openapi && head.method == Method::GET;
-        is_told
-            && (Piece::at(path).is_some()
-                || published.documents.at(path, &published.routes, &self.traffic.all).is_some())
+        self.is_asked_for_health(head)
+            || is_told
+                && (Piece::at(path).is_some()
+                    || published.documents.at(path, &published.routes, &self.traffic.all).is_some())
     }
 
     /// The document or the page that a request asks for. `None` where it asks for something else, or none is to be told.
@@ -29,6 +30,10 @@ impl Edge {
         published: &Published,
         record: &mut Record,
     ) -> Option<Response<Body>> {
+        if self.is_asked_for_health(head) {
+            record.routed("health", "", "edge");
+            return Some(self.health_over_http());
+        }
         if !self.config.openapi || head.method != Method::GET {
             return None;
         }
@@ -57,6 +62,24 @@ impl Edge {
         }
         answer.headers_mut().insert(header::ETAG, mark);
         Some(answer)
+    }
+}
+
+impl Edge {
+    /// Whether a request asks, by HTTP, how the edge is.
+    fn is_asked_for_health(&self, head: &Parts) -> bool {
+        let path = self.config.health_path.as_deref();
+        path == Some(head.uri.path()) && (head.method == Method::GET || head.method == Method::HEAD)
+    }
+
+    /// For balancers that speak no gRPC. An edge that knows no routes yet answers 503 to everything.
+    fn health_over_http(&self) -> Response<Body> {
+        if self.stop.is_asked() {
+            let mut answer = told(b"{\"status\":\"NOT_SERVING\"}", "application/json");
+            *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            return answer;
+        }
+        told(b"{\"status\":\"SERVING\"}", "application/json")
     }
 }
 

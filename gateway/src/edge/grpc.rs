@@ -9,10 +9,12 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use ninefold::connect::{Channel, FAILED_AT};
+use ninefold::lifecycle::Stop;
 use ninefold::tonic::body::Body;
 use tonic_web::GrpcWebLayer;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
+use super::farewell::Farewell;
 use super::own::Own;
 use super::{Client, Edge, Spoken, write_timeout};
 use crate::access::{Bytes, Outcome, Record};
@@ -116,6 +118,7 @@ impl Edge {
         let copy = self.copied(&steered, &call, route);
         let promised = steered.promise.map(|promise| (promise, Route::clone(route), self.config.clone()));
         let received = record.received.clone();
+        let stop = route.method.is_server_streaming.then(|| self.stop.clone());
         record.sent();
         Ok(Passage {
             call,
@@ -126,6 +129,7 @@ impl Edge {
             looked_into,
             copy,
             received,
+            stop,
         })
     }
 }
@@ -144,6 +148,8 @@ struct Passage {
     copy: Option<Draft>,
     /// Counts what came of its body.
     received: Bytes,
+    /// What ends a stream of answers.
+    stop: Option<Stop>,
 }
 
 impl Passage {
@@ -165,6 +171,9 @@ impl Passage {
             body = copy.follow(body);
         }
         let Ok(mut answer) = self.channel.oneshot(self.call.map(|()| body)).await;
+        if let Some(stop) = self.stop {
+            answer = answer.map(|body| Body::new(Farewell::new(body, stop)));
+        }
         if let Some((sampler, route)) = &self.looked_into {
             answer = answer.map(|body| sampler.watch(body, route, true));
         }

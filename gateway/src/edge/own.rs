@@ -2,12 +2,18 @@
 //!
 //! The reflection messages are written here by hand: v1 and v1alpha have the same bytes.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
 use futures_util::stream;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Response};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use hyper::body::Incoming;
+use ninefold::lifecycle::Stop;
 use ninefold::tonic::Status;
 use ninefold::tonic::body::Body;
 use prost::Message as _;
@@ -22,6 +28,8 @@ use crate::reply;
 /// Largest question.
 const QUESTION_BYTES_MAX: usize = 64 << 10;
 const NOT_FOUND: i32 = 5;
+/// How often it is looked for who watches whether the edge, or a service, is served.
+const HEALTH_LOOK: Duration = Duration::from_millis(500);
 
 /// A method that the edge answers itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +62,7 @@ impl Edge {
             Own::HealthCheck | Own::HealthWatch => {
                 let question = questions.next().await.ok().flatten();
                 let service = question.and_then(|raw| HealthCheckRequest::decode(raw).ok()).unwrap_or_default().service;
-                self.health(own, &service)
+                self.health(own, service)
             }
         }
     }
@@ -82,33 +90,76 @@ impl Edge {
         grpc(Body::new(StreamBody::new(answers)))
     }
 
-    fn health(&self, own: Own, service: &str) -> Response<Body> {
-        let published = self.published.load();
-        if !service.is_empty() && !published.catalog.has(service) {
-            let unknown = Error::RouteUnknown { verb: "service".to_owned(), path: service.chars().take(256).collect() };
-            return reply::of_error_to_grpc(&unknown);
-        }
-        let is_serving = published.routes.is_known && !self.stop.is_asked();
-        let says = |is_serving: bool| {
-            let answer = HealthCheckResponse { status: if is_serving { 1 } else { 2 } };
-            Ok::<_, Status>(Frame::data(framed(&answer.encode_to_vec())))
-        };
-        let stop = self.stop.clone();
-        let parts = stream::unfold(0, move |at| {
-            let stop = stop.clone();
-            async move {
-                match (at, own) {
-                    (0, _) => Some((says(is_serving), 1)),
-                    (1, Own::HealthWatch) => {
-                        stop.asked().await;
-                        Some((says(false), 2))
-                    }
-                    (1 | 2, _) => Some((Ok(Frame::trailers(ok())), 3)),
-                    _ => None,
-                }
+    fn health(&self, own: Own, service: String) -> Response<Body> {
+        let health = Health { published: self.published.clone(), stop: self.stop.clone(), service };
+        let first = health.now();
+        if own == Own::HealthCheck {
+            if first == Serving::Unknown {
+                let path = health.service.chars().take(256).collect();
+                return reply::of_error_to_grpc(&Error::RouteUnknown { verb: "service".to_owned(), path });
             }
+            let parts = [Ok::<_, Status>(first.told()), Ok(Frame::trailers(ok()))];
+            return grpc(Body::new(StreamBody::new(stream::iter(parts))));
+        }
+        let told = stream::unfold((health, Some(None)), |(health, last)| async move {
+            let last: Option<Serving> = last?;
+            Some(match health.after(last).await {
+                Some(now) => (Ok::<_, Status>(now.told()), (health, Some(Some(now)))),
+                None => (Ok(Frame::trailers(ok())), (health, None)),
+            })
         });
-        grpc(Body::new(StreamBody::new(parts)))
+        grpc(Body::new(StreamBody::new(told)))
+    }
+}
+
+/// Whether a service is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Serving {
+    Yes = 1,
+    No = 2,
+    /// Nothing exposed has this name.
+    Unknown = 3,
+}
+
+impl Serving {
+    fn told(self) -> Frame<Bytes> {
+        Frame::data(framed(&HealthCheckResponse { status: self as i32 }.encode_to_vec()))
+    }
+}
+
+/// The health of the edge as a whole, or of a service that it exposes.
+struct Health {
+    published: Arc<ArcSwap<Published>>,
+    stop: Stop,
+    /// Empty for the whole.
+    service: String,
+}
+
+impl Health {
+    fn now(&self) -> Serving {
+        let published = self.published.load();
+        match published.routes.is_known && !self.stop.is_asked() {
+            false => Serving::No,
+            true if self.service.is_empty() || published.catalog.has(&self.service) => Serving::Yes,
+            true => Serving::Unknown,
+        }
+    }
+
+    /// Waits until it is otherwise than was told last. `None` when there is nothing more to tell.
+    async fn after(&self, last: Option<Serving>) -> Option<Serving> {
+        loop {
+            let (is_over, now) = (self.stop.is_asked(), self.now());
+            if Some(now) != last {
+                return Some(now);
+            }
+            if is_over {
+                return None;
+            }
+            tokio::select! {
+                () = self.stop.asked() => {}
+                () = tokio::time::sleep(HEALTH_LOOK) => {}
+            }
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use ninefold::fault;
 use ninefold::lifecycle::Stop;
 use ninefold::tonic::body::Body;
 use ninefold::tonic::{Code, Status};
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -210,7 +211,7 @@ enum Ending {
 
 impl Caller {
     /// Hears the caller until it leaves or is refused.
-    async fn hear(&mut self, mut socket: SplitStream<Socket>, heard: &AtomicBool) -> Ending {
+    async fn hear(&mut self, socket: &mut SplitStream<Socket>, heard: &AtomicBool) -> Ending {
         if !self.route.method.is_client_streaming && self.is_said_by_path() {
             // Path and query say all there is.
             if let Err(ending) = self.say(Bytes::new()).await {
@@ -326,11 +327,11 @@ impl Conversation {
             .read_buffer_size(8 << 10)
             .write_buffer_size(0);
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-        let (mut sink, stream) = socket.split();
+        let (mut sink, mut stream) = socket.split();
         let (route, written) = (caller.route.clone(), (caller.written, caller.notation));
         let ending = {
             let heard = AtomicBool::new(true);
-            let hearing = caller.hear(stream, &heard);
+            let hearing = caller.hear(&mut stream, &heard);
             self.talk(&mut sink, hearing, &heard, &route, written).await
         };
         let leaving = !matches!(&ending, Ending::Status(status) if status.code() == Code::Ok);
@@ -339,7 +340,13 @@ impl Conversation {
             let _ = sender.try_send(Err(Status::cancelled("the caller has left")));
         }
         drop(self.upstream);
-        let goodbye = goodbye(&mut sink, ending, &route, written.0, &self.record);
+        let goodbye = async {
+            goodbye(&mut sink, ending, &route, written.0, &self.record).await;
+            if let Ok(mut socket) = sink.reunite(stream) {
+                // By TLS, an end that was not announced may be anybody's.
+                let _ = socket.get_mut().shutdown().await;
+            }
+        };
         let _ = timeout(GOODBYE_MAX, goodbye).await;
         self.record.finish();
     }

@@ -172,3 +172,16 @@ async fn the_edge_tells_its_health() {
     let (_, last) = tokio::join!(house.door.close(Duration::from_secs(20)), watch.try_next());
     assert_eq!(last.unwrap().unwrap().status(), ServingStatus::NotServing);
 }
+
+#[tokio::test]
+async fn a_stopping_edge_ends_streams_of_grpc_and_says_why() {
+    let house = Landscape::start().await;
+    let mut client = ConfigServiceClient::new(channel(&house).await);
+    let asked = WatchDocumentRequest { service: "endless".to_owned(), known_revision: 1, ..Default::default() };
+    let mut watch = client.watch_document(asked).await.unwrap().into_inner();
+    assert!(watch.message().await.unwrap().is_some());
+    let (late, last) = tokio::join!(house.door.close(Duration::from_secs(60)), watch.message());
+    assert_eq!(late, Vec::<String>::new(), "nothing had to be dropped");
+    let status = last.unwrap_err();
+    assert_eq!((status.code(), fault::reason(&status).as_deref()), (Code::Unavailable, Some("EDGE_DRAINING")));
+}

@@ -18,6 +18,8 @@ mod grpc;
 #[cfg(test)]
 mod guard;
 #[cfg(test)]
+mod health;
+#[cfg(test)]
 mod keys;
 #[cfg(test)]
 mod landscape;
