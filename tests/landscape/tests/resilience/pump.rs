@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use ninefold::proto::ninefold::contract::v1 as words;
 use ninefold::tonic::{Request, Response, Status, async_trait};
 use ninefold::{App, Credentials, SdkSettings, telemetry};
@@ -12,6 +12,9 @@ use words::contract_service_server::{ContractService, ContractServiceServer};
 
 /// How long a call takes where all is well.
 pub(crate) const TAKES: Duration = Duration::from_millis(20);
+
+/// The header of an answer that says who gave it.
+pub(crate) const WHO: &str = "x-pump";
 
 /// How an instance behaves.
 pub(crate) const WELL: u8 = 0;
@@ -24,22 +27,37 @@ pub(crate) struct Instance {
     manner: Arc<AtomicU8>,
     calls: Arc<AtomicU32>,
     runtime: Option<tokio::runtime::Runtime>,
+    /// Ends with the last call.
+    life: tokio::task::JoinHandle<Result<(), ninefold::Error>>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
 }
 
 impl Instance {
     pub(crate) fn start(platform: &str, id: &str) -> Result<Self> {
+        Self::start_as(settings(platform, id)?)
+    }
+
+    /// Starts an instance that says of itself what its settings have.
+    pub(crate) fn start_as(settings: SdkSettings) -> Result<Self> {
+        let id = settings.instance_id.clone().context("an instance has an id")?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let (manner, calls) = (Arc::new(AtomicU8::new(WELL)), Arc::new(AtomicU32::new(0)));
-        let pump = Pump { manner: manner.clone(), calls: calls.clone() };
-        let settings = settings(platform, id)?;
-        runtime.spawn(async move {
+        let pump = Pump { id: id.clone(), manner: manner.clone(), calls: calls.clone() };
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let life = runtime.spawn(async move {
             App::with_settings("pump", Ok(settings))
                 .contract(ninefold::proto::DESCRIPTOR_SET)
                 .service(ContractServiceServer::new(pump))
-                .run_until(std::future::pending())
+                .run_until(async { drop(stopped.await) })
                 .await
         });
-        Ok(Self { id: id.to_owned(), manner, calls, runtime: Some(runtime) })
+        Ok(Self { id, manner, calls, runtime: Some(runtime), life, stop: Some(stop) })
+    }
+
+    /// Has it leave as a process does that is asked to, and waits for its end.
+    pub(crate) async fn leave(mut self) -> Result<()> {
+        drop(self.stop.take());
+        Ok((&mut self.life).await??)
     }
 
     pub(crate) fn behave(&self, manner: u8) {
@@ -78,6 +96,7 @@ pub(crate) fn settings(platform: &str, id: &str) -> Result<SdkSettings> {
 
 #[derive(Clone)]
 struct Pump {
+    id: String,
     manner: Arc<AtomicU8>,
     calls: Arc<AtomicU32>,
 }
@@ -95,7 +114,9 @@ impl ContractService for Pump {
             FAULTY => return Err(Status::unavailable("as the test wants")),
             _ => tokio::time::sleep(TAKES).await,
         }
-        Ok(Response::new(words::CheckContractResponse { known: true }))
+        let mut answer = Response::new(words::CheckContractResponse { known: true });
+        answer.metadata_mut().insert(WHO, self.id.parse().map_err(|_| Status::internal("the id is no header"))?);
+        Ok(answer)
     }
 
     async fn put_contract(
