@@ -7,8 +7,10 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Time passes in steps, so that tasks and sockets keep up with it.
 const STEP: Duration = Duration::from_millis(50);
-/// How often the sockets are looked at after each step.
+/// How often the sockets are looked at after each step, and how long it takes in real time at least: what a busy machine does
+/// outside of the runtime keeps up, too.
 const LOOKS: u32 = 40;
+const REAL: Duration = Duration::from_millis(1);
 
 /// Holds the time of a runtime of one thread. It goes on when this is dropped.
 pub(crate) struct Held(mpsc::Sender<()>);
@@ -29,6 +31,7 @@ impl Held {
         while !left.is_zero() {
             let step = left.min(STEP);
             tokio::time::advance(step).await;
+            std::thread::sleep(REAL);
             for _ in 0..LOOKS {
                 tokio::task::yield_now().await;
             }
