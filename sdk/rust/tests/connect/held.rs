@@ -31,6 +31,7 @@ impl Held {
         while !left.is_zero() {
             let step = left.min(STEP);
             tokio::time::advance(step).await;
+            #[expect(clippy::disallowed_methods, reason = "held time cannot be waited for")]
             std::thread::sleep(REAL);
             for _ in 0..LOOKS {
                 tokio::task::yield_now().await;
