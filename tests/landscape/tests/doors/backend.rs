@@ -2,6 +2,7 @@
 //! the SDK's session.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -30,6 +31,8 @@ struct Manners {
     name: String,
     is_failing: AtomicBool,
     is_holding: watch::Sender<bool>,
+    /// Each connection looks at it, and ends once its calls are answered.
+    is_leaving: watch::Sender<bool>,
     calls: AtomicU64,
 }
 
@@ -55,6 +58,7 @@ impl Backend {
             name: name.to_owned(),
             is_failing: AtomicBool::new(false),
             is_holding: watch::Sender::new(false),
+            is_leaving: watch::Sender::new(false),
             calls: AtomicU64::new(0),
         });
         let scope = Scope::root(name);
@@ -99,10 +103,13 @@ impl Backend {
         self.session.set_state(InstanceState::Draining, "for the test", PATIENCE).await;
     }
 
-    /// Leaves well: drains, lets watchers see it, says goodbye, and ends.
+    /// Leaves well: drains, lets watchers see it, says goodbye, answers what is under way, and ends.
     pub(crate) async fn leave(self) {
         self.drain().await;
         self.session.leave("for the test", PATIENCE).await;
+        self.manners.is_leaving.send_replace(true);
+        // Whoever does not hang up is left all the same.
+        let _ = tokio::time::timeout(PATIENCE, self.manners.is_leaving.closed()).await;
         self.scope.close(PATIENCE).await;
     }
 
@@ -115,13 +122,20 @@ impl Backend {
 async fn serve(listener: TcpListener, manners: Arc<Manners>) {
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
+        let mut leaving = manners.is_leaving.subscribe();
         let manners = manners.clone();
         let service = hyper::service::service_fn(move |request| answer(request, manners.clone()));
         connections.spawn(async move {
-            let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                 .max_concurrent_streams(STREAMS)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+                .serve_connection(TokioIo::new(stream), service);
+            let mut connection = pin!(connection);
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                _ = leaving.wait_for(|is_leaving| *is_leaving) => connection.as_mut().graceful_shutdown(),
+            }
+            let _ = connection.await;
+            drop(leaving);
         });
     }
 }
