@@ -1,5 +1,5 @@
-//! What the edge tells of itself: the OpenAPI documents of its REST routes, the page that shows them, and its health. A service's own route for
-//! the same path goes before.
+//! What the edge tells of itself: the OpenAPI documents of its REST routes, the page that shows them, and its health. A
+//! service's own route for the same path goes before.
 
 use http::header::{self, HeaderValue};
 use http::request::Parts;

@@ -260,7 +260,10 @@ impl Subscription {
 
     /// Names in a batch that the client was sent in another version before.
     pub(crate) fn renewed(&self, batch: &Batch) -> Vec<String> {
-        let is_renewed = |resource: &&Arc<Resource>| matches!(self.sent.get(&resource.name), Some(Sent::Here(version, _)) if resource.version != *version);
+        let is_renewed = |resource: &&Arc<Resource>| match self.sent.get(&resource.name) {
+            Some(Sent::Here(version, _)) => resource.version != *version,
+            Some(Sent::Nothing) | None => false,
+        };
         batch.resources.iter().filter(is_renewed).map(|resource| resource.name.clone()).collect()
     }
 
