@@ -30,7 +30,7 @@ use report::{Report, Said};
 
 pub use blame::FAILED_AT;
 pub(crate) use blame::verdict;
-pub(crate) use probe::PROBE_LOOK;
+pub(crate) use probe::due;
 pub(crate) use report::Usual;
 pub(crate) use stock::Stock;
 pub(crate) use ticket::Ticket;

@@ -13,13 +13,13 @@ use tonic_health::pb::health_client::HealthClient;
 use tower::service_fn;
 
 use super::{Endpoint, address_to};
-use crate::connect::breaker::Phase;
+use crate::connect::breaker::{Breaker, Phase};
 use crate::connect::landscape::{Protocol, State};
 
 /// How long a health probe may take.
 const PROBE_WAIT: Duration = Duration::from_secs(1);
 /// How often it is looked whether a probe is due: another policy may have shortened the wait.
-pub(crate) const PROBE_LOOK: Duration = Duration::from_secs(1);
+const PROBE_LOOK: Duration = Duration::from_secs(1);
 /// How long the first probe of a suspect waits at most, drawn for each: all callers hear of a suspect at once.
 const DOUBT_FIRST: Duration = Duration::from_millis(250);
 /// How often a suspect is probed, up to a fifth more or less.
@@ -91,20 +91,30 @@ async fn doubt(endpoint: &Weak<Endpoint>) {
     }
 }
 
+/// Waits until a breaker is to be probed, and gives what it is part of; `None` once nobody has it any more, or it has moved
+/// on from this generation.
+pub(crate) async fn due<T>(
+    part: &Weak<T>,
+    generation: u32,
+    breaker: impl Fn(&T) -> (&Breaker, Duration),
+) -> Option<Arc<T>> {
+    loop {
+        let live = part.upgrade()?;
+        let wait = {
+            let (breaker, now) = breaker(&live);
+            breaker.probe_at().filter(|_| breaker.generation() == generation)?.saturating_sub(now)
+        };
+        if wait.is_zero() {
+            return Some(live);
+        }
+        drop(live);
+        tokio::time::sleep(wait.min(PROBE_LOOK)).await;
+    }
+}
+
 /// Asks an endpoint whose breaker is open whether it is up, until it is, or until the breaker has moved otherwise.
 async fn probe(endpoint: &Weak<Endpoint>, generation: u32) {
-    loop {
-        let wait = {
-            let Some(live) = endpoint.upgrade() else { return };
-            let at = live.breaker.probe_at().filter(|_| live.breaker.generation() == generation);
-            let Some(at) = at else { return };
-            at.saturating_sub(live.now())
-        };
-        if !wait.is_zero() {
-            tokio::time::sleep(wait.min(PROBE_LOOK)).await;
-            continue;
-        }
-        let Some(live) = endpoint.upgrade() else { return };
+    while let Some(live) = due(endpoint, generation, |live| (&live.breaker, live.now())).await {
         let is_up = live.is_up().await;
         if live.breaker.generation() != generation {
             return;

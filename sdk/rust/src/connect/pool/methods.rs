@@ -11,7 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::connect::breaker::{Breaker, Permit, Phase, Transition, Verdict};
-use crate::connect::endpoint::{PROBE_LOOK, Readiness, Surroundings};
+use crate::connect::endpoint::{Readiness, Surroundings, due};
 use crate::connect::policy::Policy;
 use crate::connect::pool::Pool;
 
@@ -185,18 +185,7 @@ impl Drop for MethodPermit {
 
 /// Asks the endpoints whether one of them is up, before any caller's request is risked.
 async fn probe(method: &Weak<Method>, generation: u32) {
-    loop {
-        let wait = {
-            let Some(live) = method.upgrade() else { return };
-            let at = live.breaker.probe_at().filter(|_| live.breaker.generation() == generation);
-            let Some(at) = at else { return };
-            at.saturating_sub(live.around.now())
-        };
-        if !wait.is_zero() {
-            tokio::time::sleep(wait.min(PROBE_LOOK)).await;
-            continue;
-        }
-        let Some(live) = method.upgrade() else { return };
+    while let Some(live) = due(method, generation, |live| (&live.breaker, live.around.now())).await {
         let Some(pool) = live.pool.upgrade() else { return };
         let endpoints = pool.endpoints.load_full();
         let ready = endpoints.iter().find(|endpoint| matches!(endpoint.readiness(), Readiness::Ready(_)));
