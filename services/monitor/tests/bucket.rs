@@ -6,15 +6,17 @@
 
 #[path = "house/house.rs"]
 mod house;
+#[path = "house/killed.rs"]
+mod killed;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use futures_util::TryStreamExt as _;
 use futures_util::future::join_all;
 use house::{House, LineSaid, SpanDone, until};
+use killed::{again, killed};
 use ninefold::fault;
 use ninefold::lifecycle::Scope;
 use ninefold_monitor::{Config, Monitor, bucket};
@@ -25,8 +27,6 @@ use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path as Object;
 use object_store::{ObjectStore as _, ObjectStoreExt as _};
 use tests_landscape::bucket::{Door, Stand, Weed};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::Command;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const ROUNDS: u64 = 12;
@@ -382,7 +382,10 @@ async fn whenever_a_node_dies_nothing_is_lost_or_there_twice_or_left_in_the_buck
             _ => Stand::Open,
         });
         let life = Duration::from_millis(random.u64(1..LIFE_MS_MAX));
-        acknowledged.extend(kill_one(&stage, round, life).await);
+        let mut process = again("whenever_a_node_dies_nothing_is_lost_or_there_twice_or_left_in_the_bucket");
+        process.env(FOLDER, stage.folder.path()).env(ROUND, round.to_string());
+        process.env(ENDPOINT, &stage.door.url).env(KEYS, &stage.weed.keys);
+        acknowledged.extend(killed(process, life).await);
     }
     assert!(acknowledged.len() as u64 > ROUNDS, "only {} lines were acknowledged", acknowledged.len());
     stage.door.stand(Stand::Open);
@@ -399,45 +402,6 @@ async fn whenever_a_node_dies_nothing_is_lost_or_there_twice_or_left_in_the_buck
     })
     .await;
     house.close().await;
-}
-
-/// Starts a process that tells lines, kills it after a while, and answers what was acknowledged.
-async fn kill_one(stage: &Stage, round: u64, life: Duration) -> BTreeSet<String> {
-    let mut process = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "whenever_a_node_dies_nothing_is_lost_or_there_twice_or_left_in_the_bucket", "--nocapture"])
-        .env(FOLDER, stage.folder.path())
-        .env(ROUND, round.to_string())
-        .env(ENDPOINT, &stage.door.url)
-        .env(KEYS, &stage.weed.keys)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-    let mut acknowledged = BTreeSet::new();
-    let mut due = None;
-    loop {
-        let at = due.unwrap_or_else(|| tokio::time::Instant::now() + LIFE_MAX);
-        tokio::select! {
-            line = lines.next_line() => match line.unwrap() {
-                Some(line) => {
-                    if let Some(body) = line.strip_prefix("done ").and_then(|line| line.strip_suffix('.')) {
-                        acknowledged.insert(body.to_owned());
-                        due.get_or_insert(tokio::time::Instant::now() + life);
-                    }
-                }
-                None => break,
-            },
-            () = tokio::time::sleep_until(at) => {
-                assert!(due.is_some(), "nothing was acknowledged");
-                process.start_kill().unwrap();
-                due = Some(at + LIFE_MAX);
-            }
-        }
-    }
-    process.wait().await.unwrap();
-    acknowledged
 }
 
 async fn tell_until_killed(settings: Config, round: &str) {

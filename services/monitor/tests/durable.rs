@@ -6,14 +6,16 @@
 
 #[path = "house/house.rs"]
 mod house;
+#[path = "house/killed.rs"]
+mod killed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use house::{House, LineSaid, SpanDone, http};
+use killed::{again, killed};
 use ninefold::fault;
 use ninefold::lifecycle::Scope;
 use ninefold_monitor::{Config, Monitor};
@@ -24,7 +26,6 @@ use ninefold_proto::ninefold::monitor::v1::{
 };
 use prost::Message as _;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -197,7 +198,9 @@ async fn acknowledged_telemetry_survives_kill_9() {
     let folder = tempfile::tempdir().unwrap();
     let mut acknowledged = BTreeSet::new();
     for round in 0..ROUNDS {
-        let new = tell_and_kill(folder.path(), round, &mut random).await;
+        let mut process = again("acknowledged_telemetry_survives_kill_9");
+        process.env(FOLDER, folder.path()).env(ROUND, round.to_string());
+        let new = killed(process, Duration::from_millis(random.u64(0..LIFE_MS_MAX))).await;
         println!("round {round}: {} lines were acknowledged", new.len());
         acknowledged.extend(new);
         if random.bool() {
@@ -206,49 +209,6 @@ async fn acknowledged_telemetry_survives_kill_9() {
         check(folder.path(), &acknowledged).await;
     }
     assert!(acknowledged.len() > 100, "only {} lines were acknowledged: too few to tell", acknowledged.len());
-}
-
-/// Starts the process, kills it, and tells what it had acknowledged.
-async fn tell_and_kill(folder: &Path, round: u64, random: &mut fastrand::Rng) -> BTreeSet<String> {
-    let mut process = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "acknowledged_telemetry_survives_kill_9", "--nocapture", "--test-threads=2"])
-        .env(FOLDER, folder)
-        .env(ROUND, round.to_string())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-    let mut acknowledged = BTreeSet::new();
-    let mut kill_at = None;
-    let mut is_killed = false;
-    loop {
-        let due = async {
-            match kill_at {
-                Some(at) if !is_killed => tokio::time::sleep_until(at).await,
-                _ => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            line = lines.next_line() => match line.unwrap() {
-                // A line that the death tore has no full stop.
-                Some(line) => if let Some(body) = line.strip_prefix("done ").and_then(|line| line.strip_suffix('.')) {
-                    let life = Duration::from_millis(random.u64(0..LIFE_MS_MAX));
-                    kill_at.get_or_insert_with(|| tokio::time::Instant::now() + life);
-                    acknowledged.insert(body.to_owned());
-                },
-                None => break,
-            },
-            () = due => {
-                process.start_kill().unwrap();
-                is_killed = true;
-            }
-        }
-    }
-    process.wait().await.unwrap();
-    assert!(is_killed, "the process ended before it was killed");
-    acknowledged
 }
 
 /// Tells lines and spans from several senders, and prints each that was acknowledged.
